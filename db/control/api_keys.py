@@ -1,0 +1,85 @@
+"""API keys: looked up by keyed hash, decrypted only to be pushed to Segment."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import or_, update
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.control.tables import Account, ApiKey
+from db.encryption import Place
+
+
+def place(key_id: str) -> Place:
+    """Where a key's ciphertext is bound to."""
+    return Place("api_keys", "key_ciphertext", key_id)
+
+
+async def add(session: AsyncSession, key: ApiKey) -> None:
+    """Store a new key."""
+    session.add(key)
+    await session.flush()
+
+
+async def get(session: AsyncSession, key_id: str) -> ApiKey | None:
+    """Return one key by our own id."""
+    return await session.get(ApiKey, key_id)
+
+
+async def find_by_hash(session: AsyncSession, key_hash: str) -> tuple[ApiKey, Account] | None:
+    """Return the key of a keyed hash and its account, whatever state they are in."""
+    statement = select(ApiKey, Account).where(ApiKey.key_hash == key_hash, ApiKey.account == Account.id)
+    return (await session.exec(statement)).first()
+
+
+async def current_of_install(session: AsyncSession, install_id: str) -> ApiKey | None:
+    """Return the install's newest key that is neither revoked nor on its way out."""
+    statement = (
+        select(ApiKey)
+        .where(
+            ApiKey.install_id == install_id,
+            col(ApiKey.revoked_at).is_(None),
+            col(ApiKey.expires_at).is_(None),
+        )
+        .order_by(col(ApiKey.created_at).desc())
+    )
+    return (await session.exec(statement)).first()
+
+
+async def list_all(session: AsyncSession, *, account: str | None = None) -> list[ApiKey]:
+    """Return keys, the newest first."""
+    statement = select(ApiKey).order_by(col(ApiKey.created_at).desc())
+    if account is not None:
+        statement = statement.where(ApiKey.account == account)
+    return list((await session.exec(statement)).all())
+
+
+async def expire(session: AsyncSession, key_id: str, *, at: datetime) -> None:
+    """Let a key work until ``at`` and no longer (the overlap of a rotation)."""
+    await session.exec(
+        update(ApiKey)
+        .where(col(ApiKey.id) == key_id, or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > at))
+        .values(expires_at=at)
+    )
+
+
+async def revoke(session: AsyncSession, key_id: str, *, now: datetime) -> bool:
+    """Revoke a key at once; tells whether it was usable before."""
+    statement = (
+        update(ApiKey)
+        .where(col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
+        .values(revoked_at=now)
+        .returning(col(ApiKey.id))
+    )
+    return (await session.exec(statement)).scalar_one_or_none() is not None
+
+
+async def revoke_of_install(session: AsyncSession, install_id: str, *, now: datetime) -> None:
+    """Revoke every key of an install."""
+    await session.exec(
+        update(ApiKey)
+        .where(col(ApiKey.install_id) == install_id, col(ApiKey.revoked_at).is_(None))
+        .values(revoked_at=now)
+    )

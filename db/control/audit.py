@@ -1,0 +1,30 @@
+"""The audit: who did what to what, and when. Entries are only ever added."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.control.tables import AuditEntry
+from db.identifiers import new_id
+
+
+async def add(
+    session: AsyncSession,
+    *,
+    actor: str,
+    action: str,
+    subject: str,
+    now: datetime,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    """Write one entry. ``detail`` must hold no secret and no personal data."""
+    session.add(AuditEntry(id=new_id("aud"), at=now, actor=actor, action=action, subject=subject, detail=detail or {}))
+
+
+async def list_newest(session: AsyncSession, *, limit: int = 100) -> list[AuditEntry]:
+    """Return the newest entries, the newest first."""
+    return list((await session.exec(select(AuditEntry).order_by(col(AuditEntry.at).desc()).limit(limit))).all())

@@ -1,0 +1,71 @@
+"""Connect links: single use, short-lived, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, update
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.control.tables import ConnectLink
+
+
+def token_hash(token: str) -> str:
+    """The stored form of a link's token (it has 256 random bits, so a plain SHA-256 is enough)."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def add(
+    session: AsyncSession,
+    token: str,
+    *,
+    account: str,
+    component: str,
+    return_to: str | None,
+    settings: dict[str, Any],
+    now: datetime,
+    expires_at: datetime,
+) -> None:
+    """Store a new link."""
+    session.add(
+        ConnectLink(
+            token_hash=token_hash(token),
+            account=account,
+            component=component,
+            return_to=return_to,
+            settings=settings,
+            created_at=now,
+            expires_at=expires_at,
+        )
+    )
+
+
+async def find_usable(session: AsyncSession, token: str, *, now: datetime) -> ConnectLink | None:
+    """Return the link if it is neither used nor expired; looking does not use it up."""
+    found = await session.get(ConnectLink, token_hash(token))
+    if found is None or found.used_at is not None or found.expires_at <= now:
+        return None
+    return found
+
+
+async def use(session: AsyncSession, token: str, *, now: datetime) -> ConnectLink | None:
+    """Use the link up by one atomic statement; ``None`` when it was used, has expired or never existed."""
+    statement = (
+        update(ConnectLink)
+        .where(
+            col(ConnectLink.token_hash) == token_hash(token),
+            col(ConnectLink.used_at).is_(None),
+            col(ConnectLink.expires_at) > now,
+        )
+        .values(used_at=now)
+        .returning(ConnectLink)
+    )
+    return (await session.exec(statement)).scalar_one_or_none()
+
+
+async def purge(session: AsyncSession, *, before: datetime) -> None:
+    """Delete links that expired before the given instant."""
+    await session.exec(delete(ConnectLink).where(col(ConnectLink.expires_at) < before))

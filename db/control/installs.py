@@ -1,0 +1,92 @@
+"""Installs: saved by the callback, moved along by provisioning and by the first event."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import update
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.control.tables import Install, InstallStatus
+
+_LIVE = (
+    InstallStatus.PROVISIONING,
+    InstallStatus.AWAITING_CONFIRMATION,
+    InstallStatus.CONNECTED,
+    InstallStatus.RECEIVING,
+    InstallStatus.FAILED,
+    InstallStatus.NEEDS_RECONNECT,
+)
+
+
+async def get(session: AsyncSession, install_id: str) -> Install | None:
+    """Return one install by our own id."""
+    return await session.get(Install, install_id)
+
+
+async def find_by_name(session: AsyncSession, install_name: str) -> Install | None:
+    """Return the install that Segment calls ``installs/{n}``."""
+    return (await session.exec(select(Install).where(Install.install_name == install_name))).first()
+
+
+async def find_in_source(
+    session: AsyncSession, *, account: str, component: str, workspace_name: str, source_name: str | None
+) -> Install | None:
+    """Return the account's install on exactly this workspace and source, if there is one."""
+    statement = select(Install).where(
+        Install.account == account,
+        Install.component == component,
+        Install.workspace_name == workspace_name,
+        Install.source_name == source_name,
+    )
+    return (await session.exec(statement)).first()
+
+
+async def newest_of_account(session: AsyncSession, *, account: str, component: str) -> Install | None:
+    """Return the account's newest install that was not disconnected."""
+    statement = (
+        select(Install)
+        .where(Install.account == account, Install.component == component, col(Install.status).in_(_LIVE))
+        .order_by(col(Install.created_at).desc())
+    )
+    return (await session.exec(statement)).first()
+
+
+async def list_all(session: AsyncSession, *, account: str | None = None) -> list[Install]:
+    """Return installs, the newest first."""
+    statement = select(Install).order_by(col(Install.created_at).desc())
+    if account is not None:
+        statement = statement.where(Install.account == account)
+    return list((await session.exec(statement)).all())
+
+
+async def set_status(
+    session: AsyncSession,
+    install_id: str,
+    status: InstallStatus,
+    *,
+    now: datetime,
+    reason: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """Move an install to a status, with a typed reason and a sentence for people when there is one."""
+    values: dict[str, object] = {
+        "status": status,
+        "status_reason": reason,
+        "status_detail": detail,
+        "updated_at": now,
+    }
+    if status is InstallStatus.DISCONNECTED:
+        values["disconnected_at"] = now
+    await session.exec(update(Install).where(col(Install.id) == install_id).values(**values))
+
+
+async def mark_receiving(session: AsyncSession, install_id: str, *, now: datetime) -> None:
+    """Note that an event arrived; a connected install becomes *receiving*."""
+    await session.exec(update(Install).where(col(Install.id) == install_id).values(last_event_at=now))
+    await session.exec(
+        update(Install)
+        .where(col(Install.id) == install_id, col(Install.status) == InstallStatus.CONNECTED)
+        .values(status=InstallStatus.RECEIVING, status_reason=None, status_detail=None, updated_at=now)
+    )

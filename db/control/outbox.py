@@ -1,0 +1,91 @@
+"""The outbox: work written in somebody's transaction and done afterwards, at least once, by whoever claims it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, update
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.control.tables import OutboxEntry
+from db.identifiers import new_id
+
+
+async def add(
+    session: AsyncSession, kind: str, install_id: str, *, now: datetime, payload: dict[str, Any] | None = None
+) -> str:
+    """Write an entry, due at once; returns its id."""
+    entry = OutboxEntry(
+        id=new_id("out"), kind=kind, install_id=install_id, payload=payload or {}, created_at=now, available_at=now
+    )
+    session.add(entry)
+    await session.flush()
+    return entry.id
+
+
+async def claim(session: AsyncSession, *, owner: str, now: datetime, lease: timedelta) -> OutboxEntry | None:
+    """Lease the entry that has been due longest, so that no other worker runs it at the same time."""
+    due = (
+        select(OutboxEntry.id)
+        .where(
+            col(OutboxEntry.finished_at).is_(None),
+            col(OutboxEntry.available_at) <= now,
+            or_(col(OutboxEntry.leased_until).is_(None), col(OutboxEntry.leased_until) <= now),
+        )
+        .order_by(col(OutboxEntry.available_at))
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        update(OutboxEntry)
+        .where(col(OutboxEntry.id) == due.scalar_subquery())
+        .values(lease_owner=owner, leased_until=now + lease, attempts=col(OutboxEntry.attempts) + 1)
+        .returning(OutboxEntry)
+    )
+    return (await session.exec(statement)).scalar_one_or_none()
+
+
+async def finish(session: AsyncSession, entry_id: str, *, owner: str, now: datetime, error: str | None = None) -> bool:
+    """Close the entry; ``False`` when the lease was lost meanwhile and somebody else has it."""
+    return await _release(session, entry_id, owner, finished_at=now, last_error=error)
+
+
+async def postpone(session: AsyncSession, entry_id: str, *, owner: str, until: datetime, error: str) -> bool:
+    """Give the entry back to be tried again at ``until``."""
+    return await _release(session, entry_id, owner, available_at=until, last_error=error)
+
+
+async def release_leases(session: AsyncSession) -> None:
+    """Free every lease: for a start on SQLite, where no other worker can be alive."""
+    await session.exec(
+        update(OutboxEntry).where(col(OutboxEntry.finished_at).is_(None)).values(lease_owner=None, leased_until=None)
+    )
+
+
+async def open_of_install(session: AsyncSession, install_id: str) -> list[OutboxEntry]:
+    """Return what is still to be done for an install."""
+    statement = select(OutboxEntry).where(OutboxEntry.install_id == install_id, col(OutboxEntry.finished_at).is_(None))
+    return list((await session.exec(statement)).all())
+
+
+async def next_due(session: AsyncSession) -> datetime | None:
+    """Return when the next unfinished, unleased entry is due."""
+    statement = (
+        select(OutboxEntry.available_at)
+        .where(col(OutboxEntry.finished_at).is_(None))
+        .order_by(col(OutboxEntry.available_at))
+        .limit(1)
+    )
+    return (await session.exec(statement)).first()
+
+
+async def _release(session: AsyncSession, entry_id: str, owner: str, **values: Any) -> bool:
+    statement = (
+        update(OutboxEntry)
+        .where(col(OutboxEntry.id) == entry_id, col(OutboxEntry.lease_owner) == owner)
+        .values(lease_owner=None, leased_until=None, **values)
+        .returning(col(OutboxEntry.id))
+    )
+    return (await session.exec(statement)).scalar_one_or_none() is not None

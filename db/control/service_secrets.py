@@ -1,0 +1,29 @@
+"""Secrets the service makes once for itself. Opening one at start proves that ``ENCRYPTION_KEYS`` is right."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from datetime import datetime
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.control.tables import ServiceSecret
+from db.encryption import EncryptionKeys, Place
+
+
+async def ensure(session: AsyncSession, keys: EncryptionKeys, name: str, *, now: datetime) -> bytes:
+    """Return the 32 bytes of the named secret, made at its first use.
+
+    Raises:
+        EncryptionError: it exists and the given keys do not open it.
+    """
+    place = Place("service_secrets", "value_ciphertext", name)
+    found = await session.get(ServiceSecret, name)
+    if found is None:
+        value = base64.b64encode(secrets.token_bytes(32)).decode()
+        session.add(ServiceSecret(name=name, value_ciphertext=keys.encrypt(value, place), created_at=now))
+        await session.flush()
+    else:
+        value = keys.decrypt(found.value_ciphertext, place)
+    return base64.b64decode(value)

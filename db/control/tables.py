@@ -1,0 +1,205 @@
+"""The tables of the control store. Secrets are ciphertexts of ``db.encryption`` or keyed hashes, never clear."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, Column, Enum, Index, MetaData, Text
+from sqlmodel import Field, SQLModel
+
+from db.types import UtcDateTime
+
+
+class ControlTable(SQLModel):
+    """Base of the control store's tables; they have metadata of their own, apart from the event log's."""
+
+    metadata: ClassVar[MetaData] = MetaData()
+
+
+def _instant(*, index: bool = False) -> Any:
+    return Field(sa_type=UtcDateTime, index=index)
+
+
+def _optional_instant(*, index: bool = False) -> Any:
+    return Field(default=None, sa_type=UtcDateTime, index=index, nullable=True)
+
+
+class Account(ControlTable, table=True):
+    """A customer of the partner, by the partner's own identifier."""
+
+    __tablename__ = "accounts"
+
+    id: str = Field(primary_key=True)
+    created_at: datetime = _instant()
+    suspended_at: datetime | None = _optional_instant()
+
+
+class ConnectLink(ControlTable, table=True):
+    """A single-use link that starts an install for one account. Only the hash of its token is stored."""
+
+    __tablename__ = "connect_links"
+
+    token_hash: str = Field(primary_key=True)
+    account: str = Field(index=True)
+    component: str
+    return_to: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    created_at: datetime = _instant()
+    expires_at: datetime = _instant(index=True)
+    used_at: datetime | None = _optional_instant()
+
+
+class FlowState(ControlTable, table=True):
+    """One authorization flow: the hashed ``state``, the browser it belongs to, and how it ended."""
+
+    __tablename__ = "flow_states"
+
+    state_hash: str = Field(primary_key=True)
+    cookie_hash: str
+    account: str
+    component: str
+    return_to: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    code_verifier_ciphertext: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    created_at: datetime = _instant()
+    expires_at: datetime = _instant(index=True)
+    consumed_at: datetime | None = _optional_instant()
+    code_hash: str | None = None
+    finished_at: datetime | None = _optional_instant()
+    install_id: str | None = None
+    failure: str | None = None
+
+
+class InstallStatus(StrEnum):
+    """Where an install stands, in the order a customer lives through it."""
+
+    PROVISIONING = "provisioning"
+    AWAITING_CONFIRMATION = "awaiting_confirmation"
+    CONNECTED = "connected"
+    RECEIVING = "receiving"
+    FAILED = "failed"
+    NEEDS_RECONNECT = "needs_reconnect"
+    DISCONNECTED = "disconnected"
+
+
+class Install(ControlTable, table=True):
+    """An App authorized on a workspace, tied to one account (contract 2.9)."""
+
+    __tablename__ = "installs"
+    __table_args__ = (Index("ix_installs_account_component", "account", "component"),)
+
+    id: str = Field(primary_key=True)
+    account: str
+    component: str
+    install_name: str = Field(unique=True)
+    app_name: str | None = None
+    workspace_name: str
+    source_name: str | None = None
+    scope: str
+    status: InstallStatus = Field(
+        sa_column=Column(
+            Enum(
+                InstallStatus,
+                native_enum=False,
+                length=32,
+                values_callable=lambda kind: [m.value for m in kind],
+            ),
+            nullable=False,
+            index=True,
+        )
+    )
+    status_reason: str | None = None
+    status_detail: str | None = None
+    settings: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    connected_by: str | None = None
+    created_at: datetime = _instant()
+    updated_at: datetime = _instant()
+    last_event_at: datetime | None = _optional_instant()
+    disconnected_at: datetime | None = _optional_instant()
+
+
+class InstallToken(ControlTable, table=True):
+    """The newest access token of an install; an older one is overwritten because Segment has killed it."""
+
+    __tablename__ = "install_tokens"
+
+    install_id: str = Field(primary_key=True, foreign_key="installs.id")
+    access_token_ciphertext: str = Field(sa_column=Column(Text, nullable=False))
+    expires_at: datetime = _instant()
+    refreshed_at: datetime = _instant()
+    generation: int = 1
+
+
+class ApiKey(ControlTable, table=True):
+    """A key the partner issued and Segment replays on every delivery: a keyed hash, and encrypted once."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index("ix_api_keys_account_component", "account", "component"),)
+
+    id: str = Field(primary_key=True)
+    key_hash: str = Field(unique=True)
+    key_ciphertext: str = Field(sa_column=Column(Text, nullable=False))
+    last_four: str
+    account: str
+    component: str
+    install_id: str | None = Field(default=None, index=True)
+    created_at: datetime = _instant()
+    expires_at: datetime | None = _optional_instant()
+    revoked_at: datetime | None = _optional_instant()
+
+
+class Destination(ControlTable, table=True):
+    """The destination of one install: what we want it to be, and what Segment last said it is."""
+
+    __tablename__ = "destinations"
+
+    install_id: str = Field(primary_key=True, foreign_key="installs.id")
+    name: str
+    api_key_id: str
+    desired: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    seen: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
+    seen_at: datetime | None = _optional_instant()
+    verified_at: datetime | None = _optional_instant()
+
+
+class OutboxEntry(ControlTable, table=True):
+    """Work that must happen after a commit: written in the same transaction, done later, never lost."""
+
+    __tablename__ = "outbox"
+
+    id: str = Field(primary_key=True)
+    kind: str
+    install_id: str = Field(index=True)
+    payload: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    attempts: int = 0
+    created_at: datetime = _instant()
+    available_at: datetime = _instant(index=True)
+    lease_owner: str | None = None
+    leased_until: datetime | None = _optional_instant()
+    finished_at: datetime | None = _optional_instant(index=True)
+    last_error: str | None = None
+
+
+class AuditEntry(ControlTable, table=True):
+    """One act that somebody may ask about later. Rows are only ever added, and hold no personal data."""
+
+    __tablename__ = "audit"
+
+    id: str = Field(primary_key=True)
+    at: datetime = _instant(index=True)
+    actor: str
+    action: str
+    subject: str
+    detail: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class ServiceSecret(ControlTable, table=True):
+    """Secrets the service makes for itself once (the look-up key of API keys), encrypted; also the boot canary."""
+
+    __tablename__ = "service_secrets"
+
+    name: str = Field(primary_key=True)
+    value_ciphertext: str = Field(sa_column=Column(Text, nullable=False))
+    created_at: datetime = _instant()

@@ -1,0 +1,101 @@
+"""Opening a store: engines for SQLite and PostgreSQL, and the one way to run a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+class DatabaseUrlInvalid(ValueError):
+    """The URL names no supported database; the text says which forms are."""
+
+
+class Database:
+    """One store. ``transaction()`` commits on a clean exit and rolls back on an exception."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Open ``sqlite+aiosqlite:///path`` or ``postgresql+asyncpg://...`` (a missing folder is made).
+
+        Raises:
+            DatabaseUrlInvalid: another scheme, or text that is no URL.
+        """
+        parsed = parse_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            return cls(_sqlite_engine(parsed))
+        return cls(create_async_engine(parsed, pool_size=5, max_overflow=5, pool_pre_ping=True))
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self.engine.dialect.name
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """Run one short transaction. Never hold it across an HTTP call."""
+        async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def parse_url(url: str) -> URL:
+    """Parse and normalise a store's URL; a scheme without a driver gets ours.
+
+    Raises:
+        DatabaseUrlInvalid: not SQLite and not PostgreSQL, or not a URL. The text never holds the password.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise DatabaseUrlInvalid(_forms("the value is not a URL")) from None
+    backend = parsed.get_backend_name()
+    if backend == "postgres":
+        backend = "postgresql"
+    if backend not in _DRIVERS:
+        raise DatabaseUrlInvalid(_forms(f"'{backend}' is not supported"))
+    return parsed.set(drivername=_DRIVERS[backend])
+
+
+def _forms(problem: str) -> str:
+    return f"{problem}; use sqlite+aiosqlite:///./data/control.db or postgresql+asyncpg://user:password@host/name"
+
+
+def _sqlite_engine(url: URL) -> AsyncEngine:
+    """An engine with exactly one connection and a rollback journal.
+
+    The write-ahead log of SQLite before 3.51.3 can corrupt a file when two connections write or checkpoint at
+    once, and the command line writes beside the server. The control store is small, so it uses the journal mode
+    that has no such fault; ``BEGIN IMMEDIATE`` makes writers queue instead of failing half-way.
+    """
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=30)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,1 @@
+"""Alembic's revisions, one folder for each store."""

@@ -1,0 +1,14 @@
+"""Runs the control store's revisions on the connection that ``db.migrate`` hands in."""
+
+from alembic import context
+
+from db.control.tables import ControlTable
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=ControlTable.metadata,
+    version_table=context.config.attributes["version_table"],
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,190 @@
+"""API keys: minted for a customer's account, replayed by Segment on every delivery, recognised by keyed hash.
+
+A key is ``ews_`` and 40 letters and digits (more than 230 random bits): no colon, so the Basic header of a delivery
+splits cleanly (contract 5.3), and a fixed prefix that secret scanners can look for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import string
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.clock import Clock, utc_now
+from db.control import accounts, api_keys, audit
+from db.control.tables import ApiKey
+from db.database import Database
+from db.encryption import EncryptionKeys
+from db.identifiers import new_id
+
+PREFIX = "ews_"
+_ALPHABET = string.ascii_letters + string.digits
+_CACHE_SECONDS = 1.0
+_CACHE_SIZE = 10_000
+
+
+class KeyState(StrEnum):
+    """What a presented key is worth."""
+
+    USABLE = "usable"
+    UNKNOWN = "unknown"
+    REVOKED = "revoked"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """Whom a key belongs to. ``install_id`` is empty for a key pasted by hand (contract 4.9, route B)."""
+
+    key_id: str
+    account: str
+    component: str
+    install_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLookup:
+    """The answer of a look-up; ``holder`` is there for every state but *unknown*."""
+
+    state: KeyState
+    holder: KeyHolder | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MintedKey:
+    """A new key. ``api_key`` is the only clear copy there will be outside the ciphertext."""
+
+    id: str
+    api_key: str
+
+    def __repr__(self) -> str:
+        return f"MintedKey(id={self.id!r}, api_key='{PREFIX}…')"
+
+
+_UNKNOWN = KeyLookup(KeyState.UNKNOWN)
+
+
+class ApiKeys:
+    """Mints, recognises, reveals, rotates and revokes API keys.
+
+    Args:
+        lookup_secret: 32 bytes that key the hash (``db.control.service_secrets``).
+    """
+
+    def __init__(
+        self, database: Database, encryption: EncryptionKeys, lookup_secret: bytes, clock: Clock = utc_now
+    ) -> None:
+        self._database = database
+        self._encryption = encryption
+        self._lookup_secret = lookup_secret
+        self._clock = clock
+        self._cache: dict[str, tuple[datetime, KeyLookup]] = {}
+
+    async def mint(
+        self,
+        session: AsyncSession,
+        *,
+        account: str,
+        component: str,
+        install_id: str | None = None,
+        actor: str = "service",
+    ) -> MintedKey:
+        """Make a key for an account (added if it is new), inside the caller's transaction."""
+        now = self._clock()
+        await accounts.ensure(session, account, now=now)
+        clear = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(40))
+        key_id = new_id("key")
+        await api_keys.add(
+            session,
+            ApiKey(
+                id=key_id,
+                key_hash=self._hash(clear),
+                key_ciphertext=self._encryption.encrypt(clear, api_keys.place(key_id)),
+                last_four=clear[-4:],
+                account=account,
+                component=component,
+                install_id=install_id,
+                created_at=now,
+            ),
+        )
+        await audit.add(session, actor=actor, action="api_key.mint", subject=key_id, now=now)
+        return MintedKey(key_id, clear)
+
+    async def look_up(self, presented: str) -> KeyLookup:
+        """Tell whom a presented key belongs to; answers are remembered for one second.
+
+        The look-up is by keyed hash, so its time says nothing about how much of a guess was right.
+        """
+        key_hash = self._hash(presented)
+        now = self._clock()
+        remembered = self._cache.get(key_hash)
+        if remembered is not None and remembered[0] > now:
+            return remembered[1]
+        async with self._database.transaction() as session:
+            found = await api_keys.find_by_hash(session, key_hash)
+        if found is None:
+            return _UNKNOWN
+        key, account = found
+        state = _state(key, suspended=account.suspended_at is not None, now=now)
+        lookup = KeyLookup(state, KeyHolder(key.id, key.account, key.component, key.install_id))
+        if len(self._cache) >= _CACHE_SIZE:
+            self._cache.clear()
+        self._cache[key_hash] = (now + timedelta(seconds=_CACHE_SECONDS), lookup)
+        return lookup
+
+    async def reveal(self, session: AsyncSession, key_id: str, *, purpose: str) -> str:
+        """Decrypt a key in order to push it to Segment or compare it with what Segment holds; leaves an audit entry.
+
+        Raises:
+            KeyError: no such key.
+            EncryptionError: ``ENCRYPTION_KEYS`` no longer opens it.
+        """
+        key = await api_keys.get(session, key_id)
+        if key is None:
+            raise KeyError(key_id)
+        await audit.add(
+            session,
+            actor="service",
+            action="api_key.reveal",
+            subject=key_id,
+            now=self._clock(),
+            detail={"purpose": purpose},
+        )
+        return self._encryption.decrypt(key.key_ciphertext, api_keys.place(key_id))
+
+    async def expire(self, session: AsyncSession, key_id: str, *, at: datetime, actor: str) -> None:
+        """Let a key that was replaced work until ``at`` (contract case 59: an overlap of at least 24 hours)."""
+        await api_keys.expire(session, key_id, at=at)
+        await audit.add(session, actor=actor, action="api_key.expire", subject=key_id, now=self._clock())
+        self._cache.clear()
+
+    async def revoke(self, session: AsyncSession, key_id: str, *, actor: str) -> bool:
+        """Revoke a key; other processes notice within a second. Tells whether it was usable before."""
+        now = self._clock()
+        revoked = await api_keys.revoke(session, key_id, now=now)
+        if revoked:
+            await audit.add(session, actor=actor, action="api_key.revoke", subject=key_id, now=now)
+        self._cache.clear()
+        return revoked
+
+    async def revoke_of_install(self, session: AsyncSession, install_id: str, *, actor: str) -> None:
+        """Revoke every key of an install."""
+        now = self._clock()
+        await api_keys.revoke_of_install(session, install_id, now=now)
+        await audit.add(session, actor=actor, action="api_key.revoke_of_install", subject=install_id, now=now)
+        self._cache.clear()
+
+    def _hash(self, presented: str) -> str:
+        return hmac.new(self._lookup_secret, presented.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def _state(key: ApiKey, *, suspended: bool, now: datetime) -> KeyState:
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+        return KeyState.REVOKED
+    return KeyState.SUSPENDED if suspended else KeyState.USABLE
