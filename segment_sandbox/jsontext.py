@@ -1,0 +1,38 @@
+"""Reading JSON as Segment's Config API does: strictly, or forgiving what its own documentation's examples contain."""
+
+from __future__ import annotations
+
+import json
+import re
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'((?:[^\'\\]|\\.)*)\'')
+
+
+class InvalidJson(ValueError):
+    """The text is not JSON, or not the JSON that was needed."""
+
+
+def parse_object(text: bytes, *, lenient: bool = False) -> dict[str, object]:
+    """A JSON object. Lenient reading also takes single-quoted strings (contract 3.1). Raises `InvalidJson`."""
+    try:
+        source = text.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidJson("body is not UTF-8") from error
+    try:
+        value = json.loads(source)
+    except (ValueError, RecursionError) as error:
+        if not lenient:
+            raise InvalidJson("body is not valid JSON") from error
+        try:
+            value = json.loads(_QUOTED.sub(_double_quoted, source))
+        except (ValueError, RecursionError):
+            raise InvalidJson("body is not valid JSON") from error
+    if not isinstance(value, dict):
+        raise InvalidJson("body is not a JSON object")
+    return value
+
+
+def _double_quoted(match: re.Match[str]) -> str:
+    if match.group(1) is None:
+        return match.group(0)
+    return json.dumps(match.group(1).replace("\\'", "'"))
