@@ -1,0 +1,133 @@
+"""One event as a handler sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from subscriptions.fields import Fields
+from subscriptions.timestamps import event_time, parse_timestamp
+
+EVENT_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
+
+
+class Event:
+    """An event of Segment's spec (contract 6), tolerant of every spelling in use (contract 5.4).
+
+    Args:
+        raw: the JSON object as it was delivered.
+        received_at: when this service got it; the event's time when the event names none.
+        display_name: what Segment calls the destination, needed to recognise a replay.
+    """
+
+    def __init__(
+        self, raw: Mapping[str, Any], *, received_at: datetime | None = None, display_name: str | None = None
+    ) -> None:
+        self.raw = raw
+        self.received_at = received_at or datetime.now(UTC)
+        self._display_name = display_name
+        self._fields = Fields(raw)
+
+    @cached_property
+    def type(self) -> str:
+        """``identify``, ``track``, ... in lower case; empty when the event names none. ``action`` is a fallback."""
+        value = self._fields.text("type") or self._fields.text("action") or ""
+        return value.strip().lower()
+
+    @property
+    def message_id(self) -> str | None:
+        """Segment's id of the message; the same on every retry and replay, absent in test-suite events."""
+        return self._fields.text("messageId")
+
+    @property
+    def user_id(self) -> str | None:
+        """The customer's id of the person, verbatim; a number comes as text."""
+        return self._fields.text("userId")
+
+    @property
+    def anonymous_id(self) -> str | None:
+        """The id of a device or session whose person is not known yet."""
+        return self._fields.text("anonymousId")
+
+    @property
+    def previous_id(self) -> str | None:
+        """On ``alias``: the id that is merged into ``user_id``; the anonymous id when none is named (contract 6.7)."""
+        named = self._fields.text("previousId")
+        return named or (self.anonymous_id if self.type == "alias" else None)
+
+    @property
+    def group_id(self) -> str | None:
+        """On ``group``: the group's id. On other events: the group they happened in (``context.groupId``)."""
+        return self._fields.text("groupId") or self.context.text("groupId")
+
+    @property
+    def event(self) -> str | None:
+        """On ``track``: what happened, such as ``Order Completed``."""
+        value = self.raw.get("event")
+        return value if isinstance(value, str) and value.strip() else None
+
+    @property
+    def name(self) -> str | None:
+        """The event's name on ``track``; the page's or screen's on ``page`` and ``screen``."""
+        return self.event if self.type == "track" else self._fields.text("name") or self.properties.text("name")
+
+    @property
+    def category(self) -> str | None:
+        """The category of a page or screen."""
+        return self._fields.text("category")
+
+    @cached_property
+    def traits(self) -> Fields:
+        """What is known about the person or group; on other types the person's traits in ``context.traits``."""
+        traits = self._fields.fields("traits")
+        return traits if traits else self.context.fields("traits")
+
+    @cached_property
+    def properties(self) -> Fields:
+        """What is known about a track, page or screen event."""
+        return self._fields.fields("properties")
+
+    @cached_property
+    def context(self) -> Fields:
+        """Where the event came from (contract 6.2); empty when it was null, ``[]`` or absent."""
+        return self._fields.fields("context")
+
+    @cached_property
+    def integrations(self) -> Mapping[str, Any]:
+        """Destinations switched on or off by their display names, which are case-sensitive (contract 5.9)."""
+        value = self.raw.get("integrations")
+        return value if isinstance(value, dict) else {}
+
+    @cached_property
+    def timestamp(self) -> datetime:
+        """When it happened, aware, in UTC: ``timestamp``, else ``receivedAt``, else when it got here."""
+        return event_time(self._fields.get("timestamp"), self._fields.get("receivedAt"), self.received_at)
+
+    @property
+    def original_timestamp(self) -> datetime | None:
+        """The device's own time; untrusted, and absent when its format cannot be read."""
+        return parse_timestamp(self._fields.get("originalTimestamp"))
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether Segment sent this from its archive: all destinations off but ours (contract 5.11)."""
+        if self._display_name is None or self.integrations.get("All") is not False:
+            return False
+        return bool(self.integrations.get(self._display_name))
+
+    def __getitem__(self, key: str) -> Any:
+        """Return any other top-level field, in any spelling.
+
+        Raises:
+            KeyError: the event has no such field.
+        """
+        return self._fields[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return any top-level field in any spelling, or ``default``."""
+        return self._fields.get(key, default)
+
+    def __repr__(self) -> str:
+        return f"Event(type={self.type!r}, message_id={self.message_id!r})"

@@ -1,0 +1,87 @@
+"""Traits, properties and other JSON objects, read by any spelling of their keys (contract 5.4, case 83)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+
+def normalise(name: str) -> str:
+    """Reduce a key to what its spellings have in common: ``First Name``, ``first_name`` and ``firstName`` are one."""
+    return "".join(character for character in name if character.isalnum()).casefold()
+
+
+class Fields(Mapping[str, Any]):
+    """A read-only JSON object whose keys may be asked for in any case and style.
+
+    The exact key wins; otherwise the first key that differs only in case and separators. Objects inside come out
+    as ``Fields`` too, in lists as well. Iteration gives the keys as they were sent. ``None`` is a value: Segment
+    sends ``null`` to clear a trait, while a trait that is absent stays as it is (contract 6.6).
+    """
+
+    __slots__ = ("_by_name", "raw")
+
+    def __init__(self, raw: object = None) -> None:
+        self.raw: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
+        self._by_name: dict[str, str] | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self.raw:
+            return _wrap(self.raw[key])
+        if self._by_name is None:
+            self._by_name = {}
+            for name in self.raw:
+                self._by_name.setdefault(normalise(name), name)
+        wanted = normalise(key)
+        if not wanted or wanted not in self._by_name:
+            raise KeyError(key)
+        return _wrap(self.raw[self._by_name[wanted]])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.raw)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __repr__(self) -> str:
+        return f"Fields({', '.join(self.raw)})"
+
+    def text(self, key: str) -> str | None:
+        """Return a value as text; ``None`` when it is absent, null, empty or not a scalar."""
+        return as_text(self.get(key))
+
+    def decimal(self, key: str) -> Decimal | None:
+        """Return a number, also when it was sent as a string (``"39.95"``); ``None`` when it is none."""
+        value = self.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            number = Decimal(str(value).strip())
+        except InvalidOperation:
+            return None
+        return number if number.is_finite() else None
+
+    def fields(self, key: str) -> Fields:
+        """Return an object inside this one; an empty one when it is absent, null, ``[]`` or no object."""
+        value = self.get(key)
+        return value if isinstance(value, Fields) else Fields()
+
+
+def as_text(value: object) -> str | None:
+    """Return a scalar as text: numbers as JavaScript would write them, blank text and other types as ``None``."""
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def _wrap(value: Any) -> Any:
+    if isinstance(value, dict):
+        return Fields(value)
+    if isinstance(value, list):
+        return [_wrap(item) for item in value]
+    return value

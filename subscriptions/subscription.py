@@ -1,0 +1,124 @@
+"""The partner's side of a component: its settings and handlers, declared in one object."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from subscriptions.errors import HandlerInvalid, SubscriptionNotLoaded
+from subscriptions.event import Event
+from subscriptions.handler import Handler, HandlerFunction, make_handler
+from subscriptions.setting import Setting
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_Function = TypeVar("_Function", bound=HandlerFunction)
+
+
+class Subscription:
+    """A component that receives events, and the handlers they go to.
+
+    ::
+
+        crm = Subscription("acme-crm", display_name="Acme CRM", settings=[Setting("region", choices=["us", "eu"])])
+
+        @crm.on("track", event="Order Completed")
+        async def record_order(event, install): ...
+
+    Every matching handler gets the event. Delivery is *at least once*: write handlers so that the same event twice
+    does no harm.
+
+    Args:
+        name: the last part of the endpoint's path, ``/subscriptions/{name}``; lower case, digits and ``-``.
+        display_name: what Segment's catalog calls the destination; needed to recognise replays.
+        settings: the destination's custom settings.
+
+    Raises:
+        ValueError: the name cannot stand in a path, or two settings share a key.
+    """
+
+    def __init__(self, name: str, display_name: str | None = None, *, settings: Sequence[Setting] = ()) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"'{name}' cannot be a component's name; use a-z, 0-9 and '-', at most 63 characters")
+        if len({setting.key for setting in settings}) < len(settings):
+            raise ValueError(f"component '{name}' declares a setting twice")
+        self.name = name
+        self.display_name = display_name
+        self.settings: tuple[Setting, ...] = tuple(settings)
+        self._handlers: list[Handler] = []
+
+    def on(
+        self,
+        type: str,
+        *,
+        event: str | None = None,
+        batch: int | None = None,
+    ) -> Callable[[_Function], _Function]:
+        """Register an async function for a type of event; the function itself is returned unchanged.
+
+        The function names the arguments it wants: ``event`` (an :class:`Event`), ``install`` (an
+        :class:`InstallContext`) and ``settings`` (a mapping of the declared settings). With ``batch=N`` it asks for
+        ``events`` instead, up to N events of one install, and may answer per item: return a list with ``None`` or
+        an exception for each event, or a mapping of message ids to exceptions. Raising speaks for all of them.
+
+        Args:
+            type: ``identify``, ``track``, ``page``, ``screen``, ``group``, ``alias`` or ``delete``.
+            event: only track events of this name, in any case.
+            batch: the greatest number of events in one call.
+
+        Raises:
+            HandlerInvalid: an unknown type or argument name, or a function that is not async.
+        """
+
+        def register(function: _Function) -> _Function:
+            handler = make_handler(function, type=type, event=event, batch=batch)
+            if any(other.key == handler.key for other in self._handlers):
+                raise HandlerInvalid(f"component '{self.name}' has a handler '{handler.key}' already")
+            self._handlers.append(handler)
+            return function
+
+        return register
+
+    @property
+    def handlers(self) -> tuple[Handler, ...]:
+        """Every handler, in the order of registration."""
+        return tuple(self._handlers)
+
+    @property
+    def handled_types(self) -> frozenset[str]:
+        """The types of event that at least one handler exists for; others are answered 501 (contract 5.5)."""
+        return frozenset(handler.type for handler in self._handlers)
+
+    def handlers_of(self, event: Event) -> tuple[Handler, ...]:
+        """Return the handlers this event goes to."""
+        return tuple(handler for handler in self._handlers if handler.wants(event))
+
+    def __repr__(self) -> str:
+        return f"Subscription({self.name!r}, {len(self._handlers)} handlers)"
+
+
+def load_subscription(reference: str) -> Subscription:
+    """Import the :class:`Subscription` that ``module:attribute`` names, such as ``acme.handlers:crm``.
+
+    Raises:
+        SubscriptionNotLoaded: the text has another form, the module or attribute does not exist, or it is no
+            ``Subscription``. Errors inside the module, ``HandlerInvalid`` among them, come through as they are.
+    """
+    module_name, separator, attribute = reference.partition(":")
+    if not separator or not module_name or not attribute:
+        raise SubscriptionNotLoaded(
+            f"HANDLERS is '{reference}'; write it as module:attribute, such as acme.handlers:crm"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise
+        raise SubscriptionNotLoaded(f"HANDLERS is '{reference}', but there is no module '{error.name}'") from None
+    found = getattr(module, attribute, None)
+    if not isinstance(found, Subscription):
+        problem = "has no such attribute" if found is None else f"is a {type(found).__name__}, not a Subscription"
+        where = f"module '{module_name}'" if found is None else f"'{attribute}'"
+        raise SubscriptionNotLoaded(f"HANDLERS is '{reference}', but {where} {problem}")
+    return found

@@ -1,0 +1,28 @@
+"""Reading event times leniently: a bad clock or a strange format never costs an event (contract cases 89-91)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+_FRACTION = re.compile(r"(\.\d{6})\d+")
+
+
+def parse_timestamp(value: object) -> datetime | None:
+    """Read an ISO 8601 time as an aware UTC instant; ``None`` when it is absent or cannot be read.
+
+    A time without an offset counts as UTC; fractions finer than microseconds are cut off. Numbers are not times:
+    nothing says whether they would be seconds or milliseconds.
+    """
+    if not isinstance(value, str) or len(value) > 64:
+        return None
+    try:
+        parsed = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
+        return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def event_time(timestamp: object, received_at: object, now: datetime) -> datetime:
+    """Return the time of an event: its ``timestamp``, else its ``receivedAt``, else ``now`` (contract 6.1)."""
+    return parse_timestamp(timestamp) or parse_timestamp(received_at) or now
