@@ -1,0 +1,124 @@
+"""Who we are to Segment: the authorization URL, the code exchange, and the install token's refresh."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from segment_api.answers import config_api_object
+from segment_api.authorization_code import AuthorizationCodeClient, basic_credentials
+from segment_api.errors import SegmentUnavailable
+from segment_api.grants import InstallGrant, RefreshedToken, read_refreshed_token
+from segment_api.http import answer_of, client_options
+from segment_api.names import install_name as normalised_install_name
+from segment_api.names import path_of
+from segment_api.rate_limiter import RateLimiter
+from segment_api.secret import Secret
+from segment_api.urls import check_base_url
+
+
+class IdentityClient:
+    """One OAuth client of ours at Segment. The client secret goes to the two given origins and nowhere else.
+
+    Args:
+        identity_url: base of ``/oauth2/auth`` and ``/oauth2/token``.
+        config_api_url: base of the Config API with its version, where refresh lives (contract 2.7).
+        redirect_uri: sent byte for byte in both requests; Segment compares it exactly (contract 2.3).
+        scope: exactly the registered scope.
+        http: a transport to use in place of the network, for tests.
+        timeout: seconds for each request as a whole.
+        limiter: shared with :class:`~segment_api.config_api.ConfigApi`, since refresh is counted there too.
+
+    Raises:
+        BaseUrlRefused: a base URL that secrets must not be sent to.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity_url: str,
+        config_api_url: str,
+        client_id: str,
+        client_secret: Secret,
+        redirect_uri: str,
+        scope: str,
+        http: httpx.AsyncBaseTransport | None = None,
+        timeout: float = 10,
+        limiter: RateLimiter | None = None,
+    ) -> None:
+        self._identity_url = check_base_url("SEGMENT_IDENTITY_URL", identity_url)
+        self._config_api_url = check_base_url("SEGMENT_CONFIG_API_URL", config_api_url)
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._timeout = timeout
+        self._limiter = limiter or RateLimiter()
+        self._oauth = AuthorizationCodeClient(
+            client_id=client_id,
+            client_secret=client_secret.reveal(),
+            redirect_uri=redirect_uri,
+            scope=scope,
+            **client_options(http, timeout),
+        )
+        self._http = httpx.AsyncClient(**client_options(http, timeout))
+
+    def authorization_url(self, *, state: str, code_verifier: str | None) -> str:
+        """Return where to send the browser (contract 2.3), with an S256 challenge when a verifier is given."""
+        url, _ = self._oauth.create_authorization_url(
+            f"{self._identity_url}/oauth2/auth", state=state, code_verifier=code_verifier
+        )
+        return str(url)
+
+    async def exchange_code(self, code: str, *, code_verifier: str | None) -> InstallGrant:
+        """Exchange a code for an install token; repeated once when Segment was unavailable (contract case 31).
+
+        Raises:
+            TokenRequestRejected: the code, the client or the redirect URI was refused.
+            SegmentUnavailable: no answer, or 5xx, twice; the code may be spent.
+            InvalidAnswer: an answer that holds no usable grant.
+        """
+        try:
+            return await self._exchange_once(code, code_verifier)
+        except SegmentUnavailable as error:
+            if error.status == 429:
+                raise
+        return await self._exchange_once(code, code_verifier)
+
+    async def refresh(self, install_name: str) -> RefreshedToken:
+        """Get a new install token; the earlier one stops working at once (contract 2.7). Never repeated here.
+
+        Raises:
+            Unauthenticated, NotFound: the client or the install is not known, or no longer.
+            SegmentUnavailable: no answer, 429 or 5xx. A token may have been issued and lost.
+            ConfigApiError, InvalidAnswer: any other failure.
+            NameInvalid: not an install's name.
+        """
+        path = path_of(normalised_install_name(install_name))
+        credentials = basic_credentials(self._client_id, self._client_secret.reveal())
+        await self._limiter.acquire()
+        answer = await answer_of(
+            self._http.get(f"{self._config_api_url}/{path}/token", headers={"Authorization": credentials}),
+            within=self._timeout,
+            what="Segment's Config API",
+        )
+        return read_refreshed_token(config_api_object(answer))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._oauth.aclose()
+        await self._http.aclose()
+
+    async def _exchange_once(self, code: str, code_verifier: str | None) -> InstallGrant:
+        try:
+            async with asyncio.timeout(self._timeout):
+                grant: InstallGrant = await self._oauth.fetch_token(
+                    f"{self._identity_url}/oauth2/token",
+                    grant_type="authorization_code",
+                    code=code,
+                    code_verifier=code_verifier,
+                )
+        except TimeoutError:
+            raise SegmentUnavailable(f"the token endpoint did not answer within {self._timeout:g} s") from None
+        except httpx.HTTPError as error:
+            raise SegmentUnavailable(f"the token endpoint could not be reached ({type(error).__name__})") from None
+        return grant
