@@ -72,3 +72,28 @@ async def count_open(session: AsyncSession, *, now: datetime) -> int:
 async def purge(session: AsyncSession, *, before: datetime) -> None:
     """Delete flows that expired before the given instant."""
     await session.exec(delete(FlowState).where(col(FlowState.expires_at) < before))
+
+
+async def exchange_failure(
+    session: AsyncSession, state: str, cookie: str, *, failure: str, becomes: str
+) -> FlowState | None:
+    """Turn a flow's recorded failure into another, once, for the browser it belongs to; ``None`` otherwise."""
+    statement = (
+        update(FlowState)
+        .where(
+            col(FlowState.state_hash) == digest(state),
+            col(FlowState.cookie_hash) == digest(cookie),
+            col(FlowState.failure) == failure,
+        )
+        .values(failure=becomes)
+        .returning(FlowState)
+    )
+    return (await session.exec(statement)).scalar_one_or_none()
+
+
+async def newest_of_install(session: AsyncSession, install_id: str) -> FlowState | None:
+    """Return the flow that connected an install last."""
+    statement = (
+        select(FlowState).where(FlowState.install_id == install_id).order_by(col(FlowState.created_at).desc()).limit(1)
+    )
+    return (await session.exec(statement)).first()

@@ -1,0 +1,114 @@
+"""Connect links: what a partner hands to a customer so that an install is tied to the right account."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from db.clock import Clock, utc_now
+from db.control import accounts, audit, connect_links
+from db.control.tables import ConnectLink
+from db.database import Database
+from oauth_app.return_to import check_return_to
+
+
+class AccountInvalid(ValueError):
+    """The account identifier cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class MintedLink:
+    """A new connect link: a URL that works once, until ``expires_at``."""
+
+    url: str
+    account: str
+    expires_at: datetime
+
+
+class ConnectLinks:
+    """Mints and opens connect links for one component."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        component: str,
+        base_url: str,
+        lifetime: timedelta,
+        return_origins: Collection[str] = (),
+        clock: Clock = utc_now,
+    ) -> None:
+        self._database = database
+        self._component = component
+        self._base_url = base_url
+        self._lifetime = lifetime
+        self._return_origins = tuple(return_origins)
+        self._clock = clock
+
+    async def mint(
+        self,
+        account: str,
+        *,
+        return_to: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        actor: str = "service",
+    ) -> MintedLink:
+        """Make a single-use link for an account (added if it is new).
+
+        Args:
+            account: the partner's own identifier of its customer, 1 to 200 printable characters.
+            return_to: where the finished page leads back to (``oauth_app.return_to``).
+            settings: values for the component's custom settings, over their defaults.
+
+        Raises:
+            AccountInvalid: the identifier is empty, too long or holds control characters.
+            ReturnAddressRefused: ``return_to`` is on an origin that is not allowed.
+        """
+        check_account(account)
+        if return_to is not None:
+            parts = urlsplit(self._base_url)
+            check_return_to(
+                return_to, own_origin=f"{parts.scheme}://{parts.netloc}", allowed_origins=self._return_origins
+            )
+        token = secrets.token_urlsafe(32)
+        now = self._clock()
+        expires_at = now + self._lifetime
+        async with self._database.transaction() as session:
+            await accounts.ensure(session, account, now=now)
+            await connect_links.purge(session, before=now - timedelta(days=1))
+            await connect_links.add(
+                session,
+                token,
+                account=account,
+                component=self._component,
+                return_to=return_to,
+                settings=dict(settings or {}),
+                now=now,
+                expires_at=expires_at,
+            )
+            await audit.add(session, actor=actor, action="connect_link.mint", subject=account, now=now)
+        return MintedLink(f"{self._base_url}/connect/{token}", account, expires_at)
+
+    async def look(self, token: str) -> ConnectLink | None:
+        """Return a usable link without using it up, so that mail scanners and previews do no harm."""
+        async with self._database.transaction() as session:
+            return await connect_links.find_usable(session, token, now=self._clock())
+
+    async def use(self, token: str) -> ConnectLink | None:
+        """Use a link up; of several simultaneous calls one gets it."""
+        async with self._database.transaction() as session:
+            return await connect_links.use(session, token, now=self._clock())
+
+
+def check_account(account: str) -> None:
+    """Check an account identifier.
+
+    Raises:
+        AccountInvalid: empty, longer than 200 characters, or not printable.
+    """
+    if not account or len(account) > 200 or not account.isprintable() or account.strip() != account:
+        raise AccountInvalid("an account is 1 to 200 printable characters without spaces around them")

@@ -1,0 +1,246 @@
+"""Every way the install flow can fail: a typed reason for the operator, plain words and a next step for the customer.
+
+One table, so that a page, a log line and a test speak of the same thing (contract 2.4, 2.5, 2.8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class FailureReason(StrEnum):
+    """What the operator sees in logs and in the flow's record."""
+
+    LINK_UNUSABLE = "link_unusable"
+    NOT_SIGNED_IN = "not_signed_in"
+    OTHER_ACCOUNT = "other_account"
+    CROSS_SITE = "cross_site"
+    OAUTH_NOT_CONFIGURED = "oauth_not_configured"
+    TOO_MANY_FLOWS = "too_many_flows"
+    NOTHING_RETURNED = "nothing_returned"
+    PARAMETER_REPEATED = "parameter_repeated"
+    STATE_MISSING = "state_missing"
+    STATE_UNKNOWN = "state_unknown"
+    STATE_OF_ANOTHER_BROWSER = "state_of_another_browser"
+    STATE_USED = "state_used"
+    STATE_EXPIRED = "state_expired"
+    ISSUER_MISMATCH = "issuer_mismatch"
+    ACCESS_DENIED = "access_denied"
+    NOT_OWNER = "not_owner"
+    SCOPE_REFUSED = "scope_refused"
+    APP_MISCONFIGURED = "app_misconfigured"
+    SEGMENT_UNAVAILABLE = "segment_unavailable"
+    SEGMENT_REFUSED = "segment_refused"
+    CODE_REFUSED = "code_refused"
+    REDIRECT_URI_REFUSED = "redirect_uri_refused"
+    CLIENT_REFUSED = "client_refused"
+    ANSWER_UNREADABLE = "answer_unreadable"
+    INSTALL_EXISTS_ELSEWHERE = "install_exists_elsewhere"
+    INSTALL_OF_ANOTHER_ACCOUNT = "install_of_another_account"
+
+
+class NextStep(StrEnum):
+    """What the page offers."""
+
+    START_AGAIN = "start_again"
+    ASK_FOR_LINK = "ask_for_link"
+    CONTACT_SUPPORT = "contact_support"
+    MANUAL_KEY = "manual_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How one reason is told. ``{partner}`` in the texts is the partner's name; ``alarm`` wants an operator soon."""
+
+    status: int
+    title: str
+    text: str
+    next_step: NextStep = NextStep.START_AGAIN
+    alarm: bool = False
+
+
+_OWNER = "To connect, you must be a Workspace Owner of the Segment workspace you choose."
+
+FAILURES: dict[FailureReason, Failure] = {
+    FailureReason.LINK_UNUSABLE: Failure(
+        404,
+        "This link can't be used",
+        "It was used already, has expired, or isn't complete. Open Segment's settings in {partner} to get a new one.",
+        NextStep.ASK_FOR_LINK,
+    ),
+    FailureReason.NOT_SIGNED_IN: Failure(
+        401,
+        "Please start in {partner}",
+        "We can't tell which account to connect. Sign in to {partner} and choose “Enable with Segment” there.",
+        NextStep.ASK_FOR_LINK,
+    ),
+    FailureReason.OTHER_ACCOUNT: Failure(
+        403,
+        "This link is for another account",
+        "You are signed in to {partner} with a different account than the one this link was made for. "
+        "Sign in with that account, or ask for a link of your own.",
+        NextStep.ASK_FOR_LINK,
+    ),
+    FailureReason.CROSS_SITE: Failure(
+        403,
+        "Please press the button on our own page",
+        "The request came from another site, so nothing was started. Open the link again and use the button there.",
+        NextStep.ASK_FOR_LINK,
+    ),
+    FailureReason.OAUTH_NOT_CONFIGURED: Failure(
+        404,
+        "One-click connection isn't available",
+        "{partner} connects to Segment with an API key that you paste into Segment. Support can give you one.",
+        NextStep.CONTACT_SUPPORT,
+    ),
+    FailureReason.TOO_MANY_FLOWS: Failure(
+        429,
+        "Many people are connecting right now",
+        "Nothing was started. Please try again in a few minutes.",
+    ),
+    FailureReason.NOTHING_RETURNED: Failure(
+        400,
+        "Segment sent nothing back",
+        "This page is where Segment returns to after you allow the connection. Nothing was changed.",
+        NextStep.ASK_FOR_LINK,
+    ),
+    FailureReason.PARAMETER_REPEATED: Failure(
+        400,
+        "This address isn't right",
+        "The address that brought you here holds the same value twice, so we didn't use it. Nothing was changed.",
+    ),
+    FailureReason.STATE_MISSING: Failure(
+        400,
+        "We can't match this to a connection you started",
+        "The answer from Segment doesn't say which connection it belongs to. Nothing was changed.",
+    ),
+    FailureReason.STATE_UNKNOWN: Failure(
+        400,
+        "We can't match this to a connection you started",
+        "The connection was never started here, or it was started too long ago. Nothing was changed.",
+    ),
+    FailureReason.STATE_OF_ANOTHER_BROWSER: Failure(
+        400,
+        "This connection was started in another browser",
+        "For your safety it can only be finished in the browser it was started in. Nothing was changed.",
+    ),
+    FailureReason.STATE_USED: Failure(
+        400,
+        "This connection was finished already",
+        "Each connection can be finished once. If it didn't work the first time, start a new one.",
+    ),
+    FailureReason.STATE_EXPIRED: Failure(
+        400,
+        "That took a little too long",
+        "For your safety a connection has to be finished within ten minutes. Nothing was changed.",
+    ),
+    FailureReason.ISSUER_MISMATCH: Failure(
+        400,
+        "This answer didn't come from Segment",
+        "The address that brought you here names another sender, so we didn't use it. Nothing was changed.",
+        NextStep.CONTACT_SUPPORT,
+        alarm=True,
+    ),
+    FailureReason.ACCESS_DENIED: Failure(
+        403,
+        "Segment wasn't connected",
+        "The request was declined in Segment, so {partner} has no access and nothing was changed. " + _OWNER,
+    ),
+    FailureReason.NOT_OWNER: Failure(
+        403,
+        "You need to be a Workspace Owner",
+        _OWNER + " Ask an owner of the workspace to open this connection, or choose a workspace that you own.",
+    ),
+    FailureReason.SCOPE_REFUSED: Failure(
+        400,
+        "{partner} isn't set up correctly with Segment",
+        "Segment didn't accept the permission that {partner} asked for. This isn't your fault, and trying again "
+        "won't help until it's fixed.",
+        NextStep.CONTACT_SUPPORT,
+        alarm=True,
+    ),
+    FailureReason.APP_MISCONFIGURED: Failure(
+        400,
+        "{partner} isn't set up correctly with Segment",
+        "Segment didn't accept the way {partner} asked to connect. This isn't your fault, and trying again won't "
+        "help until it's fixed.",
+        NextStep.CONTACT_SUPPORT,
+        alarm=True,
+    ),
+    FailureReason.SEGMENT_UNAVAILABLE: Failure(
+        503,
+        "Segment isn't answering right now",
+        "Your choice couldn't be completed. Wait a minute and start again; nothing is lost.",
+    ),
+    FailureReason.SEGMENT_REFUSED: Failure(
+        400,
+        "Segment couldn't finish the connection",
+        "Segment reported a problem, so nothing was connected. Trying again often helps. " + _OWNER,
+    ),
+    FailureReason.CODE_REFUSED: Failure(
+        400,
+        "That took a little too long",
+        "Segment no longer accepts this attempt. Start again; it takes a few seconds.",
+    ),
+    FailureReason.REDIRECT_URI_REFUSED: Failure(
+        502,
+        "{partner} isn't set up correctly with Segment",
+        "The address Segment returns to isn't the one it expects. This isn't your fault, and trying again won't "
+        "help until it's fixed.",
+        NextStep.CONTACT_SUPPORT,
+        alarm=True,
+    ),
+    FailureReason.CLIENT_REFUSED: Failure(
+        502,
+        "{partner} isn't set up correctly with Segment",
+        "Segment didn't recognise {partner}. This isn't your fault, and trying again won't help until it's fixed.",
+        NextStep.CONTACT_SUPPORT,
+        alarm=True,
+    ),
+    FailureReason.ANSWER_UNREADABLE: Failure(
+        502,
+        "Segment's answer made no sense",
+        "We couldn't read what Segment sent, so nothing was connected. Please start again in a minute.",
+        alarm=True,
+    ),
+    FailureReason.INSTALL_EXISTS_ELSEWHERE: Failure(
+        409,
+        "{partner} is already connected to this workspace",
+        "Segment allows one connection of {partner} per workspace, and it wasn't made from this account. If you know "
+        "who made it, ask them to disconnect it. Or connect this source by hand with an API key.",
+        NextStep.MANUAL_KEY,
+    ),
+    FailureReason.INSTALL_OF_ANOTHER_ACCOUNT: Failure(
+        409,
+        "This workspace belongs to another {partner} account",
+        "It is connected already, and we left that connection as it is. Ask support if it should move to this account.",
+        NextStep.CONTACT_SUPPORT,
+        alarm=True,
+    ),
+}
+
+
+def reason_for_error(error: str, *texts: str | None) -> FailureReason:
+    """Map the ``error`` of a callback (contract 2.4) to a reason; ``texts`` are its description and hint."""
+    known = _CALLBACK_ERRORS.get(error)
+    words = " ".join(text for text in texts if text).lower()
+    if "owner" in words and known in {None, FailureReason.ACCESS_DENIED}:
+        return FailureReason.NOT_OWNER
+    return known or FailureReason.SEGMENT_REFUSED
+
+
+_CALLBACK_ERRORS: dict[str, FailureReason] = {
+    "access_denied": FailureReason.ACCESS_DENIED,
+    "invalid_scope": FailureReason.SCOPE_REFUSED,
+    "invalid_request": FailureReason.APP_MISCONFIGURED,
+    "unauthorized_client": FailureReason.APP_MISCONFIGURED,
+    "unsupported_response_type": FailureReason.APP_MISCONFIGURED,
+    "invalid_state": FailureReason.APP_MISCONFIGURED,
+    "invalid_client": FailureReason.APP_MISCONFIGURED,
+    "server_error": FailureReason.SEGMENT_REFUSED,
+    "temporarily_unavailable": FailureReason.SEGMENT_REFUSED,
+    "login_required": FailureReason.SEGMENT_REFUSED,
+    "consent_required": FailureReason.SEGMENT_REFUSED,
+    "interaction_required": FailureReason.SEGMENT_REFUSED,
+}

@@ -1,0 +1,266 @@
+"""The install flow: from a confirmed account to an install that is saved and queued for provisioning (contract 2.10).
+
+State and its single use are ours; Authlib builds the URL and exchanges the code. Nothing here knows HTTP requests or
+pages: the routes hand in what the browser brought and show what comes out.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.clock import Clock, utc_now
+from db.control import audit, flow_states, installs
+from db.control.tables import FlowState, Install, InstallStatus
+from db.database import Database
+from db.encryption import EncryptionKeys, Place
+from oauth_app.callback_query import CodeReturned, ErrorReturned
+from oauth_app.exchange import exchange
+from oauth_app.failures import FAILURES, FailureReason, reason_for_error
+from oauth_app.install_record import InstallOfAnotherAccount, queue_provisioning, save_install
+from segment_api.errors import means_install_already_exists
+from segment_api.identity import IdentityClient
+from subscriptions.api_keys import ApiKeys
+
+logger = logging.getLogger(__name__)
+
+FLOW_LIFETIME = timedelta(minutes=10)
+_LONGEST_EXCHANGE = timedelta(minutes=1)
+_MOST_OPEN_FLOWS = 10_000
+_COOKIE_PREFIX = "segment_flow_"
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStarted:
+    """Send the browser to ``url`` and give it the cookie; both are secrets of this one flow."""
+
+    url: str = field(repr=False)
+    cookie_name: str
+    cookie_value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowConnected:
+    """The install is saved; its status page shows how provisioning goes on."""
+
+    install_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowPending:
+    """The same callback is being worked on by an earlier request; ask again in a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFailed:
+    """The flow ended without a connection. ``incident`` names the log line; ``return_to`` is the partner's page."""
+
+    reason: FailureReason
+    return_to: str | None = None
+    incident: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ManualKey:
+    """An API key to paste into Segment by hand; shown once."""
+
+    account: str
+    api_key: str = field(repr=False)
+    return_to: str | None
+
+
+FlowOutcome: TypeAlias = FlowConnected | FlowPending | FlowFailed
+
+
+def cookie_name(state: str) -> str:
+    """The name of a flow's own cookie, so that two tabs don't take each other's."""
+    return _COOKIE_PREFIX + flow_states.digest(state)[:16]
+
+
+class InstallFlow:
+    """Starts and finishes authorization flows of one component."""
+
+    def __init__(
+        self,
+        database: Database,
+        encryption: EncryptionKeys,
+        identity: IdentityClient,
+        api_keys: ApiKeys,
+        *,
+        component: str,
+        scope: str,
+        pkce: bool = True,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._database = database
+        self._encryption = encryption
+        self._identity = identity
+        self._api_keys = api_keys
+        self._component = component
+        self._scope = scope
+        self._pkce = pkce
+        self._clock = clock
+
+    async def start(
+        self, account: str, *, return_to: str | None = None, settings: dict[str, Any] | None = None
+    ) -> FlowStarted | FlowFailed:
+        """Begin a flow for an account that was confirmed by a partner session or on our page.
+
+        The state has 256 random bits (OA-1) and lives ten minutes; only hashes of it and of the cookie are stored.
+        """
+        state, cookie = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        verifier = secrets.token_urlsafe(48) if self._pkce else None
+        now = self._clock()
+        state_hash = flow_states.digest(state)
+        async with self._database.transaction() as session:
+            await flow_states.purge(session, before=now - timedelta(days=1))
+            if await flow_states.count_open(session, now=now) >= _MOST_OPEN_FLOWS:
+                return FlowFailed(FailureReason.TOO_MANY_FLOWS, return_to)
+            await flow_states.add(
+                session,
+                FlowState(
+                    state_hash=state_hash,
+                    cookie_hash=flow_states.digest(cookie),
+                    account=account,
+                    component=self._component,
+                    return_to=return_to,
+                    settings=settings or {},
+                    code_verifier_ciphertext=None
+                    if verifier is None
+                    else self._encryption.encrypt(verifier, _verifier_place(state_hash)),
+                    created_at=now,
+                    expires_at=now + FLOW_LIFETIME,
+                ),
+            )
+        url = self._identity.authorization_url(state=state, code_verifier=verifier)
+        return FlowStarted(url, cookie_name(state), cookie)
+
+    async def finish(self, returned: CodeReturned, *, cookie: str | None) -> FlowOutcome:
+        """Take a code back from Segment: consume the flow once, exchange the code once, save the install."""
+        now = self._clock()
+        async with self._database.transaction() as session:
+            flow = await flow_states.consume(session, returned.state, cookie or "", code=returned.code, now=now)
+            if flow is None:
+                earlier = await flow_states.find(session, returned.state)
+                return _repeated(earlier, returned, cookie, now=now)
+        outcome = await self._complete(flow, returned)
+        if isinstance(outcome, FlowFailed):
+            outcome = await self._failed(returned.state, flow, outcome)
+        return outcome
+
+    async def refuse(self, returned: ErrorReturned, *, cookie: str | None) -> FlowOutcome:
+        """Take an error back from Segment. Without a valid state nothing is changed (contract 2.4)."""
+        reason = reason_for_error(returned.error, returned.description, returned.hint)
+        flow: FlowState | None = None
+        if returned.state is not None and cookie is not None:
+            async with self._database.transaction() as session:
+                flow = await flow_states.consume(session, returned.state, cookie, code=None, now=self._clock())
+        if flow is None or returned.state is None:
+            return FlowFailed(reason, incident=_log(reason, error=returned.error))
+        if means_install_already_exists(returned.error, returned.description, returned.hint):
+            outcome = await self._continue_existing(flow, returned.state)
+        else:
+            outcome = FlowFailed(reason)
+        if isinstance(outcome, FlowFailed):
+            outcome = await self._failed(returned.state, flow, outcome, error=returned.error)
+        return outcome
+
+    async def manual_key(self, state: str, *, cookie: str | None) -> ManualKey | FlowFailed:
+        """Mint a key to paste by hand, once, after Segment refused a second install of the workspace (case 16)."""
+        async with self._database.transaction() as session:
+            flow = await flow_states.exchange_failure(
+                session,
+                state,
+                cookie or "",
+                failure=FailureReason.INSTALL_EXISTS_ELSEWHERE.value,
+                becomes=FailureReason.STATE_USED.value,
+            )
+            if flow is None:
+                return FlowFailed(FailureReason.STATE_USED)
+            minted = await self._api_keys.mint(
+                session, account=flow.account, component=flow.component, actor=f"account:{flow.account}"
+            )
+        return ManualKey(flow.account, minted.api_key, flow.return_to)
+
+    async def _complete(self, flow: FlowState, returned: CodeReturned) -> FlowOutcome:
+        verifier = None
+        if flow.code_verifier_ciphertext is not None:
+            verifier = self._encryption.decrypt(flow.code_verifier_ciphertext, _verifier_place(flow.state_hash))
+        grant = await exchange(self._identity, returned.code, code_verifier=verifier)
+        if grant is FailureReason.INSTALL_EXISTS_ELSEWHERE:
+            return await self._continue_existing(flow, returned.state)
+        if isinstance(grant, FailureReason):
+            return FlowFailed(grant)
+        if grant.scope != self._scope:
+            # Contract 2.5: the scope of an answer is contradictory in Segment's own example, so it only warns.
+            logger.warning("the granted scope differs from %s; the source list decides", self._scope)
+        now = self._clock()
+        try:
+            async with self._database.transaction() as session:
+                install = await save_install(session, self._encryption, grant, flow=flow, now=now)
+                await flow_states.finish(session, returned.state, now=now, install_id=install.id)
+        except InstallOfAnotherAccount:
+            return FlowFailed(FailureReason.INSTALL_OF_ANOTHER_ACCOUNT)
+        return FlowConnected(install.id)
+
+    async def _continue_existing(self, flow: FlowState, state: str) -> FlowOutcome:
+        """Go on with the stored install when Segment says there is one already (contract 2.8, cases 15 and 16)."""
+        now = self._clock()
+        async with self._database.transaction() as session:
+            install = await installs.newest_of_account(session, account=flow.account, component=flow.component)
+            if install is None:
+                return FlowFailed(FailureReason.INSTALL_EXISTS_ELSEWHERE)
+            await self._resume(session, install, now=now)
+            await flow_states.finish(session, state, now=now, install_id=install.id)
+        return FlowConnected(install.id)
+
+    async def _resume(self, session: AsyncSession, install: Install, *, now: datetime) -> None:
+        await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
+        # A stored token is mostly older than its hour; provisioning refreshes it before its first call.
+        await queue_provisioning(session, install.id, now=now)
+        await audit.add(
+            session, actor=f"account:{install.account}", action="install.resume", subject=install.id, now=now
+        )
+
+    async def _failed(self, state: str, flow: FlowState, failed: FlowFailed, *, error: str | None = None) -> FlowFailed:
+        async with self._database.transaction() as session:
+            await flow_states.finish(session, state, now=self._clock(), failure=failed.reason.value)
+        return FlowFailed(failed.reason, flow.return_to, _log(failed.reason, account=flow.account, error=error))
+
+
+def _repeated(earlier: FlowState | None, returned: CodeReturned, cookie: str | None, *, now: datetime) -> FlowOutcome:
+    """Say why a flow could not be consumed; the reload of a finished callback gets its first answer (cases 7, 19)."""
+    if earlier is None:
+        return FlowFailed(FailureReason.STATE_UNKNOWN)
+    if cookie is None or flow_states.digest(cookie) != earlier.cookie_hash:
+        return FlowFailed(FailureReason.STATE_OF_ANOTHER_BROWSER)
+    if earlier.consumed_at is None and earlier.expires_at <= now:
+        return FlowFailed(FailureReason.STATE_EXPIRED, earlier.return_to)
+    if earlier.code_hash != flow_states.digest(returned.code):
+        return FlowFailed(FailureReason.STATE_USED, earlier.return_to)
+    if earlier.install_id is not None:
+        return FlowConnected(earlier.install_id)
+    if earlier.failure is not None:
+        return FlowFailed(FailureReason(earlier.failure), earlier.return_to)
+    if earlier.consumed_at is not None and now - earlier.consumed_at > _LONGEST_EXCHANGE:
+        # The process that consumed it died on the way; the code is spent.
+        return FlowFailed(FailureReason.CODE_REFUSED, earlier.return_to)
+    return FlowPending()
+
+
+def _verifier_place(state_hash: str) -> Place:
+    return Place("flow_states", "code_verifier_ciphertext", state_hash)
+
+
+def _log(reason: FailureReason, **facts: str | None) -> str:
+    """Write the operator's line and return the incident's id, which the page shows too."""
+    incident = secrets.token_hex(4)
+    level = logging.ERROR if FAILURES[reason].alarm else logging.WARNING
+    told = ", ".join(f"{name}={value[:100]!r}" for name, value in facts.items() if value)
+    logger.log(level, "install flow failed: %s (incident %s%s)", reason.value, incident, f", {told}" if told else "")
+    return incident

@@ -1,0 +1,101 @@
+"""What a customer is told about an install: a pure reading of its record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from db.control.tables import Install, InstallStatus
+
+_REFRESH_SECONDS = 2
+_WATCHED_FOR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the progress list."""
+
+    text: str
+    mark: Literal["done", "now", "ask", "bad", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToldStatus:
+    """A status in words. ``{partner}`` stands for the partner's name."""
+
+    heading: str
+    sentence: str
+    steps: tuple[Step, ...]
+    bad: bool = False
+    confirm_overwrite: bool = False
+    can_retry: bool = False
+    reconnect: bool = False
+    refresh_seconds: int | None = None
+
+
+def tell_status(install: Install, *, now: datetime) -> ToldStatus:
+    """Put an install's status into words, marks and the next step it offers."""
+    allowed = Step("Allowed in Segment", "done")
+    waiting = Step("Receiving events", "open")
+    refresh = _REFRESH_SECONDS if now - install.updated_at < _WATCHED_FOR else None
+    detail = install.status_detail
+    match install.status:
+        case InstallStatus.PROVISIONING:
+            return ToldStatus(
+                "Setting up the connection…",
+                detail or "Segment said yes. We are setting up the destination in your workspace now.",
+                (allowed, Step("Setting up the destination", "now"), waiting),
+                refresh_seconds=refresh,
+            )
+        case InstallStatus.AWAITING_CONFIRMATION:
+            return ToldStatus(
+                "One question first",
+                detail or "The destination is already set up with another API key. Should this account’s key be used?",
+                (allowed, Step("The destination holds another key", "ask"), waiting),
+                confirm_overwrite=True,
+            )
+        case InstallStatus.CONNECTED:
+            return ToldStatus(
+                "Connected to Segment",
+                "Everything is set up. The first event will show up here as soon as your source sends one.",
+                (
+                    allowed,
+                    Step("Destination set up and switched on", "done"),
+                    Step("Waiting for the first event", "now"),
+                ),
+                refresh_seconds=refresh,
+            )
+        case InstallStatus.RECEIVING:
+            return ToldStatus(
+                "Receiving events",
+                "{partner} is receiving this source’s events.",
+                (
+                    allowed,
+                    Step("Destination set up and switched on", "done"),
+                    Step("Receiving events", "done"),
+                ),
+            )
+        case InstallStatus.NEEDS_RECONNECT:
+            return ToldStatus(
+                "Please connect again",
+                detail or "Segment no longer accepts our access to this workspace.",
+                (Step("Segment withdrew the access", "bad"), Step("Connect again", "open")),
+                bad=True,
+                reconnect=True,
+            )
+        case InstallStatus.DISCONNECTED:
+            return ToldStatus(
+                "Disconnected",
+                detail or "{partner} no longer receives events from this source.",
+                (Step("The connection was switched off", "done"),),
+                reconnect=True,
+            )
+        case InstallStatus.FAILED:
+            return ToldStatus(
+                "The connection isn’t finished yet",
+                detail or "Something went wrong while the destination was set up.",
+                (allowed, Step("Setting up the destination didn’t work", "bad"), waiting),
+                bad=True,
+                can_retry=install.source_name is not None,
+            )

@@ -1,0 +1,1 @@
+"""HTTP routes: thin functions that read a request, ask a service, and show a page."""

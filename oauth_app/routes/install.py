@@ -1,0 +1,157 @@
+"""The routes a customer's browser walks through: connect page, start, callback, and the key to paste by hand."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from oauth_app.callback_query import CodeReturned, Refused, read_callback
+from oauth_app.failures import FailureReason
+from oauth_app.install_flow import (
+    FLOW_LIFETIME,
+    FlowConnected,
+    FlowFailed,
+    FlowOutcome,
+    FlowPending,
+    FlowStarted,
+    cookie_name,
+)
+from oauth_app.same_site import is_same_site, is_speculative
+from oauth_app.services import Services, services_of
+
+_COOKIE_PATH = "/auth/segment"
+
+
+def routes() -> list[Route]:
+    """The routes of the install flow."""
+    return [
+        Route("/connect/{link}", connect_page, methods=["GET"]),
+        Route("/connect/{link}", connect_confirmed, methods=["POST"]),
+        Route("/auth/segment", start, methods=["GET"]),
+        Route("/auth/segment/callback", callback, methods=["GET"]),
+        Route("/auth/segment/manual-key", manual_key, methods=["POST"]),
+    ]
+
+
+async def connect_page(request: Request) -> Response:
+    """Name the account and ask. Looking does not use the link up, so mail scanners do no harm (EM-3)."""
+    services = services_of(request)
+    if services.flow is None:
+        return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
+    link = await services.connect_links.look(request.path_params["link"])
+    if link is None:
+        return services.pages.failure(FailureReason.LINK_UNUSABLE)
+    if await _is_other_account(services, request, link.account):
+        return services.pages.failure(FailureReason.OTHER_ACCOUNT)
+    return services.pages.connect(link.account)
+
+
+async def connect_confirmed(request: Request) -> Response:
+    """Use the link up and send the browser to Segment."""
+    services = services_of(request)
+    if services.flow is None:
+        return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
+    if not is_same_site(request.headers):
+        return services.pages.failure(FailureReason.CROSS_SITE)
+    token = request.path_params["link"]
+    link = await services.connect_links.look(token)
+    if link is not None and await _is_other_account(services, request, link.account):
+        return services.pages.failure(FailureReason.OTHER_ACCOUNT)
+    link = await services.connect_links.use(token)
+    if link is None:
+        return services.pages.failure(FailureReason.LINK_UNUSABLE)
+    started = await services.flow.start(link.account, return_to=link.return_to, settings=link.settings)
+    return _to_segment(services, started, status=303)
+
+
+async def start(request: Request) -> Response:
+    """Start for whoever is signed in to the partner's product; nobody is sent to Segment anonymously (case 1)."""
+    services = services_of(request)
+    if services.flow is None:
+        return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
+    link = request.query_params.get("link")
+    if link:
+        return RedirectResponse(request.url_for("connect_page", link=link).path, status_code=303)
+    if request.method == "HEAD" or is_speculative(request.headers):
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    account = None if services.partner_session is None else await services.partner_session(request)
+    if account is None:
+        if services.settings.partner_login_url:
+            return RedirectResponse(services.settings.partner_login_url, status_code=303)
+        return services.pages.failure(FailureReason.NOT_SIGNED_IN)
+    return _to_segment(services, await services.flow.start(account), status=302)
+
+
+async def callback(request: Request) -> Response:
+    """Take Segment's answer; the exchange happens once, whatever the browser repeats (cases 4-20)."""
+    services = services_of(request)
+    if services.flow is None:
+        return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
+    if request.method == "HEAD" or is_speculative(request.headers):
+        return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    returned = read_callback(request.query_params.multi_items(), issuer=services.settings.segment_identity_url)
+    if isinstance(returned, Refused):
+        return services.pages.failure(returned.reason)
+    cookie = request.cookies.get(cookie_name(returned.state or ""))
+    if isinstance(returned, CodeReturned):
+        outcome = await services.flow.finish(returned, cookie=cookie)
+    else:
+        outcome = await services.flow.refuse(returned, cookie=cookie)
+    return _show(services, outcome, state=returned.state)
+
+
+async def manual_key(request: Request) -> Response:
+    """Mint a key to paste by hand, for the browser that was told of another install (contract case 16)."""
+    services = services_of(request)
+    if services.flow is None:
+        return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
+    if not is_same_site(request.headers):
+        return services.pages.failure(FailureReason.CROSS_SITE)
+    state = str((await request.form()).get("state") or "")
+    made = await services.flow.manual_key(state, cookie=request.cookies.get(cookie_name(state)))
+    if isinstance(made, FlowFailed):
+        return services.pages.failure(made.reason)
+    return services.pages.manual_key(account=made.account, api_key=made.api_key, return_to=made.return_to)
+
+
+def _to_segment(services: Services, started: FlowStarted | FlowFailed, *, status: int) -> Response:
+    if isinstance(started, FlowFailed):
+        return services.pages.failure(started.reason, return_to=started.return_to)
+    response = RedirectResponse(started.url, status_code=status)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.set_cookie(
+        started.cookie_name,
+        started.cookie_value,
+        max_age=int(FLOW_LIFETIME.total_seconds()),
+        path=_COOKIE_PATH,
+        secure=services.settings.secure_cookies,
+        httponly=True,
+        samesite="lax",
+    )
+    return response
+
+
+def _show(services: Services, outcome: FlowOutcome, *, state: str | None) -> Response:
+    match outcome:
+        case FlowConnected(install_id):
+            services.wake_outbox()
+            token = services.status_links.make(install_id, now=services.clock())
+            response: Response = RedirectResponse(f"/status/{token}", status_code=303)
+            response.headers["Cache-Control"] = "no-store"
+            response.headers["Referrer-Policy"] = "no-referrer"
+            return response
+        case FlowPending():
+            return services.pages.pending()
+        case FlowFailed(reason, return_to, incident):
+            by_hand = state if reason is FailureReason.INSTALL_EXISTS_ELSEWHERE else None
+            return services.pages.failure(reason, incident=incident, return_to=return_to, manual_key_state=by_hand)
+
+
+async def _is_other_account(services: Services, request: Request, account: str) -> bool:
+    """Whether somebody else than the link's account is signed in to the partner's product (OA-21)."""
+    if services.partner_session is None:
+        return False
+    signed_in = await services.partner_session(request)
+    return signed_in is not None and signed_in != account

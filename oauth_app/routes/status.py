@@ -1,0 +1,81 @@
+"""The page that shows where an install stands; the same facts as JSON for a partner's front end."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from db.control import audit, flow_states, installs
+from db.control.tables import Install, InstallStatus
+from oauth_app.failures import FailureReason
+from oauth_app.install_record import queue_provisioning
+from oauth_app.same_site import is_same_site
+from oauth_app.services import Services, services_of
+
+_CHANGEABLE = {
+    "overwrite": {InstallStatus.AWAITING_CONFIRMATION},
+    "retry": {InstallStatus.FAILED},
+}
+
+
+def routes() -> list[Route]:
+    """The routes of the status page."""
+    return [
+        Route("/status/{link}", show, methods=["GET"]),
+        Route("/status/{link}", change, methods=["POST"]),
+    ]
+
+
+async def show(request: Request) -> Response:
+    """Show the install of a signed link; JSON when the request asks for it."""
+    services = services_of(request)
+    install = await _install(services, request)
+    if install is None:
+        return services.pages.failure(FailureReason.LINK_UNUSABLE)
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse(_as_json(install), headers={"Cache-Control": "no-store"})
+    async with services.database.transaction() as session:
+        flow = await flow_states.newest_of_install(session, install.id)
+    return services.pages.status(install, return_to=None if flow is None else flow.return_to, now=services.clock())
+
+
+async def change(request: Request) -> Response:
+    """Do what the page's button says: try provisioning again, or use our key (contract case 50)."""
+    services = services_of(request)
+    install = await _install(services, request)
+    if install is None:
+        return services.pages.failure(FailureReason.LINK_UNUSABLE)
+    if not is_same_site(request.headers):
+        return services.pages.failure(FailureReason.CROSS_SITE)
+    action = str((await request.form()).get("action") or "")
+    if install.status in _CHANGEABLE.get(action, set()) and install.source_name is not None:
+        now = services.clock()
+        async with services.database.transaction() as session:
+            await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
+            await queue_provisioning(session, install.id, now=now, overwrite=action == "overwrite")
+            actor = f"account:{install.account}"
+            await audit.add(session, actor=actor, action=f"install.{action}", subject=install.id, now=now)
+        services.wake_outbox()
+    return RedirectResponse(request.url.path, status_code=303)
+
+
+async def _install(services: Services, request: Request) -> Install | None:
+    install_id = services.status_links.open(request.path_params["link"], now=services.clock())
+    if install_id is None:
+        return None
+    async with services.database.transaction() as session:
+        return await installs.get(session, install_id)
+
+
+def _as_json(install: Install) -> dict[str, str | None]:
+    return {
+        "install": install.id,
+        "account": install.account,
+        "workspace": install.workspace_name,
+        "source": install.source_name,
+        "status": install.status.value,
+        "reason": install.status_reason,
+        "detail": install.status_detail,
+        "last_event_at": None if install.last_event_at is None else install.last_event_at.isoformat(),
+    }

@@ -1,0 +1,41 @@
+"""What the routes work with: everything is built once by ``oauth_app.wiring`` and handed over here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from starlette.requests import Request
+
+from db.clock import Clock
+from db.database import Database
+from oauth_app.connect_links import ConnectLinks
+from oauth_app.install_flow import InstallFlow
+from oauth_app.pages import Pages
+from oauth_app.settings import Settings
+from oauth_app.signed_links import StatusLinks
+
+PartnerSession: TypeAlias = Callable[[Request], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The services behind the routes. ``flow`` is missing when no Segment App is configured."""
+
+    settings: Settings
+    database: Database
+    event_database: Database
+    pages: Pages
+    connect_links: ConnectLinks
+    status_links: StatusLinks
+    flow: InstallFlow | None
+    partner_session: PartnerSession | None
+    wake_outbox: Callable[[], None]
+    clock: Clock
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the application a request came to."""
+    services: Services = request.app.state.services
+    return services

@@ -1,0 +1,184 @@
+"""Settings, read from the environment (and from ``.env`` in the working directory); wrong ones are refused in words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from db.database import DatabaseUrlInvalid, parse_url
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+class SettingsInvalid(Exception):
+    """The environment cannot be used. ``problems`` holds one sentence for each setting, without its value."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _origin_with_path(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an absolute http(s) URL, such as https://segment.example.com")
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("must not hold a query, a fragment or credentials")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("must be https, unless the host is localhost")
+    return value.rstrip("/")
+
+
+def _store_url(value: str) -> str:
+    try:
+        parse_url(value)
+    except DatabaseUrlInvalid as problem:
+        raise ValueError(str(problem)) from None
+    return value
+
+
+def _hook(value: str) -> str:
+    module, separator, attribute = value.partition(":")
+    if not separator or not module or not attribute:
+        raise ValueError("must have the form module:attribute, such as examples.acme_crm.handlers:crm")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_origin_with_path)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
+Hook = Annotated[str, AfterValidator(_hook)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. Field names are the environment's names in lower case; frozen."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    base_url: HttpUrl = Field(default="http://localhost:8888", description="The public address of this service.")
+    partner_name: str = Field(
+        default="this product", description="What customers call your product; shown on every page."
+    )
+    support_url: str | None = Field(
+        default=None, description="Where a customer finds help: an https or mailto URL, linked from error pages."
+    )
+
+    database_url: StoreUrl = Field(
+        default="sqlite+aiosqlite:///./data/control.db", description="The control store: installs, keys, flows, audit."
+    )
+    event_log_url: StoreUrl | None = Field(
+        default=None,
+        description="The event log; by default beside the control store (its own SQLite file, same PostgreSQL).",
+    )
+    encryption_keys: SecretStr | None = Field(
+        default=None, description="Keys for stored secrets, 'id:base64' separated by commas; the first one encrypts."
+    )
+
+    segment_client_id: str | None = Field(default=None, description="The client id of your Segment App.")
+    segment_client_secret: SecretStr | None = Field(default=None, description="The client secret of your Segment App.")
+    segment_destination: str | None = Field(
+        default=None, description="The slug of your destination in Segment's catalog."
+    )
+    segment_identity_url: HttpUrl = Field(
+        default="https://id.segmentapis.com",
+        description="Base of Segment's OAuth endpoints (/oauth2/auth, /oauth2/token).",
+    )
+    segment_config_api_url: HttpUrl = Field(
+        default="https://platform.segmentapis.com/v1beta", description="Base of the Config API, version included."
+    )
+    segment_pkce: bool = Field(default=True, description="Send a PKCE challenge (S256) with the authorization request.")
+
+    handlers: Hook | None = Field(default=None, description="Your Subscription, as module:attribute.")
+    partner_session: Hook | None = Field(
+        default=None,
+        description="An async function (request) -> account or None that knows who is signed in to your product.",
+    )
+    partner_login_url: str | None = Field(
+        default=None, description="Where /auth/segment sends a browser that nobody is signed in with."
+    )
+    return_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins a connect link may return to, separated by commas; its own origin always may be.",
+    )
+    connect_link_minutes: int = Field(default=15, ge=1, le=1440, description="How long a connect link lives.")
+    overwrite_destination: Literal["ask", "always"] = Field(
+        default="ask",
+        description="When the destination already holds another API key: ask the customer, or overwrite it.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least level that is logged."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, data: object) -> object:
+        if isinstance(data, dict) and isinstance(data.get("return_origins"), str):
+            items = (item.strip().rstrip("/") for item in data["return_origins"].split(","))
+            return {**data, "return_origins": tuple(item for item in items if item)}
+        return data
+
+    @model_validator(mode="after")
+    def _all_of_the_app(self) -> Self:
+        given = {
+            "SEGMENT_CLIENT_ID": self.segment_client_id,
+            "SEGMENT_CLIENT_SECRET": self.segment_client_secret,
+            "SEGMENT_DESTINATION": self.segment_destination,
+        }
+        missing = [name for name, value in given.items() if value is None]
+        if missing and len(missing) < len(given):
+            raise ValueError(
+                f"{', '.join(missing)} must be set too: the three SEGMENT_ settings of your App go together"
+            )
+        return self
+
+    @property
+    def oauth_enabled(self) -> bool:
+        """Whether a Segment App is configured; without one only pasted API keys work (contract 4.9, route B)."""
+        return self.segment_client_id is not None
+
+    @property
+    def redirect_uri(self) -> str:
+        """The callback, byte for byte as it must be registered with the App."""
+        return f"{self.base_url}/auth/segment/callback"
+
+    @property
+    def scope(self) -> str:
+        """The only scope the flow asks for (contract 2.6: the word is singular)."""
+        return f"destination/{self.segment_destination}"
+
+    @property
+    def secure_cookies(self) -> bool:
+        """Whether cookies carry ``Secure``: always, except on a plain http loopback address."""
+        return self.base_url.startswith("https://")
+
+    @property
+    def effective_event_log_url(self) -> str:
+        """Where the event log lives."""
+        if self.event_log_url is not None:
+            return self.event_log_url
+        control = parse_url(self.database_url)
+        if control.get_backend_name() != "sqlite" or not control.database:
+            return self.database_url
+        folder, _, _ = control.database.rpartition("/")
+        return control.set(database=f"{folder}/events.db" if folder else "events.db").render_as_string(False)
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        SettingsInvalid: one sentence for each setting that is wrong; values are never repeated.
+    """
+    try:
+        return Settings()
+    except ValidationError as problem:
+        raise SettingsInvalid([_sentence(error) for error in problem.errors(include_input=False)]) from None
+
+
+def _sentence(error: object) -> str:
+    assert isinstance(error, dict)  # noqa: S101 - narrows pydantic's TypedDict
+    name = "_".join(str(part) for part in error["loc"]).upper()
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text

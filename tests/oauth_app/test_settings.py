@@ -1,0 +1,78 @@
+"""Settings are refused in words, and never repeat a secret."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oauth_app.settings import Settings, SettingsInvalid, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def test_the_defaults_are_the_safe_ones() -> None:
+    settings = load_settings()
+    assert settings.base_url == "http://localhost:8888"
+    assert settings.redirect_uri == "http://localhost:8888/auth/segment/callback"
+    assert settings.segment_identity_url == "https://id.segmentapis.com"
+    assert settings.segment_config_api_url == "https://platform.segmentapis.com/v1beta"
+    assert settings.encryption_keys is None
+    assert settings.segment_client_secret is None
+    assert settings.segment_pkce is True
+    assert settings.overwrite_destination == "ask"
+    assert settings.connect_link_minutes == 15
+    assert settings.oauth_enabled is False
+    assert settings.effective_event_log_url == "sqlite+aiosqlite:///./data/events.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("BASE_URL", "segment.example.com", "absolute"),
+        ("BASE_URL", "http://segment.example.com", "https"),
+        ("BASE_URL", "https://user:hunter2@segment.example.com", "credentials"),
+        ("SEGMENT_IDENTITY_URL", "http://id.example.com", "https"),
+        ("DATABASE_URL", "mysql://root:hunter2@db/x", "not supported"),
+        ("DATABASE_URL", "hunter2", "not a URL"),
+        ("HANDLERS", "examples.acme_crm", "module:attribute"),
+        ("CONNECT_LINK_MINUTES", "0", "greater than"),
+        ("LOG_LEVEL", "LOUD", "DEBUG"),
+        ("SEGMENT_CLIENT_ID", "only-this", "SEGMENT_CLIENT_SECRET"),
+    ],
+)
+def test_a_wrong_value_is_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, word: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings()
+    told = str(refused.value)
+    assert name.removeprefix("SEGMENT_CLIENT_ID") in told
+    assert word in told
+    assert "hunter2" not in told
+
+
+def test_every_problem_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BASE_URL", "x")
+    monkeypatch.setenv("LOG_LEVEL", "x")
+    with pytest.raises(SettingsInvalid) as refused:
+        load_settings()
+    assert len(refused.value.problems) == 2
+
+
+def test_return_origins_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETURN_ORIGINS", "https://a.example, https://b.example/,")
+    assert load_settings().return_origins == ("https://a.example", "https://b.example")
+
+
+def test_the_event_log_shares_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql+asyncpg://u:p@db/x")
+    assert load_settings().effective_event_log_url == "postgresql+asyncpg://u:p@db/x"
+    monkeypatch.setenv("EVENT_LOG_URL", "sqlite+aiosqlite:///./data/e.db")
+    assert load_settings().effective_event_log_url == "sqlite+aiosqlite:///./data/e.db"
