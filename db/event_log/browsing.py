@@ -1,0 +1,153 @@
+"""The operator's questions to the event log."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, RowMapping, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from db.event_log import claiming
+from db.event_log.records import EventCounts, EventDetail, EventFilter, EventRecord, HandlerRecord, Proof
+from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
+
+_CHUNK = 1_000
+_UNHANDLED = (EventState.PENDING, EventState.DEAD_LETTER)
+
+_RECORD = (
+    col(StoredEvent.id),
+    col(StoredEvent.message_id),
+    col(StoredEvent.received_at),
+    col(StoredEvent.occurred_at),
+    col(StoredEvent.account),
+    col(StoredEvent.component),
+    col(StoredEvent.key_id),
+    col(StoredEvent.install_id),
+    col(StoredEvent.type),
+    col(StoredEvent.event),
+    col(StoredEvent.state),
+    col(StoredEvent.attempts),
+    col(StoredEvent.available_at),
+    col(StoredEvent.finished_at),
+    col(StoredEvent.last_error),
+    col(StoredEvent.duplicates),
+    col(StoredEvent.differing_duplicates),
+    col(StoredEvent.body).is_(None).label("erased"),
+)
+
+
+async def find(connection: AsyncConnection, wanted: EventFilter, *, limit: int) -> list[EventRecord]:
+    """Return the newest events that match, the newest first."""
+    statement = select(*_RECORD).where(*_conditions(wanted)).order_by(col(StoredEvent.id).desc()).limit(limit)
+    return [_record(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def tail(connection: AsyncConnection, after_id: int, wanted: EventFilter, *, limit: int) -> list[EventRecord]:
+    """Return matching events after an id, in the order of arrival."""
+    statement = select(*_RECORD).where(col(StoredEvent.id) > after_id, *_conditions(wanted))
+    statement = statement.order_by(col(StoredEvent.id)).limit(limit)
+    return [_record(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def show(connection: AsyncConnection, message_id: str) -> list[EventDetail]:
+    """Return every event of a message id with its body and outcomes."""
+    statement = (
+        select(*_RECORD, col(StoredEvent.body), col(StoredEvent.settings))
+        .where(col(StoredEvent.message_id) == message_id)
+        .order_by(col(StoredEvent.id))
+    )
+    rows = (await connection.execute(statement)).mappings().all()
+    outcomes = await _outcomes(connection, [row["id"] for row in rows])
+    return [
+        EventDetail(_record(row), row["body"], json.loads(row["settings"]), tuple(outcomes.get(row["id"], ())))
+        for row in rows
+    ]
+
+
+async def prove(connection: AsyncConnection, message_ids: Sequence[str]) -> Proof:
+    """Compare message ids with the log: which never arrived, and which are not finished with."""
+    wanted = list(dict.fromkeys(message_ids))
+    states: dict[str, set[EventState]] = defaultdict(set)
+    for start in range(0, len(wanted), _CHUNK):
+        statement = select(col(StoredEvent.message_id), col(StoredEvent.state)).where(
+            col(StoredEvent.message_id).in_(wanted[start : start + _CHUNK])
+        )
+        for message_id, state in (await connection.execute(statement)).all():
+            states[str(message_id)].add(state)
+    return Proof(
+        checked=len(wanted),
+        missing=tuple(message_id for message_id in wanted if message_id not in states),
+        unhandled=tuple(message_id for message_id in wanted if states.get(message_id, set()) & {*_UNHANDLED}),
+    )
+
+
+async def retry_dead_letters(connection: AsyncConnection, event_ids: Sequence[int] | None, *, now: datetime) -> int:
+    """Make dead letters pending again with a fresh count of attempts; handlers that were done stay done."""
+    chosen: list[ColumnElement[bool]] = [col(StoredEvent.state) == EventState.DEAD_LETTER]
+    if event_ids is not None:
+        chosen.append(col(StoredEvent.id).in_(event_ids))
+    await connection.execute(
+        delete(HandlerOutcome).where(
+            col(HandlerOutcome.event_id).in_(select(col(StoredEvent.id)).where(*chosen)),
+            col(HandlerOutcome.state).in_((HandlerState.FAILED, HandlerState.RETRY)),
+        )
+    )
+    revived = await connection.execute(
+        update(StoredEvent)
+        .where(*chosen)
+        .values(state=EventState.PENDING, attempts=0, available_at=now, finished_at=None)
+    )
+    return revived.rowcount
+
+
+async def counts(connection: AsyncConnection, now: datetime) -> EventCounts:
+    """Count events by state, and those that are due."""
+    statement = select(col(StoredEvent.state), func.count(), func.sum(col(StoredEvent.duplicates))).group_by(
+        col(StoredEvent.state)
+    )
+    rows = (await connection.execute(statement)).all()
+    return EventCounts(
+        by_state={state: count for state, count, _ in rows},
+        duplicates=sum(int(duplicates) for _, _, duplicates in rows),
+        due=await claiming.count_due(connection, now),
+    )
+
+
+def _record(row: RowMapping) -> EventRecord:
+    return EventRecord(**{name.name: row[name.name] for name in fields(EventRecord)})
+
+
+def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
+    columns = {
+        "account": col(StoredEvent.account),
+        "component": col(StoredEvent.component),
+        "install_id": col(StoredEvent.install_id),
+        "type": col(StoredEvent.type),
+        "state": col(StoredEvent.state),
+        "message_id": col(StoredEvent.message_id),
+    }
+    return [column == value for name, column in columns.items() if (value := getattr(wanted, name)) is not None]
+
+
+async def _outcomes(connection: AsyncConnection, event_ids: Sequence[int]) -> dict[int, list[HandlerRecord]]:
+    statement = (
+        select(
+            col(HandlerOutcome.event_id),
+            col(HandlerOutcome.handler),
+            col(HandlerOutcome.state),
+            col(HandlerOutcome.attempts),
+            col(HandlerOutcome.at),
+            col(HandlerOutcome.error),
+        )
+        .where(col(HandlerOutcome.event_id).in_(event_ids))
+        .order_by(col(HandlerOutcome.handler))
+    )
+    found: dict[int, list[HandlerRecord]] = defaultdict(list)
+    for event_id, handler, state, attempts, at, error in (await connection.execute(statement)).all():
+        found[event_id].append(HandlerRecord(handler, state, attempts, at, error))
+    return found

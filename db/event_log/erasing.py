@@ -1,0 +1,172 @@
+"""Deletion in the log: tombstones for a person and the ids merged into them, and wiping what is stored.
+
+A tombstone is written in the transaction that stores the delete, so that every event claimed afterwards is seen to
+be covered. The ids are keyed hashes; the clear ids are only in the bodies, and those are wiped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from db.event_log.records import ErasureReport, NewEvent
+from db.event_log.statements import ERASURES, insert_into
+from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
+
+_SAME_DELETION = timedelta(hours=24)
+
+#: The hash that decides whether a tombstone covers an event: the person's, or the device's while nobody is known.
+SUBJECT = func.coalesce(col(StoredEvent.person_hash), col(StoredEvent.device_hash))
+
+
+async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) -> None:
+    """Write the tombstones of a delete that was just stored, or recognise it as one more message of the same one.
+
+    Segment sends one message for each source (contract 7.1). A further message within a day is the same deletion
+    as long as nothing newer of the person has arrived and the first one was not given up.
+    """
+    if delete.person_hash is None:
+        raise ValueError("a delete names no person")
+    # A device clock that runs ahead must not suppress events that have not happened yet.
+    through = min(delete.occurred_at, delete.received_at)
+    hashes = await _merged_hashes(connection, delete.account, delete.component, delete.person_hash)
+    if await _is_repeated(connection, delete, hashes):
+        await connection.execute(
+            update(StoredEvent)
+            .where(col(StoredEvent.id) == event_id)
+            .values(state=EventState.REPEATED_DELETE, finished_at=delete.received_at, body=None)
+        )
+        await connection.execute(
+            update(Erasure)
+            .where(*_tombstones(delete.account, delete.component, hashes), col(Erasure.erased_through) < through)
+            .values(erased_through=through)
+        )
+        return
+    statement = insert_into(connection, ERASURES)
+    newer = statement.excluded.erased_through > ERASURES.c.erased_through
+    statement = statement.on_conflict_do_update(
+        index_elements=["account", "component", "person_hash"],
+        set_={
+            "erased_through": case((newer, statement.excluded.erased_through), else_=ERASURES.c.erased_through),
+            "requested_at": statement.excluded.requested_at,
+            "event_id": statement.excluded.event_id,
+            "completed_at": None,
+        },
+    )
+    await connection.execute(
+        statement,
+        [
+            {
+                "account": delete.account,
+                "component": delete.component,
+                "person_hash": person_hash,
+                "erased_through": through,
+                "requested_at": delete.received_at,
+                "event_id": event_id,
+            }
+            for person_hash in sorted(hashes)
+        ],
+    )
+
+
+async def find_tombstones(
+    connection: AsyncConnection, accounts: Iterable[str], subjects: Iterable[str]
+) -> dict[tuple[str, str, str], datetime]:
+    """Return ``erased_through`` by account, component and subject, for the subjects that have a tombstone."""
+    statement = select(
+        col(Erasure.account), col(Erasure.component), col(Erasure.person_hash), col(Erasure.erased_through)
+    ).where(col(Erasure.account).in_(set(accounts)), col(Erasure.person_hash).in_(set(subjects)))
+    rows = (await connection.execute(statement)).all()
+    return {(account, component, subject): through for account, component, subject, through in rows}
+
+
+async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> ErasureReport:
+    """Remove the bodies and error texts of the events that a delete covers, and note that it is done."""
+    tombstones = select(col(Erasure.person_hash)).where(col(Erasure.event_id) == event_id)
+    merged = (await connection.execute(select(func.count()).select_from(tombstones.subquery()))).scalar_one()
+    delete = (
+        await connection.execute(
+            select(col(StoredEvent.account), col(StoredEvent.component)).where(col(StoredEvent.id) == event_id)
+        )
+    ).one()
+    through = select(func.max(col(Erasure.erased_through))).where(col(Erasure.event_id) == event_id).scalar_subquery()
+    covered = (
+        col(StoredEvent.account) == delete.account,
+        col(StoredEvent.component) == delete.component,
+        SUBJECT.in_(tombstones),
+        or_(col(StoredEvent.occurred_at) <= through, col(StoredEvent.id) == event_id),
+    )
+    await connection.execute(
+        update(HandlerOutcome)
+        .where(col(HandlerOutcome.event_id).in_(select(col(StoredEvent.id)).where(*covered)))
+        .values(error=None)
+    )
+    unfinished = and_(
+        col(StoredEvent.id) != event_id, col(StoredEvent.state).in_((EventState.PENDING, EventState.DEAD_LETTER))
+    )
+    wiped = await connection.execute(
+        update(StoredEvent)
+        .where(*covered)
+        .values(
+            body=None,
+            last_error=None,
+            state=case((unfinished, EventState.SUPPRESSED), else_=col(StoredEvent.state)),
+            finished_at=func.coalesce(col(StoredEvent.finished_at), now),
+        )
+    )
+    await connection.execute(update(Erasure).where(col(Erasure.event_id) == event_id).values(completed_at=now))
+    return ErasureReport(merged_ids=merged - 1, events=wiped.rowcount)
+
+
+async def _merged_hashes(connection: AsyncConnection, account: str, component: str, person_hash: str) -> set[str]:
+    """Return the person, every id that was merged into them by alias, and the devices they were seen on."""
+    people, devices, frontier = {person_hash}, set[str](), {person_hash}
+    while frontier:
+        statement = (
+            select(col(StoredEvent.previous_hash), col(StoredEvent.device_hash))
+            .where(
+                col(StoredEvent.account) == account,
+                col(StoredEvent.component) == component,
+                col(StoredEvent.person_hash).in_(frontier),
+            )
+            .distinct()
+        )
+        rows = (await connection.execute(statement)).all()
+        devices |= {device for _, device in rows if device is not None}
+        frontier = {previous for previous, _ in rows if previous is not None} - people
+        people |= frontier
+    return people | devices
+
+
+async def _is_repeated(connection: AsyncConnection, delete: NewEvent, hashes: set[str]) -> bool:
+    first = (
+        await connection.execute(
+            select(col(Erasure.erased_through), col(Erasure.requested_at), col(StoredEvent.state))
+            .join(StoredEvent, col(StoredEvent.id) == col(Erasure.event_id))
+            .where(*_tombstones(delete.account, delete.component, {delete.person_hash or ""}))
+        )
+    ).first()
+    if first is None or first.state not in (EventState.PENDING, EventState.HANDLED):
+        return False
+    if delete.received_at - first.requested_at > _SAME_DELETION:
+        return False
+    newer = exists().where(
+        col(StoredEvent.account) == delete.account,
+        col(StoredEvent.component) == delete.component,
+        col(StoredEvent.type) != "delete",
+        col(StoredEvent.occurred_at) > first.erased_through,
+        SUBJECT.in_(hashes),
+    )
+    return not (await connection.execute(select(newer))).scalar_one()
+
+
+def _tombstones(account: str, component: str, hashes: set[str]) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(Erasure.account) == account,
+        col(Erasure.component) == component,
+        col(Erasure.person_hash).in_(hashes),
+    )

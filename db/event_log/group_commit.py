@@ -1,0 +1,79 @@
+"""Group commit: whatever waits at the same moment goes into one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from db.event_log.records import EventLogUnavailable
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class GroupCommit(Generic[_Item, _Result]):
+    """Collects single items into groups, one group at a time, and hands each waiter its own result.
+
+    The first item is committed at once; those that arrive while a commit runs wait for the next one. So a quiet
+    service answers without delay, and a busy one commits once for many.
+
+    Args:
+        commit: writes a group in one transaction and returns one result for each item, in order.
+        largest: the most items in one group.
+        most_waiting: the most items that may wait; more are refused, so that memory and answer times stay bounded.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[_Item]], Awaitable[Sequence[_Result]]],
+        *,
+        largest: int = 500,
+        most_waiting: int = 10_000,
+    ) -> None:
+        self._commit = commit
+        self._largest = largest
+        self._most_waiting = most_waiting
+        self._waiting: list[tuple[_Item, asyncio.Future[_Result]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def submit(self, item: _Item) -> _Result:
+        """Return the item's result once its group is committed.
+
+        Raises:
+            EventLogUnavailable: too many items are waiting. Whatever ``commit`` raises comes through as well.
+        """
+        if len(self._waiting) >= self._most_waiting:
+            raise EventLogUnavailable("too many events are waiting to be stored")
+        future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return await future
+
+    async def close(self) -> None:
+        """Wait until everything that was submitted is committed or refused."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+            # A waiter that was cancelled meanwhile (a client that hung up) needs no commit.
+            group = [(item, future) for item, future in group if not future.done()]
+            if not group:
+                continue
+            try:
+                results = await self._commit([item for item, _ in group])
+            except Exception as error:
+                for _, future in group:
+                    if not future.done():
+                        future.set_exception(error)
+            except BaseException:
+                for _, future in group:
+                    future.cancel()
+                raise
+            else:
+                for (_, future), result in zip(group, results, strict=True):
+                    if not future.done():
+                        future.set_result(result)

@@ -1,0 +1,83 @@
+"""What an event log can do, whatever it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from db.event_log.records import (
+    Appended,
+    ClaimedEvent,
+    ErasureReport,
+    EventCounts,
+    EventDetail,
+    EventFilter,
+    EventRecord,
+    NewEvent,
+    Proof,
+    Settlement,
+)
+
+
+class EventLog(Protocol):
+    """The working side: events go in, are claimed under a lease, and are settled.
+
+    Every method raises :class:`EventLogUnavailable` when the store cannot be reached.
+    """
+
+    async def append(self, event: NewEvent) -> Appended:
+        """Store an event and return once it is durable. A delete also writes the person's tombstone."""
+        ...
+
+    async def claim(self, *, limit: int, lease: str, now: datetime, until: datetime) -> list[ClaimedEvent]:
+        """Take up to ``limit`` due events, the oldest first, that nobody else holds."""
+        ...
+
+    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
+        """Hold claimed events longer."""
+        ...
+
+    async def release(self, lease: str, event_ids: Sequence[int]) -> None:
+        """Give claimed events back without counting an attempt."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Record how an attempt ended; ``False`` when the lease had passed to somebody else."""
+        ...
+
+    async def erase(self, settlement: Settlement) -> ErasureReport | None:
+        """Settle a handled delete and wipe the person's stored bodies in one step; ``None`` if the lease is lost."""
+        ...
+
+    async def due(self, now: datetime) -> int:
+        """Count the events that are waiting or being worked on and whose time has come."""
+        ...
+
+
+class EventArchive(Protocol):
+    """The operator's side: look, prove, and try again."""
+
+    async def find(self, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
+        """Return the newest events that match, the newest first."""
+        ...
+
+    async def tail(self, after_id: int, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
+        """Return matching events after an id, in the order of arrival."""
+        ...
+
+    async def show(self, message_id: str) -> list[EventDetail]:
+        """Return every event of a message id (one for each install that received it)."""
+        ...
+
+    async def prove(self, message_ids: Sequence[str]) -> Proof:
+        """Compare message ids with the log."""
+        ...
+
+    async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
+        """Let dead letters be tried again, all of them for ``None``; returns how many."""
+        ...
+
+    async def counts(self, now: datetime) -> EventCounts:
+        """Count events by state."""
+        ...

@@ -1,0 +1,181 @@
+"""What goes into the event log and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from db.event_log.tables import EventState, HandlerState
+
+
+class EventLogUnavailable(Exception):
+    """The log cannot take or give events now: the store is down, or too many events are waiting. Try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """A received event on its way in. Hashes are keyed, and made by the caller."""
+
+    scope: str
+    dedupe_key: str
+    body_hash: str
+    received_at: datetime
+    occurred_at: datetime
+    account: str
+    component: str
+    key_id: str
+    install_id: str | None
+    message_id: str | None
+    type: str
+    event: str | None
+    person_hash: str | None
+    device_hash: str | None
+    previous_hash: str | None
+    body: bytes
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The answer to an append, given after the commit. ``event_id`` is empty for a duplicate."""
+
+    event_id: int | None
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the event was in the log before."""
+        return self.event_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerResult:
+    """What one handler made of an event."""
+
+    handler: str
+    state: HandlerState
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedEvent:
+    """An event that this process may work on until its lease ends."""
+
+    id: int
+    lease: str
+    type: str
+    account: str
+    component: str
+    key_id: str
+    install_id: str | None
+    received_at: datetime
+    body: bytes
+    settings: Mapping[str, Any]
+    attempts: int
+    """How many attempts there were before this one."""
+    finished: tuple[HandlerResult, ...]
+    """Outcomes of handlers that earlier attempts finished with; those are not called again."""
+    suppressed: bool
+    """Whether a deletion covers the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt ended. ``available_at`` is when a pending event may be tried again."""
+
+    event_id: int
+    lease: str
+    state: EventState
+    at: datetime
+    results: tuple[HandlerResult, ...] = ()
+    error: str | None = None
+    available_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureReport:
+    """What erasing a person touched in the log; numbers only."""
+
+    merged_ids: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events an operator wants to see; empty fields let everything through."""
+
+    account: str | None = None
+    component: str | None = None
+    install_id: str | None = None
+    type: str | None = None
+    state: EventState | None = None
+    message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """An event as an operator sees it, without its body."""
+
+    id: int
+    message_id: str | None
+    received_at: datetime
+    occurred_at: datetime
+    account: str
+    component: str
+    key_id: str
+    install_id: str | None
+    type: str
+    event: str | None
+    state: EventState
+    attempts: int
+    available_at: datetime
+    finished_at: datetime | None
+    last_error: str | None
+    duplicates: int
+    differing_duplicates: int
+    erased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerRecord:
+    """One handler's newest outcome for an event."""
+
+    handler: str
+    state: HandlerState
+    attempts: int
+    at: datetime
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventDetail:
+    """An event with its body and the outcome of each handler."""
+
+    record: EventRecord
+    body: bytes | None
+    settings: Mapping[str, Any]
+    handlers: tuple[HandlerRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Which of some message ids are not in the log, and which are there but not finished with."""
+
+    checked: int
+    missing: tuple[str, ...]
+    unhandled: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventCounts:
+    """How many events there are, by state, and how many could be worked on right now."""
+
+    by_state: Mapping[EventState, int] = field(default_factory=dict)
+    duplicates: int = 0
+    due: int = 0
+
+    @property
+    def total(self) -> int:
+        """All events in the log."""
+        return sum(self.by_state.values())

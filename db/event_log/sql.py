@@ -1,0 +1,127 @@
+"""The event log over SQLite and PostgreSQL.
+
+On SQLite the log is a file of its own, opened like the control store: one connection and a rollback journal. The
+write-ahead log would be faster, but before SQLite 3.51.3 it can corrupt a file when two connections write or
+checkpoint at once, and the command line retries dead letters beside the running server. Group commit is what makes
+up for it: one synchronous commit serves every delivery that waits at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from db.database import Database
+from db.event_log import appending, browsing, claiming, erasing
+from db.event_log.group_commit import GroupCommit
+from db.event_log.records import (
+    Appended,
+    ClaimedEvent,
+    ErasureReport,
+    EventCounts,
+    EventDetail,
+    EventFilter,
+    EventLogUnavailable,
+    EventRecord,
+    NewEvent,
+    Proof,
+    Settlement,
+)
+
+
+class SqlEventLog:
+    """Implements ``EventLog`` and ``EventArchive``. The database has to be migrated (store ``event_log``)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(self._append)
+        self._settlements: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
+
+    async def append(self, event: NewEvent) -> Appended:
+        return await self._appends.submit(event)
+
+    async def claim(self, *, limit: int, lease: str, now: datetime, until: datetime) -> list[ClaimedEvent]:
+        async with self._transaction() as connection:
+            return await claiming.claim(connection, limit=limit, lease=lease, now=now, until=until)
+
+    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
+        async with self._transaction() as connection:
+            await claiming.renew(connection, lease, event_ids, until=until)
+
+    async def release(self, lease: str, event_ids: Sequence[int]) -> None:
+        async with self._transaction() as connection:
+            await claiming.release(connection, lease, event_ids)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        return await self._settlements.submit(settlement)
+
+    async def erase(self, settlement: Settlement) -> ErasureReport | None:
+        async with self._transaction() as connection:
+            if not all(await claiming.settle(connection, [settlement])):
+                return None
+            return await erasing.wipe(connection, settlement.event_id, now=settlement.at)
+
+    async def due(self, now: datetime) -> int:
+        async with self._transaction() as connection:
+            return await claiming.count_due(connection, now)
+
+    async def find(self, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
+        async with self._transaction() as connection:
+            return await browsing.find(connection, wanted, limit=limit)
+
+    async def tail(self, after_id: int, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
+        async with self._transaction() as connection:
+            return await browsing.tail(connection, after_id, wanted, limit=limit)
+
+    async def show(self, message_id: str) -> list[EventDetail]:
+        async with self._transaction() as connection:
+            return await browsing.show(connection, message_id)
+
+    async def prove(self, message_ids: Sequence[str]) -> Proof:
+        async with self._transaction() as connection:
+            return await browsing.prove(connection, message_ids)
+
+    async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
+        async with self._transaction() as connection:
+            return await browsing.retry_dead_letters(connection, event_ids, now=now)
+
+    async def counts(self, now: datetime) -> EventCounts:
+        async with self._transaction() as connection:
+            return await browsing.counts(connection, now)
+
+    async def close(self) -> None:
+        """Wait for what is being written. The database itself belongs to the caller."""
+        await self._appends.close()
+        await self._settlements.close()
+
+    async def _append(self, events: Sequence[NewEvent]) -> list[Appended]:
+        try:
+            async with self._transaction() as connection:
+                return await appending.append(connection, events)
+        except EventLogUnavailable as unavailable:
+            cause = unavailable.__cause__
+            refused = isinstance(cause, DBAPIError) and not isinstance(cause, InterfaceError | OperationalError)
+            if len(events) == 1 or not refused:
+                raise
+        # One event that the store refuses must not take its neighbours along.
+        results: list[Appended] = []
+        for event in events:
+            async with self._transaction() as connection:
+                results += await appending.append(connection, [event])
+        return results
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        async with self._transaction() as connection:
+            return await claiming.settle(connection, settlements)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._database.engine.begin() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError) as error:
+            raise EventLogUnavailable(f"the event log's database failed: {type(error).__name__}") from error

@@ -1,0 +1,42 @@
+"""Builders for stored events."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from db.event_log.records import NewEvent
+
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+
+def later(**units: float) -> datetime:
+    """An instant after noon."""
+    return NOON + timedelta(**units)
+
+
+def new_event(message_id: str = "m-1", **changes: Any) -> NewEvent:
+    """An identify event of one install, changed where a test needs it."""
+    body = b'{"type":"identify","userId":"u-1"}'
+    event = NewEvent(
+        scope="install:ins_1",
+        dedupe_key=hashlib.sha256(message_id.encode()).hexdigest(),
+        body_hash=hashlib.sha256(body).hexdigest(),
+        received_at=NOON,
+        occurred_at=NOON,
+        account="acme",
+        component="acme-crm",
+        key_id="key_1",
+        install_id="ins_1",
+        message_id=message_id,
+        type="identify",
+        event=None,
+        person_hash="person-1",
+        device_hash=None,
+        previous_hash=None,
+        body=body,
+        settings={},
+    )
+    return replace(event, **changes)
