@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from subscriptions.fields import Fields
 
 SettingValue: TypeAlias = str | bool | int | float | list[Any] | dict[str, Any] | None
-
-_TYPES: dict[type, str] = {
-    str: "text",
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-}
 
 
 class SettingInvalid(ValueError):
@@ -53,8 +44,8 @@ class Setting:
     label: str | None = None
 
     def __post_init__(self) -> None:
-        if self.type not in _TYPES:
-            names = ", ".join(kind.__name__ for kind in _TYPES)
+        if self.type not in _READERS:
+            names = ", ".join(kind.__name__ for kind in _READERS)
             raise ValueError(f"Setting '{self.key}': type has to be one of {names}")
         if self.default is not None:
             self.read(self.default)
@@ -65,9 +56,10 @@ class Setting:
         Raises:
             SettingInvalid: another type, or not one of the choices.
         """
-        converted = _convert(value, self.type)
+        read, kind = _READERS[self.type]
+        converted = read(value)
         if converted is None:
-            raise SettingInvalid(self.key, f"has to be {_TYPES[self.type]}")
+            raise SettingInvalid(self.key, f"has to be {kind}")
         if self.choices is not None and converted not in self.choices:
             raise SettingInvalid(self.key, f"has to be one of {', '.join(map(str, self.choices))}")
         return converted
@@ -112,23 +104,44 @@ def _plain(value: object) -> object:
     return dict(value.raw) if isinstance(value, Fields) else value
 
 
-def _convert(value: object, wanted: type) -> SettingValue:
-    if wanted is bool:
-        if isinstance(value, str):
-            return {"true": True, "false": False}.get(value.strip().lower())
-        return value if isinstance(value, bool) else None
-    if isinstance(value, bool):
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    if wanted is str:
-        return str(value) if isinstance(value, str | int | float) else None
-    if wanted in (int, float):
-        try:
-            number = float(value) if isinstance(value, str | int | float) else None
-        except (ValueError, OverflowError):
-            return None
-        if number is None or not math.isfinite(number):
-            return None
-        return (int(number) if number.is_integer() else None) if wanted is int else number
-    if wanted is list and isinstance(value, list):
-        return value
-    return value if wanted is dict and isinstance(value, dict) else None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole_number(value: object) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _text(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+
+
+def _flag(value: object) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
+def _list(value: object) -> list[Any] | None:
+    return value if isinstance(value, list) else None
+
+
+def _object(value: object) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
+_READERS: dict[type, tuple[Callable[[object], SettingValue], str]] = {
+    str: (_text, "text"),
+    bool: (_flag, "true or false"),
+    int: (_whole_number, "a whole number"),
+    float: (_number, "a number"),
+    list: (_list, "a list"),
+    dict: (_object, "an object"),
+}
