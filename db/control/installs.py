@@ -25,6 +25,11 @@ async def get(session: AsyncSession, install_id: str) -> Install | None:
     return await session.get(Install, install_id)
 
 
+async def lock(session: AsyncSession, install_id: str) -> Install | None:
+    """Return one install and keep other transactions from locking or changing it until this one ends."""
+    return (await session.exec(select(Install).where(Install.id == install_id).with_for_update())).first()
+
+
 async def find_by_name(session: AsyncSession, install_name: str) -> Install | None:
     """Return the install that Segment calls ``installs/{n}``."""
     return (await session.exec(select(Install).where(Install.install_name == install_name))).first()

@@ -1,0 +1,37 @@
+"""How provisioning comes by an install's access token."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from subscriptions.provisioning_reasons import Reason
+
+
+class AccessLost(Exception):
+    """Segment gives no more tokens for this install. Its record says so already; trying again is of no use.
+
+    Attributes:
+        reason: why, as stored with the install.
+    """
+
+    def __init__(self, install_id: str, reason: Reason) -> None:
+        super().__init__(f"no access token for {install_id}: {reason.value}")
+        self.install_id = install_id
+        self.reason = reason
+
+
+class AccessTokens(Protocol):
+    """Hands out access tokens, refreshed when needed."""
+
+    async def access_token(self, install_id: str, *, rejected: str | None = None) -> str:
+        """Return a token to use at once.
+
+        Args:
+            rejected: a token that Segment has just refused; another one is returned.
+
+        Raises:
+            AccessLost: the install is gone, or refresh was refused.
+            segment_api.errors.SegmentUnavailable: not now.
+            KeyError: no such install.
+        """
+        ...
