@@ -1,56 +1,40 @@
-"""The sandbox's own JSON interface under `/_sandbox/`: look inside, script faults, move the clock, act."""
+"""The knobs under `/_sandbox/`: the transcript, faults, switches, the clock, starting again."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from segment_sandbox.application import CONTROL_PREFIX
 from segment_sandbox.clock import timestamp
+from segment_sandbox.control_http import Answer, ControlError, body_of, not_negative, route
 from segment_sandbox.faults import InvalidFault, parse_rule
-from segment_sandbox.jsontext import InvalidJson, parse_object
 from segment_sandbox.switches import PROFILES, UnknownSwitch
 
 if TYPE_CHECKING:
     from segment_sandbox.sandbox import Sandbox
 
-Answer = dict[str, object]
-
-
-class ControlError(Exception):
-    """A control request that cannot be carried out; the message says why."""
-
-    def __init__(self, text: str, status: int = 400) -> None:
-        super().__init__(text)
-        self.status = status
-
 
 class Control:
-    """Handlers for `/_sandbox/`."""
+    """Handlers that change how the sandbox behaves."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[Route]:
         return [
-            _route("GET", "requests", self.requests),
-            _route("DELETE", "requests", self.clear_requests),
-            _route("GET", "faults", self.faults),
-            _route("POST", "faults", self.add_fault),
-            _route("DELETE", "faults", self.clear_faults),
-            _route("GET", "switches", self.switches),
-            _route("POST", "switches", self.set_switches),
-            _route("POST", "profile", self.set_profile),
-            _route("GET", "clock", self.clock),
-            _route("POST", "clock", self.move_clock),
-            _route("POST", "uninstall", self.uninstall),
-            _route("POST", "expire-tokens", self.expire_tokens),
-            _route("POST", "reset", self.reset),
+            route("GET", "requests", self.requests),
+            route("DELETE", "requests", self.clear_requests),
+            route("GET", "faults", self.faults),
+            route("POST", "faults", self.add_fault),
+            route("DELETE", "faults", self.clear_faults),
+            route("GET", "switches", self.switches),
+            route("POST", "switches", self.set_switches),
+            route("POST", "profile", self.set_profile),
+            route("GET", "clock", self.clock),
+            route("POST", "clock", self.move_clock),
+            route("POST", "reset", self.reset),
         ]
 
     async def requests(self, request: Request) -> Answer:
@@ -73,7 +57,7 @@ class Control:
     async def add_fault(self, request: Request) -> Answer:
         """`{"route": "POST /v1beta/.*", "times": 2, "fault": {"status": 503, "body": "..."}}`"""
         try:
-            return self._sandbox.state.faults.add(*parse_rule(await _body(request))).as_dict()
+            return self._sandbox.state.faults.add(*parse_rule(await body_of(request))).as_dict()
         except InvalidFault as error:
             raise ControlError(str(error)) from error
 
@@ -88,7 +72,7 @@ class Control:
     async def set_switches(self, request: Request) -> Answer:
         """`{"install_exists": "page", ...}`"""
         try:
-            self._sandbox.state.set_switches(await _body(request))
+            self._sandbox.state.set_switches(await body_of(request))
         except UnknownSwitch as error:
             raise ControlError(str(error)) from error
         return await self.switches(request)
@@ -96,7 +80,7 @@ class Control:
     async def set_profile(self, request: Request) -> Answer:
         """`{"profile": "hostile"}`"""
         try:
-            self._sandbox.state.set_profile(str((await _body(request)).get("profile")))
+            self._sandbox.state.set_profile(str((await body_of(request)).get("profile")))
         except UnknownSwitch as error:
             raise ControlError(str(error)) from error
         return await self.switches(request)
@@ -107,51 +91,13 @@ class Control:
 
     async def move_clock(self, request: Request) -> Answer:
         """`{"advance_seconds": 3600}` jumps ahead; `{"time_scale": 60}` changes the speed."""
-        body, clock = await _body(request), self._sandbox.state.clock
+        body, clock = await body_of(request), self._sandbox.state.clock
         advance, scale = body.get("advance_seconds", 0), body.get("time_scale", clock.scale)
-        clock.set_scale(_not_negative(scale, "time_scale"))
-        clock.advance(_not_negative(advance, "advance_seconds"))
+        clock.set_scale(not_negative(scale, "time_scale"))
+        clock.advance(not_negative(advance, "advance_seconds"))
+        self._sandbox.courier.wake()
         return await self.clock(request)
-
-    async def uninstall(self, request: Request) -> Answer:
-        """`{"install_name": "installs/9077"}`: its tokens die, and nobody is told."""
-        name = str((await _body(request)).get("install_name"))
-        if not self._sandbox.state.world.uninstall(name):
-            raise ControlError(f"There is no install {name!r}.", 404)
-        return {}
-
-    async def expire_tokens(self, _: Request) -> Answer:
-        """Make every install token as old as if its hour were over."""
-        state, count = self._sandbox.state, 0
-        for token in state.world.tokens.values():
-            if token.install is not None and token.expires_at is not None:
-                token.expires_at = min(token.expires_at, state.now() - timedelta(seconds=1))
-                count += 1
-        return {"expired": count}
 
     async def reset(self, _: Request) -> Answer:
         self._sandbox.reset()
         return {}
-
-
-def _route(method: str, name: str, handler: Callable[[Request], Awaitable[Answer]]) -> Route:
-    async def endpoint(request: Request) -> Response:
-        try:
-            return JSONResponse(await handler(request))
-        except ControlError as error:
-            return JSONResponse({"error": str(error)}, error.status)
-
-    return Route(f"{CONTROL_PREFIX}/{name}", endpoint, methods=[method], name=f"{method} {name}")
-
-
-async def _body(request: Request) -> dict[str, object]:
-    try:
-        return parse_object(await request.body() or b"{}")
-    except InvalidJson as error:
-        raise ControlError(str(error)) from error
-
-
-def _not_negative(value: object, name: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
-        raise ControlError(f"{name} is a number of at least 0.")
-    return float(value)

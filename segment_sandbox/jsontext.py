@@ -19,7 +19,7 @@ def parse_object(text: bytes, *, lenient: bool = False) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise InvalidJson("body is not UTF-8") from error
     try:
-        value = json.loads(source)
+        value = json.loads(source, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         if not lenient:
             raise InvalidJson("body is not valid JSON") from error
@@ -30,6 +30,18 @@ def parse_object(text: bytes, *, lenient: bool = False) -> dict[str, object]:
     if not isinstance(value, dict):
         raise InvalidJson("body is not a JSON object")
     return value
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON in UTF-8; text that UTF-8 cannot hold (lone surrogates) is escaped instead."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _double_quoted(match: re.Match[str]) -> str:

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 from starlette.applications import Starlette
 
 from segment_sandbox.application import SandboxApplication
 from segment_sandbox.config import SandboxConfig
 from segment_sandbox.config_api import ConfigApi
 from segment_sandbox.control import Control
+from segment_sandbox.control_actions import ControlActions
+from segment_sandbox.control_seed import ControlSeed
+from segment_sandbox.control_state import ControlState
+from segment_sandbox.courier import Courier
+from segment_sandbox.deliveries import Deliveries
+from segment_sandbox.erasure import Erasure
 from segment_sandbox.identity import Identity
 from segment_sandbox.identity_routes import IdentityRoutes
+from segment_sandbox.ingestion import Ingestion
+from segment_sandbox.overview import Overview
 from segment_sandbox.state import State
 
 
@@ -24,17 +33,29 @@ class Sandbox:
         async with Sandbox().listening() as base_url: ...
     """
 
-    def __init__(self, config: SandboxConfig | None = None) -> None:
+    def __init__(
+        self, config: SandboxConfig | None = None, *, delivery_transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        """`delivery_transport` carries deliveries instead of the network, such as an `httpx.ASGITransport`."""
         self.config = config or SandboxConfig()
         self.state = State(self.config)
         self.identity = Identity(self.state)
         self.config_api = ConfigApi(self)
+        self.courier = Courier(self, delivery_transport)
+        self.deliveries = Deliveries(self)
+        self.ingestion = Ingestion(self)
+        self.erasure = Erasure(self)
         self.app: Starlette = SandboxApplication(
             lambda: self.state,
             [
                 *Control(self).routes(),
+                *ControlState(self).routes(),
+                *ControlSeed(self).routes(),
+                *ControlActions(self).routes(),
+                *Overview(self).routes(),
                 *IdentityRoutes(self).routes(),
                 *self.config_api.routes(),
+                *self.ingestion.routes(),
             ],
             self._lifespan,
         )
@@ -44,11 +65,16 @@ class Sandbox:
         self.state = State(self.config)
         self.identity = Identity(self.state)
         self.config_api.reset()
+        self.deliveries.reset()
+        self.ingestion.reset()
+        self.erasure.reset()
+        self.courier.wake()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Deliver events while this block runs. `listening`, and a server's lifespan, do this by themselves."""
-        yield
+        async with self.courier.running():
+            yield
 
     @asynccontextmanager
     async def listening(self, port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[str]:

@@ -1,0 +1,196 @@
+"""The workers that carry deliveries to partners' endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+
+from segment_sandbox.clock import timestamp
+from segment_sandbox.config import LOOPBACK_HOSTS, CatalogDestination
+from segment_sandbox.deliveries import Attempt, Delivery
+from segment_sandbox.delivery_request import api_key_and_settings, build_request
+from segment_sandbox.outcomes import Outcome, outcome_of_error, outcome_of_status
+from segment_sandbox.world import Destination
+
+if TYPE_CHECKING:
+    from segment_sandbox.sandbox import Sandbox
+
+LONGEST_ANSWER = 64 * 1024
+
+
+class PlainHttpRefused(Exception):
+    """The endpoint has no TLS and the switch for it is off; no request is sent (contract 5.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request to a partner and what came back."""
+
+    request: httpx.Request
+    status: int | None
+    headers: httpx.Headers
+    body: bytes
+    milliseconds: float
+    error: Exception | None = None
+
+    @property
+    def message(self) -> str | None:
+        """The text for the customer. It is read from `application/json` answers only (contract 5.5)."""
+        if self.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return None
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        message = value.get("message") if isinstance(value, dict) else None
+        return message if isinstance(message, str) else None
+
+
+class Courier:
+    """Sends what is due, several at once, and reports each attempt's outcome to the log."""
+
+    def __init__(self, sandbox: Sandbox, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._sandbox = sandbox
+        self._transport = transport
+        self._changed = asyncio.Event()
+        self._client: httpx.AsyncClient | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """Something changed: a new delivery, a finished one, or the time."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Carry deliveries while the block runs. What is under way at its end is dropped."""
+        async with self._new_client() as client:
+            self._client = client
+            dispatcher = asyncio.create_task(self._dispatch(), name="sandbox-courier")
+            try:
+                yield
+            finally:
+                self._client = None
+                tasks = [dispatcher, *self._under_way]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _new_client(self) -> httpx.AsyncClient:
+        switches = self._sandbox.state.switches
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        return httpx.AsyncClient(transport=self._transport, verify=switches.verify_tls, limits=limits, trust_env=False)
+
+    async def _dispatch(self) -> None:
+        while True:
+            changed, state = self._changed, self._sandbox.state
+            while len(self._under_way) < max(1, state.switches.delivery_parallelism):
+                delivery = self._sandbox.deliveries.take_due(state.now())
+                if delivery is None:
+                    break
+                task = asyncio.create_task(self._attempt(delivery))
+                self._under_way.add(task)
+                task.add_done_callback(self._finished)
+            await self._wait(changed)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self.wake()
+
+    async def _wait(self, changed: asyncio.Event) -> None:
+        """Wait for a change, or until the first queued delivery is due while a worker is free for it."""
+        queue, state = self._sandbox.deliveries.queue, self._sandbox.state
+        free = len(self._under_way) < max(1, state.switches.delivery_parallelism)
+        timeout = state.clock.real_seconds_until(queue[0][0]) if queue and free else None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), timeout)
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        state, deliveries = self._sandbox.state, self._sandbox.deliveries
+        destination = state.world.destinations.get(delivery.destination)
+        if destination is None or (not destination.enabled and delivery.kind != "replay"):
+            deliveries.settle(delivery, Outcome("discarded", "destination_disabled"))
+            return
+        at = timestamp(state.now())
+        exchange = await self.exchange(destination, delivery.body)
+        dice = state.identifiers.random
+        if exchange.error is not None:
+            outcome = outcome_of_error(exchange.error)
+        else:
+            outcome = outcome_of_status(exchange.status or 0, state.switches, dice)
+        if deliveries.pending.get(delivery.id) is not delivery:
+            return
+        delivery.attempts.append(
+            Attempt(
+                number=len(delivery.attempts) + 1,
+                at=at,
+                status=exchange.status,
+                code=outcome.code,
+                milliseconds=round(exchange.milliseconds, 2),
+                message=exchange.message,
+                retry_after=_seconds(exchange.headers.get("retry-after")),
+            )
+        )
+        deliveries.settle(delivery, outcome)
+
+    async def exchange(self, destination: Destination, body: bytes, api_key: str | None = None) -> Exchange:
+        """Send one body to a destination's endpoint, with the key it has now or with another one."""
+        state = self._sandbox.state
+        entry = state.world.catalog[destination.slug]
+        key, settings = api_key_and_settings(destination, entry)
+        request = build_request(entry.endpoint, key if api_key is None else api_key, settings, body, state.switches)
+        started = time.perf_counter()
+        status, headers, content, error = None, httpx.Headers(), b"", None
+        try:
+            _refuse_plain_http(entry, allowed=state.switches.allow_plain_http)
+            async with asyncio.timeout(state.switches.delivery_timeout_seconds):
+                status, headers, content = await self._send(request)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, PlainHttpRefused) as problem:
+            error = problem
+        return Exchange(request, status, headers, content, (time.perf_counter() - started) * 1000, error)
+
+    async def _send(self, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
+        async with contextlib.AsyncExitStack() as stack:
+            client = self._client
+            if client is None:
+                client = await stack.enter_async_context(self._new_client())
+            follow = self._sandbox.state.switches.follow_redirects
+            response = await client.send(request, stream=True, follow_redirects=follow)
+            stack.push_async_callback(response.aclose)
+            content = b""
+            async for chunk in response.aiter_raw():
+                content += chunk
+                if len(content) > LONGEST_ANSWER:
+                    break
+            return response.status_code, response.headers, content
+
+    async def settled(self, timeout_seconds: float, *, retries: bool = True) -> bool:
+        """Wait until nothing is pending; without `retries`, what only waits for a retry does not count."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                while self._busy(retries=retries):
+                    await self._changed.wait()
+        return not self._busy(retries=retries)
+
+    def _busy(self, *, retries: bool) -> bool:
+        pending = self._sandbox.deliveries.pending.values()
+        return any(retries or delivery.state != "awaiting_retry" for delivery in pending)
+
+
+def _refuse_plain_http(entry: CatalogDestination, *, allowed: bool) -> None:
+    parts = urlsplit(entry.endpoint)
+    if parts.scheme != "https" and not allowed and parts.hostname not in LOOPBACK_HOSTS:
+        raise PlainHttpRefused(f"{entry.endpoint} has no TLS.")
+
+
+def _seconds(value: str | None) -> float | None:
+    return float(value) if value is not None and value.isdigit() else None
