@@ -31,6 +31,8 @@ def test_tracebacks_are_redacted_too() -> None:
         int("Basic cGtfb3JjaGlkXzUxZjA6")
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, "f", 1, "failed", None, sys.exc_info())
+    else:
+        raise AssertionError("int() read it")
     told = RedactingFormatter().format(record)
     assert "Traceback" in told
     assert "cGtfb3JjaGlk" not in told

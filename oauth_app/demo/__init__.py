@@ -1,0 +1,1 @@
+"""The demo: the whole journey of a customer, over real HTTP, against the sandbox."""
