@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from db.clock import Clock, utc_now
+from db.control import installs
+from db.database import Database
+
+_CACHE = timedelta(seconds=5)
+_CACHE_SIZE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +27,32 @@ class InstallContext:
     workspace_name: str | None = None
     source_name: str | None = None
     status: str | None = None
+
+
+class InstallContexts:
+    """Reads contexts from the control store, and remembers each for five seconds."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+        self._cache: dict[str, tuple[datetime, InstallContext]] = {}
+
+    async def find(self, *, account: str, component: str, install_id: str | None) -> InstallContext:
+        """Return the context of an event. The account and component are the event's own, never the install's."""
+        if install_id is None:
+            return InstallContext(account, component)
+        now = self._clock()
+        remembered = self._cache.get(install_id)
+        if remembered is not None and remembered[0] > now:
+            return remembered[1]
+        async with self._database.transaction() as session:
+            install = await installs.get(session, install_id)
+        context = InstallContext(account, component, install_id)
+        if install is not None and (install.account, install.component) == (account, component):
+            context = InstallContext(
+                account, component, install_id, install.workspace_name, install.source_name, install.status.value
+            )
+        if len(self._cache) >= _CACHE_SIZE:
+            self._cache.clear()
+        self._cache[install_id] = (now + _CACHE, context)
+        return context

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import RowMapping, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import RowMapping, bindparam, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -21,7 +21,13 @@ _PENDING = col(StoredEvent.state) == EventState.PENDING
 
 
 async def claim(
-    connection: AsyncConnection, *, limit: int, lease: str, now: datetime, until: datetime
+    connection: AsyncConnection,
+    components: Collection[str],
+    *,
+    limit: int,
+    lease: str,
+    now: datetime,
+    until: datetime,
 ) -> list[ClaimedEvent]:
     """Take due events that nobody holds, the oldest first.
 
@@ -44,6 +50,7 @@ async def claim(
         .where(
             _PENDING,
             col(StoredEvent.available_at) <= now,
+            col(StoredEvent.component).in_(components),
             or_(col(StoredEvent.leased_until).is_(None), col(StoredEvent.leased_until) <= now),
             or_(col(StoredEvent.type) != "delete", ~still_worked_on),
         )
@@ -169,6 +176,9 @@ async def settle(connection: AsyncConnection, settlements: Sequence[Settlement])
             ],
         )
         await _save_outcomes(connection, ours)
+        suppressed = [settlement.event_id for settlement in ours if settlement.state is EventState.SUPPRESSED]
+        if suppressed:
+            await connection.execute(update(StoredEvent).where(col(StoredEvent.id).in_(suppressed)).values(body=None))
     return [settlement in ours for settlement in settlements]
 
 
@@ -200,7 +210,9 @@ async def _save_outcomes(connection: AsyncConnection, settlements: Sequence[Sett
     await connection.execute(statement, rows)
 
 
-async def count_due(connection: AsyncConnection, now: datetime) -> int:
+async def count_due(connection: AsyncConnection, now: datetime, components: Collection[str] | None = None) -> int:
     """Count the pending events whose time has come, held by somebody or not."""
-    statement = select(func.count()).where(and_(_PENDING, col(StoredEvent.available_at) <= now))
+    statement = select(func.count()).where(_PENDING, col(StoredEvent.available_at) <= now)
+    if components is not None:
+        statement = statement.where(col(StoredEvent.component).in_(components))
     return (await connection.execute(statement)).scalar_one()

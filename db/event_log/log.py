@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -30,8 +30,10 @@ class EventLog(Protocol):
         """Store an event and return once it is durable. A delete also writes the person's tombstone."""
         ...
 
-    async def claim(self, *, limit: int, lease: str, now: datetime, until: datetime) -> list[ClaimedEvent]:
-        """Take up to ``limit`` due events, the oldest first, that nobody else holds."""
+    async def claim(
+        self, components: Collection[str], *, limit: int, lease: str, now: datetime, until: datetime
+    ) -> list[ClaimedEvent]:
+        """Take up to ``limit`` due events of some components, the oldest first, that nobody else holds."""
         ...
 
     async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
@@ -50,8 +52,8 @@ class EventLog(Protocol):
         """Settle a handled delete and wipe the person's stored bodies in one step; ``None`` if the lease is lost."""
         ...
 
-    async def due(self, now: datetime) -> int:
-        """Count the events that are waiting or being worked on and whose time has come."""
+    async def due(self, components: Collection[str], *, now: datetime) -> int:
+        """Count the events of some components that are waiting or being worked on and whose time has come."""
         ...
 
 

@@ -8,7 +8,7 @@ up for it: one synchronous commit serves every delivery that waits at that momen
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -44,9 +44,11 @@ class SqlEventLog:
     async def append(self, event: NewEvent) -> Appended:
         return await self._appends.submit(event)
 
-    async def claim(self, *, limit: int, lease: str, now: datetime, until: datetime) -> list[ClaimedEvent]:
+    async def claim(
+        self, components: Collection[str], *, limit: int, lease: str, now: datetime, until: datetime
+    ) -> list[ClaimedEvent]:
         async with self._transaction() as connection:
-            return await claiming.claim(connection, limit=limit, lease=lease, now=now, until=until)
+            return await claiming.claim(connection, components, limit=limit, lease=lease, now=now, until=until)
 
     async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
         async with self._transaction() as connection:
@@ -65,9 +67,9 @@ class SqlEventLog:
                 return None
             return await erasing.wipe(connection, settlement.event_id, now=settlement.at)
 
-    async def due(self, now: datetime) -> int:
+    async def due(self, components: Collection[str], *, now: datetime) -> int:
         async with self._transaction() as connection:
-            return await claiming.count_due(connection, now)
+            return await claiming.count_due(connection, now, components)
 
     async def find(self, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
         async with self._transaction() as connection:

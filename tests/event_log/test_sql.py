@@ -10,17 +10,19 @@ from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState, HandlerState
 from tests.event_log.events import NOON, later, new_event
 
+COMPONENTS = ["acme-crm"]
+
 
 async def _claim(log: SqlEventLog, lease: str = "a", *, minutes: float = 0, limit: int = 10) -> list[int]:
     now = later(minutes=minutes)
-    claimed = await log.claim(limit=limit, lease=lease, now=now, until=now + timedelta(minutes=1))
+    claimed = await log.claim(COMPONENTS, limit=limit, lease=lease, now=now, until=now + timedelta(minutes=1))
     return [event.id for event in claimed]
 
 
 async def test_an_event_comes_back_byte_for_byte(event_log: SqlEventLog) -> None:
     body = '{ "type":"track", "x": 1.0, "é": "\\u0000" }'.encode()
     appended = await event_log.append(new_event(body=body, settings={"region": "eu", "odd": "\x00"}))
-    (event,) = await event_log.claim(limit=10, lease="a", now=NOON, until=later(minutes=1))
+    (event,) = await event_log.claim(COMPONENTS, limit=10, lease="a", now=NOON, until=later(minutes=1))
     assert event.id == appended.event_id
     assert event.body == body
     assert event.settings == {"region": "eu", "odd": "\x00"}
@@ -72,7 +74,7 @@ async def test_a_retry_calls_only_the_handler_that_failed(event_log: SqlEventLog
     pending = Settlement(event_id, "a", EventState.PENDING, NOON, results, "down", available_at=later(minutes=3))
     assert await event_log.settle(pending)
     assert await _claim(event_log, "a", minutes=2) == []
-    (event,) = await event_log.claim(limit=1, lease="a", now=later(minutes=3), until=later(minutes=4))
+    (event,) = await event_log.claim(COMPONENTS, limit=1, lease="a", now=later(minutes=3), until=later(minutes=4))
     assert event.attempts == 1
     assert [result.handler for result in event.finished] == ["good"]
 
@@ -90,12 +92,12 @@ async def test_a_delete_waits_for_work_on_the_person_and_suppresses_the_rest(eve
     await event_log.append(new_event("gone", type="delete", occurred_at=later(seconds=1), received_at=later(seconds=2)))
     await event_log.append(new_event("late"))
     await event_log.append(new_event("newer", occurred_at=later(hours=1)))
-    claimed = await event_log.claim(limit=10, lease="b", now=later(seconds=3), until=later(minutes=1))
+    claimed = await event_log.claim(COMPONENTS, limit=10, lease="b", now=later(seconds=3), until=later(minutes=1))
     assert [event.suppressed for event in claimed] == [True, False]
     await event_log.settle(Settlement(claimed[0].id, "b", EventState.SUPPRESSED, later(seconds=4)))
     assert await _claim(event_log, "c") == []
     await event_log.settle(Settlement(running, "a", EventState.HANDLED, later(seconds=4)))
-    (delete,) = await event_log.claim(limit=10, lease="c", now=later(seconds=5), until=later(minutes=1))
+    (delete,) = await event_log.claim(COMPONENTS, limit=10, lease="c", now=later(seconds=5), until=later(minutes=1))
     report = await event_log.erase(Settlement(delete.id, "c", EventState.HANDLED, later(seconds=6)))
     assert report is not None
     assert (report.merged_ids, report.events) == (0, 3)
@@ -121,5 +123,5 @@ async def test_an_operator_can_look_prove_and_retry(event_log: SqlEventLog) -> N
     assert await event_log.retry_dead_letters(None, now=NOON) == 1
     counts = await event_log.counts(NOON)
     assert (counts.by_state, counts.due, counts.total) == ({EventState.PENDING: 1, EventState.HANDLED: 1}, 1, 2)
-    (event,) = await event_log.claim(limit=10, lease="b", now=NOON, until=later(minutes=1))
+    (event,) = await event_log.claim(COMPONENTS, limit=10, lease="b", now=NOON, until=later(minutes=1))
     assert [result.handler for result in event.finished] == ["count"]

@@ -1,0 +1,221 @@
+"""The endpoint that Segment delivers to: a plain ASGI callable, to be mounted at ``/subscriptions``.
+
+An event is answered 202 once it is durable, and everything else happens later. A 4xx is final for Segment: the event
+is lost (contract 5.6). So it is only given for what the sender did; our own trouble is 503 with ``Retry-After``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from db.clock import Clock, utc_now
+from db.event_log.log import EventLog
+from db.identifiers import new_id
+from subscriptions.api_keys import ApiKeys, KeyHolder, KeyState
+from subscriptions.authorization import presented_key
+from subscriptions.body import ClientGone, Receive, check_content_type, read_body
+from subscriptions.delivery import check_event, new_event, parse_event
+from subscriptions.errors import DeliveryRefused
+from subscriptions.event import EVENT_TYPES
+from subscriptions.person_hash import PersonHash
+from subscriptions.setting import SettingInvalid, SettingValue, resolve_settings
+from subscriptions.settings_header import read_settings_header
+from subscriptions.subscription import Subscription
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_Result = TypeVar("_Result")
+Received: TypeAlias = Callable[[str | None], None]
+
+logger = logging.getLogger(__name__)
+
+_KEY_PROBLEMS = {
+    KeyState.UNKNOWN: (401, "Unknown API key. Copy a current key into the destination's settings."),
+    KeyState.REVOKED: (401, "This API key was revoked or has expired. Copy a current key into the settings."),
+    KeyState.SUSPENDED: (403, "The account of this API key is suspended."),
+}
+_MOST_TYPES_LOGGED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookLimits:
+    """What one delivery may cost.
+
+    ``body_bytes`` holds for the packed and the unpacked body. ``body_seconds`` is how long its arrival may take,
+    ``store_seconds`` how long looking up the key and storing the event may take: Segment waits about 5 seconds
+    (contract 5.7). ``retry_after_seconds`` goes into the header of every 503.
+    """
+
+    body_bytes: int = 1024 * 1024
+    body_seconds: float = 10.0
+    store_seconds: float = 3.5
+    retry_after_seconds: int = 10
+
+
+class Webhook:
+    """Receives deliveries for components.
+
+    Args:
+        components: the subscriptions by the name in the path.
+        on_received: called after an event is durable, with its install's id, or ``None`` for a key without install.
+    """
+
+    def __init__(
+        self,
+        components: Mapping[str, Subscription],
+        api_keys: ApiKeys,
+        event_log: EventLog,
+        person_hash: PersonHash,
+        *,
+        limits: WebhookLimits | None = None,
+        on_received: Received | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._components = components
+        self._api_keys = api_keys
+        self._event_log = event_log
+        self._person_hash = person_hash
+        self._limits = limits or WebhookLimits()
+        self._on_received = on_received
+        self._clock = clock
+        self._logged_types: set[tuple[str, str]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        try:
+            await self._receive(scope, receive)
+            status, message = 202, "Accepted."
+        except DeliveryRefused as refused:
+            status, message = refused.status, refused.message
+        except ClientGone:
+            return
+        except Exception:
+            incident = new_id("inc")
+            logger.exception("A delivery failed unexpectedly (incident %s)", incident)
+            status, message = 500, f"Something went wrong on our side (incident {incident})."
+        await self._answer(send, status, message)
+
+    async def _receive(self, scope: Scope, receive: Receive) -> None:
+        if scope["method"] != "POST":
+            raise DeliveryRefused(405, "Deliveries are sent with POST.")
+        subscription = self._components.get(_component_name(scope))
+        if subscription is None:
+            raise DeliveryRefused(404, "There is no such endpoint.")
+        headers = _Headers(scope["headers"])
+        holder = await self._authorize(presented_key(headers.all(b"authorization")), subscription)
+        check_content_type(headers.get(b"content-type"))
+        body = await self._read(headers, receive)
+        event = parse_event(body, received_at=self._clock(), display_name=subscription.display_name)
+        check_event(event)
+        settings = self._settings(headers, subscription)
+        if event.type not in subscription.handled_types:
+            self._log_missing_handler(subscription, event.type)
+            raise DeliveryRefused(501, "Events of this type are not supported.")
+        record = new_event(event, body, holder=holder, settings=settings, person_hash=self._person_hash)
+        await self._within_store_time("storing an event", self._event_log.append(record))
+        if self._on_received is not None:
+            self._on_received(holder.install_id)
+
+    async def _authorize(self, key: str, subscription: Subscription) -> KeyHolder:
+        lookup = await self._within_store_time("looking up an API key", self._api_keys.look_up(key))
+        if lookup.state in _KEY_PROBLEMS or lookup.holder is None:
+            raise DeliveryRefused(*_KEY_PROBLEMS[lookup.state])
+        if lookup.holder.component != subscription.name:
+            raise DeliveryRefused(403, "This API key belongs to another destination.")
+        return lookup.holder
+
+    async def _read(self, headers: _Headers, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                return await read_body(
+                    receive,
+                    encoding=headers.get(b"content-encoding"),
+                    content_length=headers.get(b"content-length"),
+                    limit=self._limits.body_bytes,
+                )
+        except TimeoutError:
+            raise DeliveryRefused(503, "The body did not arrive in time. Try again.") from None
+
+    def _settings(self, headers: _Headers, subscription: Subscription) -> Mapping[str, SettingValue]:
+        received = read_settings_header(headers.get(b"x-segment-settings"))
+        if received.problem is not None:
+            logger.warning("Component %s: X-Segment-Settings is left out, %s", subscription.name, received.problem)
+        try:
+            resolved = resolve_settings(subscription.settings, received.values)
+        except SettingInvalid as error:
+            raise DeliveryRefused(400, str(error)) from None
+        if resolved.ignored:
+            logger.warning("Component %s: unusable settings %s", subscription.name, ", ".join(resolved.ignored))
+        return resolved.values
+
+    async def _within_store_time(self, doing: str, work: Awaitable[_Result]) -> _Result:
+        """Await our own store; whatever goes wrong there is worth a retry, so it is a 503."""
+        try:
+            async with asyncio.timeout(self._limits.store_seconds):
+                return await work
+        except Exception as error:
+            # The name only: a database error's text may quote what was to be stored.
+            logger.warning("Answering 503: %s failed (%s)", doing, type(error.__cause__ or error).__name__)
+            raise DeliveryRefused(503, "We cannot take events right now. Try again.") from error
+
+    def _log_missing_handler(self, subscription: Subscription, event_type: str) -> None:
+        logged = (subscription.name, event_type)
+        if logged in self._logged_types or len(self._logged_types) >= _MOST_TYPES_LOGGED:
+            return
+        self._logged_types.add(logged)
+        if event_type not in EVENT_TYPES:
+            logger.warning("Component %s got an event of unknown type %.40r: answered 501", *logged)
+            return
+        logger.warning(
+            "Component %s has no handler for %s events, so they are answered 501. One could be:\n\n"
+            '@subscription.on("%s")\nasync def on_%s(event, install): ...\n',
+            *logged,
+            event_type,
+            event_type,
+        )
+
+    async def _answer(self, send: Send, status: int, message: str) -> None:
+        body = json.dumps({"message": message}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            *_EXTRA_HEADERS.get(status, ()),
+        ]
+        if status == 503:
+            headers.append((b"retry-after", str(self._limits.retry_after_seconds).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+_EXTRA_HEADERS: Mapping[int, tuple[tuple[bytes, bytes], ...]] = {
+    401: ((b"www-authenticate", b'Basic realm="deliveries", charset="UTF-8"'),),
+    405: ((b"allow", b"POST"),),
+    415: ((b"accept-encoding", b"gzip, identity"),),
+}
+
+
+class _Headers:
+    """The headers of an ASGI scope, by lower-case name."""
+
+    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+
+    def all(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self._raw if key == name]
+
+    def get(self, name: bytes) -> bytes | None:
+        return next(iter(self.all(name)), None)
+
+
+def _component_name(scope: Scope) -> str:
+    """What the path holds below the mount point; a slash at the end is tolerated, never redirected (contract 5.2)."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")).strip("/")
