@@ -6,50 +6,57 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute, Mount
+from starlette.types import Receive, Scope, Send
 
 from oauth_app.routes import install, operations, status
-from oauth_app.services import Services
+from oauth_app.settings import Settings, load_settings
+from oauth_app.wiring import Role, RunningService, run_service
 
 logger = logging.getLogger(__name__)
 
-Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[RunningService]]
 
 
-def create_application(services: Services, *, webhook: ASGIApp, lifespan: Lifespan) -> Starlette:
-    """Put the application together.
+def create_application(settings: Settings | None = None, role: Role = "all") -> Starlette:
+    """Return the service as an ASGI application; everything is opened when it starts and closed when it stops.
+
+    Args:
+        settings: read from the environment when left out.
+        role: ``all``; ``web`` without background work; ``worker`` with nothing but background work and health.
+    """
+    chosen = settings or load_settings()
+    return assemble(lambda: run_service(chosen, role), role)
+
+
+def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
+    """Put routes over whatever a lifespan brings up.
 
     There is no middleware: each one would cost every delivery time, and the webhook needs none. What the pages need
     (their headers) is set where they are made.
-
-    Args:
-        webhook: the plain ASGI callable behind ``/subscriptions``.
-        lifespan: a context that is entered at start and left at the end.
     """
 
     @asynccontextmanager
-    async def run(_application: Starlette) -> AsyncIterator[None]:
-        async with lifespan():
+    async def run(application: Starlette) -> AsyncIterator[None]:
+        async with lifespan() as service:
+            application.state.services = service.services
+            application.state.webhook = service.webhook
             yield
 
-    application = Starlette(
-        routes=[
-            Mount("/subscriptions", app=webhook),
-            *install.routes(),
-            *status.routes(),
-            *operations.routes(),
-        ],
-        exception_handlers={HTTPException: _http_error, Exception: _bug},
-        lifespan=run,
-    )
-    application.state.services = services
-    return application
+    routes: list[BaseRoute] = list(operations.routes())
+    if role != "worker":
+        routes = [Mount("/subscriptions", app=_webhook), *install.routes(), *status.routes(), *routes]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug}, lifespan=run)
+
+
+async def _webhook(scope: Scope, receive: Receive, send: Send) -> None:
+    await scope["app"].state.webhook(scope, receive, send)
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
@@ -58,7 +65,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 async def _bug(request: Request, _error: Exception) -> Response:
-    """Answer a bug of ours without a detail; the log line has the same incident id and the traceback."""
+    """Answer a bug of ours without a detail; the log line has the same incident id, and the traceback follows it."""
     incident = secrets.token_hex(4)
     logger.error("unexpected error on %s %s (incident %s)", request.method, request.scope["path"], incident)
     return JSONResponse({"message": f"Something went wrong on our side (incident {incident})."}, status_code=500)

@@ -16,11 +16,11 @@ _LONGEST_PAUSE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class BackgroundJob:
-    """One loop: ``run`` returns after ``stop`` was called, having put away what it had in its hands."""
+    """One loop. After ``stop`` it puts away what it has in its hands and returns; without one it is cancelled."""
 
     name: str
     run: Callable[[], Awaitable[None]]
-    stop: Callable[[], None]
+    stop: Callable[[], None] | None = None
 
 
 @asynccontextmanager
@@ -30,8 +30,11 @@ async def running(jobs: Sequence[BackgroundJob], *, grace_seconds: float = 10.0)
     try:
         yield
     finally:
-        for job in jobs:
-            job.stop()
+        for job, task in zip(jobs, tasks, strict=True):
+            if job.stop is None:
+                task.cancel()
+            else:
+                job.stop()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_seconds)
             for task in late:

@@ -31,9 +31,12 @@ class RedactingFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Log to standard error at ``level``; HTTP clients and the database driver stay a step quieter."""
+    """Log to standard error at ``level``.
+
+    HTTP clients and database drivers stay at warnings even at DEBUG: what they log holds headers and whole events.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "aiosqlite", "alembic", "uvicorn.access"):
-        logging.getLogger(noisy).setLevel("DEBUG" if level == "DEBUG" else "WARNING")
+    for noisy in ("httpx", "httpcore", "aiosqlite", "sqlalchemy", "alembic", "asyncio", "authlib"):
+        logging.getLogger(noisy).setLevel("WARNING")

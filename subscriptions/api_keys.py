@@ -86,6 +86,10 @@ class ApiKeys:
         self._clock = clock
         self._cache: dict[str, tuple[datetime, KeyLookup]] = {}
 
+    def now(self) -> datetime:
+        """Return the instant the keys are judged by."""
+        return self._clock()
+
     async def mint(
         self,
         session: AsyncSession,

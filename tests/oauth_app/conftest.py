@@ -19,7 +19,7 @@ from db.control import installs, service_secrets
 from db.control.tables import Install, OutboxEntry
 from db.database import Database
 from db.encryption import EncryptionKeys
-from oauth_app.application import create_application
+from oauth_app.application import assemble
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.demo.browser import Browser
 from oauth_app.install_flow import InstallFlow
@@ -27,6 +27,7 @@ from oauth_app.pages import Pages
 from oauth_app.services import PartnerSession, Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
+from oauth_app.wiring import RunningService
 from segment_api.identity import IdentityClient
 from segment_api.secret import Secret
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
@@ -183,14 +184,13 @@ def build_front_door(
     )
 
     @contextlib.asynccontextmanager
-    async def lifespan() -> AsyncIterator[None]:
+    async def lifespan() -> AsyncIterator[RunningService]:
         try:
-            yield
+            yield RunningService(services, PlainTextResponse("no webhook here"))
         finally:
             await identity.aclose()
 
-    app = create_application(services, webhook=PlainTextResponse("no webhook here"), lifespan=lifespan)
-    return FrontDoor(app, services, sandbox, database, clock, woken)
+    return FrontDoor(assemble(lifespan), services, sandbox, database, clock, woken)
 
 
 @pytest.fixture

@@ -1,0 +1,187 @@
+"""``connect-link`` and ``api-keys``: the two ways a customer's account gets connected."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from db.control import api_keys as stored_keys
+from db.control.tables import ApiKey
+from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.component import component_name
+from oauth_app.connect_links import AccountInvalid, MintedLink, check_account
+from oauth_app.return_to import ReturnAddressRefused
+from oauth_app.settings import Settings
+from oauth_app.stores import open_stores
+from oauth_app.wiring import api_keys_of, connect_links_of
+from subscriptions.api_keys import MintedKey
+
+Account = Annotated[str, typer.Option("--account", help="Your own identifier of the customer's account.")]
+
+keys = typer.Typer(help="API keys that Segment sends with every delivery.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command and the group."""
+    app.command("connect-link")(connect_link)
+    app.add_typer(keys, name="api-keys")
+
+
+def connect_link(
+    account: Account,
+    return_to: Annotated[str | None, typer.Option(help="Where the finished page leads back to.")] = None,
+    setting: Annotated[list[str] | None, typer.Option(help="A custom setting, as key=value; repeat for more.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a single-use link that connects a customer's workspace to an account.
+
+    Example: enable-with-segment connect-link --account acct_42 --return-to /settings/segment
+    """
+    settings = settings_or_exit()
+    if not settings.oauth_enabled:
+        stop(["SEGMENT_CLIENT_ID, SEGMENT_CLIENT_SECRET and SEGMENT_DESTINATION must be set for connect links"])
+    try:
+        link = run(_connect_link(settings, account, return_to, _parse_settings(setting or [])))
+    except (AccountInvalid, ReturnAddressRefused) as problem:
+        stop([str(problem)])
+    if as_json:
+        print_json({"url": link.url, "account": link.account, "expires_at": link.expires_at})
+        return
+    typer.echo(link.url)
+    err.print(f"Works once, until {link.expires_at:%H:%M} UTC.")
+
+
+@keys.command("create")
+def create_key(account: Account, as_json: AsJson = False) -> None:
+    """Make an API key that a customer pastes into Segment. It is shown only now.
+
+    Example: enable-with-segment api-keys create --account acct_42 --json
+    """
+    settings = settings_or_exit()
+    try:
+        check_account(account)
+    except AccountInvalid as problem:
+        stop([str(problem)])
+    minted = run(_create_key(settings, account))
+    component = component_name(settings)
+    if as_json:
+        print_json({"api_key": minted.api_key, "account": account, "component": component, "id": minted.id})
+        return
+    typer.echo(minted.api_key)
+    err.print(f"{minted.id} for {component}. Copy it now: it is not shown again.")
+
+
+@keys.command("list")
+def list_keys(
+    account: Annotated[str | None, typer.Option(help="Only keys of this account.")] = None, as_json: AsJson = False
+) -> None:
+    """List API keys, the newest first, without the keys themselves.
+
+    Example: enable-with-segment api-keys list --account acct_42
+    """
+    found = run(_list_keys(settings_or_exit(), account))
+    if as_json:
+        print_json([_described(key) for key in found])
+        return
+    print_table(
+        ["id", "ends in", "account", "component", "install", "created", "expires", "revoked"],
+        [
+            (k.id, k.last_four, k.account, k.component, k.install_id, k.created_at, k.expires_at, k.revoked_at)
+            for k in found
+        ],
+        empty="There are no API keys yet. Make one with: enable-with-segment api-keys create --account ACCOUNT",
+    )
+
+
+@keys.command("rotate")
+def rotate_key(
+    key_id: Annotated[str, typer.Argument(help="The key's id, from: api-keys list")],
+    overlap_hours: Annotated[int, typer.Option(min=0, help="How long the old key goes on working.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a pasted key: prints a new one, and the old one goes on working for the overlap.
+
+    The key of an install is pushed to Segment: use "installs rotate-key" for it.
+
+    Example: enable-with-segment api-keys rotate key_0a1b2c --overlap-hours 48
+    """
+    minted = run(_rotate_key(settings_or_exit(), key_id, timedelta(hours=overlap_hours)))
+    if as_json:
+        print_json({"api_key": minted.api_key, "id": minted.id, "replaces": key_id})
+        return
+    typer.echo(minted.api_key)
+    err.print(f"{minted.id} replaces {key_id}, which works for {overlap_hours} more hours.")
+
+
+@keys.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, from: api-keys list")]) -> None:
+    """Revoke a key at once; deliveries with it are answered 401.
+
+    Example: enable-with-segment api-keys revoke key_0a1b2c
+    """
+    if not run(_revoke_key(settings_or_exit(), key_id)):
+        stop([f"there is no usable key {key_id}"], 1)
+    out.print(f"{key_id} is revoked.")
+
+
+def _parse_settings(pairs: list[str]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not separator or not key:
+            stop([f"--setting takes key=value, not '{pair}'"])
+        try:
+            parsed[key] = json.loads(text)
+        except ValueError:
+            parsed[key] = text
+    return parsed
+
+
+def _described(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "last_four": key.last_four,
+        "account": key.account,
+        "component": key.component,
+        "install": key.install_id,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+    }
+
+
+async def _connect_link(settings: Settings, account: str, return_to: str | None, custom: dict[str, Any]) -> MintedLink:
+    async with open_stores(settings) as stores:
+        links = connect_links_of(settings, stores)
+        return await links.mint(account, return_to=return_to, settings=custom, actor="cli")
+
+
+async def _create_key(settings: Settings, account: str) -> MintedKey:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        return await api_keys_of(stores).mint(session, account=account, component=component_name(settings), actor="cli")
+
+
+async def _list_keys(settings: Settings, account: str | None) -> list[ApiKey]:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        return await stored_keys.list_all(session, account=account)
+
+
+async def _rotate_key(settings: Settings, key_id: str, overlap: timedelta) -> MintedKey:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        service = api_keys_of(stores)
+        key = await stored_keys.get(session, key_id)
+        if key is None or key.revoked_at is not None:
+            stop([f"there is no usable key {key_id}"], 1)
+        if key.install_id is not None:
+            stop([f"{key_id} belongs to {key.install_id}; use: installs rotate-key {key.install_id}"])
+        minted = await service.mint(session, account=key.account, component=key.component, actor="cli")
+        await service.expire(session, key_id, at=service.now() + overlap, actor="cli")
+        return minted
+
+
+async def _revoke_key(settings: Settings, key_id: str) -> bool:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        return await api_keys_of(stores).revoke(session, key_id, actor="cli")

@@ -1,0 +1,191 @@
+"""``events`` and ``dead-letters``: what was received, what became of it, and trying again."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from db.clock import utc_now
+from db.event_log.records import EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.tables import EventState
+from oauth_app.cli.output import AsJson, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.settings import Settings
+from oauth_app.stores import open_stores
+
+events = typer.Typer(help="Received events.", no_args_is_help=True)
+dead_letters = typer.Typer(help="Events that handlers kept failing on.", no_args_is_help=True)
+
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="The most events to show.")]
+_PROVE_AT_ONCE = 5_000
+
+
+def register(app: typer.Typer) -> None:
+    """Add both groups."""
+    app.add_typer(events, name="events")
+    app.add_typer(dead_letters, name="dead-letters")
+
+
+@events.command("list")
+def list_events(
+    account: Annotated[str | None, typer.Option(help="Only events of this account.")] = None,
+    event_type: Annotated[str | None, typer.Option("--type", help="Only this type, such as track.")] = None,
+    state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List received events, the newest first.
+
+    Example: enable-with-segment events list --account acct_42 --type track
+    """
+    wanted = EventFilter(account=account, type=event_type, state=state)
+    _print_records(run(_find(settings_or_exit(), wanted, limit)), as_json=as_json)
+
+
+@events.command()
+def show(message_id: Annotated[str, typer.Argument(help="The event's messageId.")], as_json: AsJson = False) -> None:
+    """Show everything known of a messageId: when it came, which handlers ran, with which result.
+
+    Example: enable-with-segment events show ajs-next-6d0c1f3a --json
+    """
+    found = run(_show(settings_or_exit(), message_id))
+    if not found:
+        stop([f"no event with messageId {message_id} was received"], 1)
+    if as_json:
+        print_json(found)
+        return
+    for detail in found:
+        record = detail.record
+        print_table(
+            ["", ""],
+            [
+                ("message id", record.message_id),
+                ("account", record.account),
+                ("type", f"{record.type} {record.event or ''}".strip()),
+                ("received", record.received_at),
+                ("state", record.state.value),
+                ("attempts", record.attempts),
+                ("duplicates", record.duplicates),
+                ("last error", record.last_error),
+                *((f"handler {h.handler}", f"{h.state.value} {h.error or ''}".strip()) for h in detail.handlers),
+                ("body", "erased" if detail.body is None else detail.body.decode("utf-8", "replace")),
+            ],
+            empty="",
+        )
+
+
+@events.command()
+def tail(as_json: AsJson = False) -> None:
+    """Print events as they arrive, until Ctrl-C.
+
+    Example: enable-with-segment events tail
+    """
+    run(_tail(settings_or_exit(), as_json=as_json))
+
+
+@events.command()
+def prove(
+    file: Annotated[Path, typer.Argument(help="A file with one messageId a line; - for standard input.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check that every messageId of a file was received and handled. Exit status 1 if not.
+
+    Example: enable-with-segment events prove sent-ids.txt --json
+    """
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        stop([f"{file} cannot be read: {problem}"])
+    proof = run(_prove(settings_or_exit(), [line.strip() for line in text.splitlines() if line.strip()]))
+    if as_json:
+        print_json({"checked": proof.checked, "missing": proof.missing, "unhandled": proof.unhandled})
+    else:
+        out.print(f"{proof.checked} checked, {len(proof.missing)} missing, {len(proof.unhandled)} unhandled")
+        for name, ids in (("missing", proof.missing), ("unhandled", proof.unhandled)):
+            for message_id in ids[:20]:
+                out.print(f"  {name}: {message_id}", markup=False)
+    if proof.missing or proof.unhandled:
+        raise typer.Exit(1)
+
+
+@dead_letters.command("list")
+def list_dead_letters(limit: Limit = 50, as_json: AsJson = False) -> None:
+    """List events that were given up, with the reason.
+
+    Example: enable-with-segment dead-letters list
+    """
+    _print_records(run(_find(settings_or_exit(), EventFilter(state=EventState.DEAD_LETTER), limit)), as_json=as_json)
+
+
+@dead_letters.command()
+def retry(
+    event_ids: Annotated[list[int] | None, typer.Argument(help="Ids from: dead-letters list")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+) -> None:
+    """Let dead letters be tried again, after their cause was mended.
+
+    Example: enable-with-segment dead-letters retry --all
+    """
+    if bool(event_ids) == everything:
+        stop(["name the ids to retry, or --all"])
+    count = run(_retry(settings_or_exit(), None if everything else event_ids))
+    out.print(f"{count} will be tried again.")
+
+
+def _print_records(found: Sequence[EventRecord], *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ["id", "received", "account", "type", "event", "state", "attempts", "messageId", "last error"],
+        [
+            (r.id, r.received_at, r.account, r.type, r.event, r.state.value, r.attempts, r.message_id, r.last_error)
+            for r in found
+        ],
+        empty="No event matches.",
+    )
+
+
+async def _find(settings: Settings, wanted: EventFilter, limit: int) -> list[EventRecord]:
+    async with open_stores(settings) as stores:
+        return await stores.event_log.find(wanted, limit=limit)
+
+
+async def _show(settings: Settings, message_id: str) -> list[EventDetail]:
+    async with open_stores(settings) as stores:
+        return await stores.event_log.show(message_id)
+
+
+async def _prove(settings: Settings, message_ids: Sequence[str]) -> Proof:
+    missing: list[str] = []
+    unhandled: list[str] = []
+    async with open_stores(settings) as stores:
+        for start in range(0, len(message_ids), _PROVE_AT_ONCE):
+            part = await stores.event_log.prove(message_ids[start : start + _PROVE_AT_ONCE])
+            missing += part.missing
+            unhandled += part.unhandled
+    return Proof(len(message_ids), tuple(missing), tuple(unhandled))
+
+
+async def _retry(settings: Settings, event_ids: Sequence[int] | None) -> int:
+    async with open_stores(settings) as stores:
+        return await stores.event_log.retry_dead_letters(event_ids, now=utc_now())
+
+
+async def _tail(settings: Settings, *, as_json: bool) -> None:
+    async with open_stores(settings) as stores:
+        newest = await stores.event_log.find(EventFilter(), limit=1)
+        last = newest[0].id if newest else 0
+        while True:
+            for record in await stores.event_log.tail(last, EventFilter()):
+                last = record.id
+                if as_json:
+                    print_json(record)
+                else:
+                    name = record.event or ""
+                    out.print(f"{record.received_at:%H:%M:%S}  {record.account}  {record.type} {name}", markup=False)
+            await asyncio.sleep(0.5)

@@ -1,0 +1,193 @@
+"""``installs``: every connected workspace, and what an operator can do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from db.clock import utc_now
+from db.control import audit, destinations, install_tokens, outbox
+from db.control import installs as stored_installs
+from db.control.tables import Install, InstallStatus
+from oauth_app.cli.output import AsJson, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.install_record import queue_provisioning
+from oauth_app.settings import Settings
+from oauth_app.stores import open_stores
+from oauth_app.wiring import segment_of
+
+group = typer.Typer(help="Connected workspaces.", no_args_is_help=True)
+
+InstallId = Annotated[str, typer.Argument(help="The install's id, from: installs list")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    app.add_typer(group, name="installs")
+
+
+@group.command("list")
+def list_installs(
+    account: Annotated[str | None, typer.Option(help="Only installs of this account.")] = None, as_json: AsJson = False
+) -> None:
+    """List installs, the newest first.
+
+    Example: enable-with-segment installs list --json
+    """
+    found = run(_list(settings_or_exit(), account))
+    if as_json:
+        print_json([_described(install) for install in found])
+        return
+    print_table(
+        ["id", "account", "workspace", "source", "status", "reason", "last event"],
+        [
+            (
+                i.id,
+                i.account,
+                i.workspace_name.removeprefix("workspaces/"),
+                (i.source_name or "-").rpartition("/")[2],
+                i.status.value,
+                i.status_reason,
+                i.last_event_at,
+            )
+            for i in found
+        ],
+        empty="Nothing is installed yet. Make a link with: enable-with-segment connect-link --account ACCOUNT",
+    )
+
+
+@group.command()
+def show(install_id: InstallId, as_json: AsJson = False) -> None:
+    """Show one install: its names, token life, destination as Segment last showed it, and waiting work.
+
+    Example: enable-with-segment installs show ins_0a1b2c --json
+    """
+    told = run(_show(settings_or_exit(), install_id))
+    if told is None:
+        stop([f"there is no install {install_id}"], 1)
+    if as_json:
+        print_json(told)
+        return
+    print_table(["", ""], [(name.replace("_", " "), value) for name, value in told.items()], empty="")
+
+
+@group.command()
+def reconcile(install_id: InstallId) -> None:
+    """Compare the destination in Segment with what it should be, and mend it.
+
+    The running service does the work; follow it with: installs show
+
+    Example: enable-with-segment installs reconcile ins_0a1b2c
+    """
+    if not run(_reconcile(settings_or_exit(), install_id)):
+        stop([f"there is no connected install {install_id}"], 1)
+    out.print("Queued. The running service does it within seconds.")
+
+
+@group.command()
+def refresh(install_id: InstallId) -> None:
+    """Refresh the install token now, to see whether Segment still grants access.
+
+    Example: enable-with-segment installs refresh ins_0a1b2c
+    """
+    run(_refresh(settings_or_exit(), install_id))
+    out.print("Segment granted a fresh install token.")
+
+
+@group.command("rotate-key")
+def rotate_key(install_id: InstallId) -> None:
+    """Replace the install's API key in Segment; the old one goes on working for 24 hours.
+
+    Example: enable-with-segment installs rotate-key ins_0a1b2c
+    """
+    run(_with_provisioner(settings_or_exit(), install_id, "rotate"))
+    out.print("Queued. The running service pushes the new key within seconds.")
+
+
+@group.command()
+def disconnect(
+    install_id: InstallId,
+    delete: Annotated[bool, typer.Option(help="Delete the destination in Segment instead of disabling it.")] = False,
+) -> None:
+    """Refuse the install's key from now on, and switch its destination off in Segment.
+
+    Example: enable-with-segment installs disconnect ins_0a1b2c --delete
+    """
+    run(_with_provisioner(settings_or_exit(), install_id, "delete" if delete else "disconnect"))
+    out.print("The key is revoked. The running service switches the destination off within seconds.")
+
+
+def _described(install: Install) -> dict[str, Any]:
+    return {
+        "id": install.id,
+        "account": install.account,
+        "component": install.component,
+        "install_name": install.install_name,
+        "workspace": install.workspace_name,
+        "source": install.source_name,
+        "scope": install.scope,
+        "status": install.status.value,
+        "reason": install.status_reason,
+        "detail": install.status_detail,
+        "created_at": install.created_at,
+        "last_event_at": install.last_event_at,
+    }
+
+
+async def _list(settings: Settings, account: str | None) -> Sequence[Install]:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        return await stored_installs.list_all(session, account=account)
+
+
+async def _show(settings: Settings, install_id: str) -> dict[str, Any] | None:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        install = await stored_installs.get(session, install_id)
+        if install is None:
+            return None
+        token = await install_tokens.get(session, install_id)
+        destination = await destinations.get(session, install_id)
+        waiting = await outbox.open_of_install(session, install_id)
+    return {
+        **_described(install),
+        "token_refreshed_at": None if token is None else token.refreshed_at,
+        "token_expires_at": None if token is None else token.expires_at,
+        "destination": None if destination is None else destination.name,
+        "destination_seen": None if destination is None else destination.seen,
+        "destination_verified_at": None if destination is None else destination.verified_at,
+        "waiting": [
+            {"kind": entry.kind, "attempts": entry.attempts, "due": entry.available_at, "error": entry.last_error}
+            for entry in waiting
+        ],
+    }
+
+
+async def _reconcile(settings: Settings, install_id: str) -> bool:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        install = await stored_installs.get(session, install_id)
+        if install is None or install.status is InstallStatus.DISCONNECTED:
+            return False
+        now = utc_now()
+        await queue_provisioning(session, install_id, now=now)
+        await audit.add(session, actor="cli", action="install.reconcile", subject=install_id, now=now)
+        return True
+
+
+async def _refresh(settings: Settings, install_id: str) -> None:
+    async with open_stores(settings) as stores, segment_of(settings, stores) as segment:
+        if segment is None:
+            stop(["no Segment App is configured"])
+        await segment.tokens.access_token(install_id)
+
+
+async def _with_provisioner(settings: Settings, install_id: str, act: str) -> None:
+    async with open_stores(settings) as stores, segment_of(settings, stores) as segment:
+        if segment is None:
+            stop(["no Segment App is configured"])
+        try:
+            if act == "rotate":
+                await segment.provisioner.rotate_key(install_id, actor="cli")
+            else:
+                await segment.provisioner.disconnect(install_id, delete=act == "delete", actor="cli")
+        except KeyError:
+            stop([f"there is no provisioned install {install_id}"], 1)

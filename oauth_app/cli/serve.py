@@ -1,0 +1,119 @@
+"""``serve``: the service itself."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import urllib.request
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from db.database import parse_url
+from oauth_app.application import create_application
+from oauth_app.cli.output import run, settings_or_exit, stop
+from oauth_app.logs import configure_logging
+from oauth_app.settings import Settings
+from oauth_app.wiring import check_service
+
+_ROLE_VARIABLE = "ENABLE_WITH_SEGMENT_ROLE"
+
+
+class RoleName(StrEnum):
+    """What this process does."""
+
+    ALL = "all"
+    WEB = "web"
+    WORKER = "worker"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(serve)
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8888,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes; more than one needs PostgreSQL.")] = 1,
+    role: Annotated[RoleName, typer.Option(help="all, or web and worker apart (PostgreSQL).")] = RoleName.ALL,
+) -> None:
+    """Run the service: the pages, the webhook, and the dispatcher.
+
+    Example: HANDLERS=acme.handlers:crm enable-with-segment serve --host 0.0.0.0
+    """
+    settings = settings_or_exit()
+    if (workers > 1 or role is not RoleName.ALL) and _uses_sqlite(settings):
+        stop(["--workers and --role need PostgreSQL: set DATABASE_URL to postgresql+asyncpg://..."])
+    configure_logging(settings.log_level)
+    run(check_service(settings))
+    ready = f"enable-with-segment ready on http://{host}:{port} (role {role.value})"
+    config = uvicorn.Config(
+        "oauth_app.cli.serve:application",
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="on",
+        timeout_graceful_shutdown=10,
+    )
+    os.environ[_ROLE_VARIABLE] = role.value
+    if workers > 1:
+        _run_many(config, ready)
+        return
+    server = _AnnouncingServer(config, ready)
+    server.run()
+    if not server.started:
+        stop([f"the service could not start on {host}:{port}; the log above says why"], 1)
+
+
+def application() -> object:
+    """Build the application in a server process, from the environment."""
+    settings = settings_or_exit()
+    configure_logging(settings.log_level)
+    role = os.environ.get(_ROLE_VARIABLE, "all")
+    return create_application(settings, "web" if role == "web" else "worker" if role == "worker" else "all")
+
+
+def _uses_sqlite(settings: Settings) -> bool:
+    urls = (settings.database_url, settings.effective_event_log_url)
+    return any(parse_url(url).get_backend_name() == "sqlite" for url in urls)
+
+
+def _run_many(config: uvicorn.Config, ready: str) -> None:
+    """Run several server processes over one socket; the line is printed when the first of them answers."""
+    bound = config.bind_socket()
+    threading.Thread(target=_announce_when_healthy, args=(config, ready), daemon=True).start()
+    Multiprocess(config, sockets=[bound]).run()
+
+
+def _announce_when_healthy(config: uvicorn.Config, ready: str) -> None:
+    host = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host  # noqa: S104 - compared, not bound
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(f"http://{host}:{config.port}/healthz", timeout=1):
+                typer.echo(ready)
+                return
+        except OSError:
+            time.sleep(0.1)
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Prints one line when it listens."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            typer.echo(self._ready)

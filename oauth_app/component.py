@@ -1,0 +1,83 @@
+"""The partner's component: loaded from HANDLERS, and what provisioning has to know of it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from oauth_app.services import PartnerSession
+from oauth_app.settings import Settings, SettingsInvalid
+from subscriptions import Subscription, load_subscription
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionedComponent:
+    """Implements ``subscriptions.provisioning.Component`` over a :class:`Subscription`."""
+
+    name: str
+    destination_slug: str
+    default_settings: Mapping[str, object]
+
+    @classmethod
+    def of(cls, subscription: Subscription, destination_slug: str) -> ProvisionedComponent:
+        """Describe a subscription; settings without a default are left to the catalog's own."""
+        defaults = {setting.key: setting.default for setting in subscription.settings if setting.default is not None}
+        return cls(subscription.name, destination_slug, defaults)
+
+
+def load_component(settings: Settings) -> Subscription:
+    """Import the subscription that HANDLERS names; modules in the working directory are found, too.
+
+    Raises:
+        SettingsInvalid: HANDLERS is not set.
+        SubscriptionNotLoaded: there is no such module or attribute.
+    """
+    if settings.handlers is None:
+        raise SettingsInvalid(
+            [
+                "HANDLERS is not set. Name your Subscription as module:attribute; "
+                "to try the service first: HANDLERS=examples.acme_crm.handlers:crm"
+            ]
+        )
+    _find_modules_here()
+    return load_subscription(settings.handlers)
+
+
+def component_name(settings: Settings) -> str:
+    """Return the component's name: that of the subscription, or the destination's slug where none is configured.
+
+    Raises:
+        SettingsInvalid: neither HANDLERS nor SEGMENT_DESTINATION is set.
+    """
+    if settings.handlers is None and settings.segment_destination is not None:
+        return settings.segment_destination
+    return load_component(settings).name
+
+
+def load_partner_session(settings: Settings) -> PartnerSession | None:
+    """Import the function that PARTNER_SESSION names, which knows who is signed in to the partner's product.
+
+    Raises:
+        SettingsInvalid: there is no such module or attribute, or it cannot be called.
+    """
+    if settings.partner_session is None:
+        return None
+    _find_modules_here()
+    module_name, _, attribute = settings.partner_session.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute, None)
+    except ModuleNotFoundError as problem:
+        raise SettingsInvalid([f"PARTNER_SESSION names a module that is not there: {problem.name}"]) from None
+    if not callable(found):
+        raise SettingsInvalid([f"PARTNER_SESSION: '{attribute}' is not a function of {module_name}"])
+    hook: PartnerSession = found
+    return hook
+
+
+def _find_modules_here() -> None:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)

@@ -1,0 +1,108 @@
+"""Opening both stores: schema up to date, keys that open what is stored, and the service's own secrets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from db.clock import utc_now
+from db.control import service_secrets
+from db.database import Database
+from db.encryption import EncryptionError, EncryptionKeys, EncryptionKeysInvalid
+from db.event_log.sql import SqlEventLog
+from db.migrate import Store, is_current, migrate
+from oauth_app.settings import Settings, SettingsInvalid
+
+logger = logging.getLogger(__name__)
+
+
+class SchemaOutdated(Exception):
+    """A shared store is not at the newest revision; the text says how to bring it there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSecrets:
+    """32 bytes each, made once, stored encrypted, the same in every process."""
+
+    api_key_lookup: bytes
+    person_hash: bytes
+    status_links: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Both stores, open, and what opens the secrets in them."""
+
+    control: Database
+    events: Database
+    event_log: SqlEventLog
+    encryption: EncryptionKeys
+    secrets: ServiceSecrets
+
+
+def encryption_keys(settings: Settings) -> EncryptionKeys:
+    """Return the configured keys.
+
+    Raises:
+        SettingsInvalid: there are none, or they cannot be used; the text says how to make one.
+    """
+    if settings.encryption_keys is None:
+        raise SettingsInvalid(
+            ["ENCRYPTION_KEYS is not set. Make one with: enable-with-segment encryption-keys generate"]
+        )
+    try:
+        return EncryptionKeys.parse(settings.encryption_keys.get_secret_value())
+    except EncryptionKeysInvalid as problem:
+        raise SettingsInvalid([str(problem)]) from None
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """Open both stores while the block lasts. SQLite is migrated here; PostgreSQL has to be migrated before.
+
+    Raises:
+        SettingsInvalid: ``ENCRYPTION_KEYS`` is missing, malformed, or does not open what is stored.
+        SchemaOutdated: a PostgreSQL store is not at the newest revision.
+    """
+    encryption = encryption_keys(settings)
+    control, events = open_databases(settings)
+    event_log = SqlEventLog(events)
+    try:
+        await _prepare(control, "control")
+        await _prepare(events, "event_log")
+        yield Stores(control, events, event_log, encryption, await _secrets(control, encryption))
+    finally:
+        await event_log.close()
+        await events.close()
+        await control.close()
+
+
+def open_databases(settings: Settings) -> tuple[Database, Database]:
+    """Open the control store and the event log, without looking at their schema."""
+    return Database.open(settings.database_url), Database.open(settings.effective_event_log_url)
+
+
+async def _prepare(database: Database, store: Store) -> None:
+    if database.dialect == "sqlite":
+        await migrate(database, store)
+    elif not await is_current(database, store):
+        raise SchemaOutdated(
+            f"the {store.replace('_', ' ')} in PostgreSQL is not at the newest schema; run: enable-with-segment migrate"
+        )
+
+
+async def _secrets(database: Database, encryption: EncryptionKeys) -> ServiceSecrets:
+    now = utc_now()
+    try:
+        async with database.transaction() as session:
+            return ServiceSecrets(
+                api_key_lookup=await service_secrets.ensure(session, encryption, "api_key_lookup", now=now),
+                person_hash=await service_secrets.ensure(session, encryption, "person_hash", now=now),
+                status_links=await service_secrets.ensure(session, encryption, "status_links", now=now),
+            )
+    except EncryptionError as problem:
+        raise SettingsInvalid(
+            [f"ENCRYPTION_KEYS does not open what is stored ({problem}). Start with the keys it was written with."]
+        ) from None

@@ -1,0 +1,199 @@
+"""Putting the service together: the one place where every part is built and handed to the others."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, TypeAlias
+
+from starlette.types import ASGIApp
+
+from db.clock import utc_now
+from oauth_app.background import BackgroundJob, running
+from oauth_app.component import ProvisionedComponent, component_name, load_component, load_partner_session
+from oauth_app.connect_links import ConnectLinks
+from oauth_app.install_flow import InstallFlow
+from oauth_app.install_tokens import InstallTokens
+from oauth_app.pages import Pages
+from oauth_app.services import Services
+from oauth_app.settings import Settings
+from oauth_app.signed_links import StatusLinks
+from oauth_app.stores import Stores, open_stores
+from segment_api.config_api import ConfigApi
+from segment_api.identity import IdentityClient
+from segment_api.rate_limiter import RateLimiter
+from segment_api.secret import Secret
+from subscriptions.api_keys import ApiKeys
+from subscriptions.dispatcher import Dispatcher
+from subscriptions.install_activity import InstallActivity
+from subscriptions.outbox_worker import OutboxWorker
+from subscriptions.person_hash import PersonHash
+from subscriptions.provisioning import Provisioner
+from subscriptions.webhook import Webhook
+
+Role: TypeAlias = Literal["all", "web", "worker"]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentAccess:
+    """How we reach Segment on behalf of installs; only there when a Segment App is configured."""
+
+    identity: IdentityClient
+    tokens: InstallTokens
+    provisioner: Provisioner
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """The service while it runs: what the routes use, and the webhook."""
+
+    services: Services
+    webhook: ASGIApp
+
+
+def api_keys_of(stores: Stores) -> ApiKeys:
+    """Build the API keys over open stores."""
+    return ApiKeys(stores.control, stores.encryption, stores.secrets.api_key_lookup)
+
+
+def connect_links_of(settings: Settings, stores: Stores) -> ConnectLinks:
+    """Build the connect links over open stores."""
+    return ConnectLinks(
+        stores.control,
+        component=component_name(settings),
+        base_url=settings.base_url,
+        lifetime=timedelta(minutes=settings.connect_link_minutes),
+        return_origins=settings.return_origins,
+    )
+
+
+@asynccontextmanager
+async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[SegmentAccess | None]:
+    """Build the clients of Segment while the block lasts; ``None`` without a Segment App."""
+    if settings.segment_client_id is None or settings.segment_client_secret is None:
+        yield None
+        return
+    limiter = RateLimiter()
+    identity = IdentityClient(
+        identity_url=settings.segment_identity_url,
+        config_api_url=settings.segment_config_api_url,
+        client_id=settings.segment_client_id,
+        client_secret=Secret(settings.segment_client_secret.get_secret_value()),
+        redirect_uri=settings.redirect_uri,
+        scope=settings.scope,
+        limiter=limiter,
+    )
+    config_api = ConfigApi(settings.segment_config_api_url, limiter=limiter)
+    tokens = InstallTokens(stores.control, stores.encryption, identity)
+    subscription = load_component(settings)
+    component = ProvisionedComponent.of(subscription, settings.segment_destination or subscription.name)
+    provisioner = Provisioner(
+        stores.control,
+        stores.encryption,
+        api_keys_of(stores),
+        tokens,
+        config_api,
+        {component.name: component},
+        overwrite_policy=settings.overwrite_destination,
+    )
+    try:
+        yield SegmentAccess(identity, tokens, provisioner)
+    finally:
+        await config_api.aclose()
+        await identity.aclose()
+
+
+@asynccontextmanager
+async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[RunningService]:
+    """Build everything and run the background work of a role while the block lasts.
+
+    Raises:
+        SettingsInvalid: a setting is missing or wrong, or the encryption keys don't open the store.
+        SchemaOutdated: a PostgreSQL store has to be migrated first.
+        SubscriptionError: the handlers cannot be loaded.
+    """
+    subscription = load_component(settings)
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(open_stores(settings))
+        segment = await stack.enter_async_context(segment_of(settings, stores))
+        owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        components = {subscription.name: subscription}
+        activity = InstallActivity(stores.control)
+        dispatcher = Dispatcher(components, stores.event_log, stores.control)
+        outbox = OutboxWorker(
+            stores.control,
+            {} if segment is None else segment.provisioner.outbox_handlers(),
+            owner=owner,
+            given_up=None if segment is None else segment.provisioner.give_up,
+        )
+        webhook = Webhook(
+            components,
+            api_keys_of(stores),
+            stores.event_log,
+            PersonHash(stores.secrets.person_hash),
+            on_received=_on_received(activity, dispatcher),
+        )
+        jobs = [BackgroundJob("install activity", activity.run)]
+        if role != "web":
+            jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
+            if segment is not None:
+                jobs.append(BackgroundJob("outbox", outbox.run, outbox.stop))
+        services = _services(settings, stores, segment, outbox)
+        await stack.enter_async_context(running(jobs))
+        yield RunningService(services, webhook)
+
+
+def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:
+    def received(install_id: str | None) -> None:
+        if install_id is not None:
+            activity.note(install_id)
+        dispatcher.wake()
+
+    return received
+
+
+def _services(settings: Settings, stores: Stores, segment: SegmentAccess | None, outbox: OutboxWorker) -> Services:
+    partner_session = load_partner_session(settings)
+    flow = None
+    if segment is not None:
+        flow = InstallFlow(
+            stores.control,
+            stores.encryption,
+            segment.identity,
+            api_keys_of(stores),
+            component=component_name(settings),
+            scope=settings.scope,
+            pkce=settings.segment_pkce,
+        )
+    return Services(
+        settings=settings,
+        database=stores.control,
+        event_database=stores.events,
+        pages=Pages(
+            partner_name=settings.partner_name,
+            support_url=settings.support_url,
+            start_url="/auth/segment" if partner_session is not None or settings.partner_login_url else None,
+        ),
+        connect_links=connect_links_of(settings, stores),
+        status_links=StatusLinks(stores.secrets.status_links),
+        flow=flow,
+        partner_session=partner_session,
+        wake_outbox=outbox.wake,
+        clock=utc_now,
+    )
+
+
+async def check_service(settings: Settings) -> None:
+    """Find out before a server starts whether the service could run.
+
+    Raises:
+        SettingsInvalid, SchemaOutdated, SubscriptionError: as :func:`run_service`.
+    """
+    load_component(settings)
+    load_partner_session(settings)
+    async with open_stores(settings) as stores, segment_of(settings, stores):
+        pass
