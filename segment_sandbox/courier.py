@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -62,7 +64,8 @@ class Courier:
         self._sandbox = sandbox
         self._transport = transport
         self._changed = asyncio.Event()
-        self._client: httpx.AsyncClient | None = None
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+        self._keeps_clients = False
         self._under_way: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -73,22 +76,36 @@ class Courier:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Carry deliveries while the block runs. What is under way at its end is dropped."""
-        async with self._new_client() as client:
-            self._client = client
-            dispatcher = asyncio.create_task(self._dispatch(), name="sandbox-courier")
-            try:
-                yield
-            finally:
-                self._client = None
-                tasks = [dispatcher, *self._under_way]
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        dispatcher = asyncio.create_task(self._dispatch(), name="sandbox-courier")
+        self._keeps_clients = True
+        try:
+            yield
+        finally:
+            self._keeps_clients = False
+            tasks = [dispatcher, *self._under_way]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for client in self._clients.values():
+                await client.aclose()
+            self._clients.clear()
 
-    def _new_client(self) -> httpx.AsyncClient:
-        switches = self._sandbox.state.switches
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        return httpx.AsyncClient(transport=self._transport, verify=switches.verify_tls, limits=limits, trust_env=False)
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        """A client that checks certificates as the switch says; kept, with its connections, while running."""
+        verify = self._sandbox.state.switches.verify_tls
+        client = self._clients.get(verify) or httpx.AsyncClient(
+            transport=self._transport,
+            verify=_trusted() if verify else _trusting(),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            trust_env=False,
+        )
+        if self._keeps_clients:
+            self._clients[verify] = client
+            yield client
+        else:
+            async with client:
+                yield client
 
     async def _dispatch(self) -> None:
         while True:
@@ -122,11 +139,10 @@ class Courier:
             return
         at = timestamp(state.now())
         exchange = await self.exchange(destination, delivery.body)
-        dice = state.identifiers.random
         if exchange.error is not None:
             outcome = outcome_of_error(exchange.error)
         else:
-            outcome = outcome_of_status(exchange.status or 0, state.switches, dice)
+            outcome = outcome_of_status(exchange.status or 0, state.switches, deliveries.dice)
         if deliveries.pending.get(delivery.id) is not delivery:
             return
         delivery.attempts.append(
@@ -159,18 +175,17 @@ class Courier:
         return Exchange(request, status, headers, content, (time.perf_counter() - started) * 1000, error)
 
     async def _send(self, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
-        async with contextlib.AsyncExitStack() as stack:
-            client = self._client
-            if client is None:
-                client = await stack.enter_async_context(self._new_client())
+        async with self._client() as client:
             follow = self._sandbox.state.switches.follow_redirects
             response = await client.send(request, stream=True, follow_redirects=follow)
-            stack.push_async_callback(response.aclose)
-            content = b""
-            async for chunk in response.aiter_raw():
-                content += chunk
-                if len(content) > LONGEST_ANSWER:
-                    break
+            try:
+                content = b""
+                async for chunk in response.aiter_raw():
+                    content += chunk
+                    if len(content) > LONGEST_ANSWER:
+                        break
+            finally:
+                await response.aclose()
             return response.status_code, response.headers, content
 
     async def settled(self, timeout_seconds: float, *, retries: bool = True) -> bool:
@@ -190,6 +205,17 @@ def _refuse_plain_http(entry: CatalogDestination, *, allowed: bool) -> None:
     parts = urlsplit(entry.endpoint)
     if parts.scheme != "https" and not allowed and parts.hostname not in LOOPBACK_HOSTS:
         raise PlainHttpRefused(f"{entry.endpoint} has no TLS.")
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Loading the trusted certificates is slow, so it is done once."""
+    return httpx.create_ssl_context()
+
+
+@functools.cache
+def _trusting() -> ssl.SSLContext:
+    return httpx.create_ssl_context(verify=False)
 
 
 def _seconds(value: str | None) -> float | None:

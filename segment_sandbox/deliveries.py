@@ -100,7 +100,7 @@ class Deliveries:
         self.queue: list[tuple[datetime, int, int, Delivery]] = []
         self.pending: dict[int, Delivery] = {}
         self.counts: Counter[str] = Counter()
-        self._dice = Identifiers(config.seed, "delivery").random
+        self.dice = Identifiers(config.seed, "delivery").random
         self._number = 0
 
     def fan_out(self, source: Source, event: Event) -> None:
@@ -110,10 +110,10 @@ class Deliveries:
             if not destination.enabled:
                 continue
             entry = world.catalog[destination.slug]
-            varied = vary(event, switches.anomalies, self._dice)
+            varied = vary(event, switches.anomalies, self.dice)
             if self._send_or_filter("event", destination, entry, varied) is None:
                 continue
-            if self._dice.random() < switches.duplicate_rate:
+            if self.dice.random() < switches.duplicate_rate:
                 self.send("duplicate", destination, varied)
 
     def replay(self, destination: Destination, event: Event) -> Delivery | None:
@@ -156,8 +156,8 @@ class Deliveries:
         return delivery
 
     def _enqueue(self, delivery: Delivery, due: datetime) -> None:
-        reorder = self._dice.random() < self._sandbox.state.switches.reorder_rate
-        order = delivery.id + (self._dice.randint(1, REORDER_DEPTH) if reorder else 0)
+        reorder = self.dice.random() < self._sandbox.state.switches.reorder_rate
+        order = delivery.id + (self.dice.randint(1, REORDER_DEPTH) if reorder else 0)
         delivery.next_attempt_at = due
         heapq.heappush(self.queue, (due, order, delivery.id, delivery))
         self._sandbox.courier.wake()
@@ -189,7 +189,7 @@ class Deliveries:
         made = len(delivery.attempts)
         if made >= MOST_ATTEMPTS:
             return None
-        delay = retry_delay(made, self._dice)
+        delay = retry_delay(made, self.dice)
         retry_after = delivery.attempts[-1].retry_after
         if retry_after is not None and self._sandbox.state.switches.honour_retry_after:
             delay = retry_after

@@ -147,7 +147,7 @@ async def run_suite(courier: Courier, destination: Destination, api_key: str | N
 
 def exchange_as_json(exchange: Exchange) -> dict[str, object]:
     """A request to a partner and its answer, for somebody to look at; credentials are masked."""
-    headers = exchange.request.headers.multi_items()
+    headers = [(name.decode(), value.decode()) for name, value in exchange.request.headers.raw]
     return {
         "request": {
             "url": str(exchange.request.url),

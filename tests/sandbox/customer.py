@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -89,7 +90,7 @@ class Customer:
         return token
 
     async def create_destination(
-        self, token: str, api_key: str, *, source: str = WEB, **fields: object
+        self, token: str, api_key: str, *, source: str = WEB, fields: Mapping[str, object] | None = None
     ) -> httpx.Response:
         name = f"{source}/destinations/acme-crm"
         destination = {
@@ -97,7 +98,7 @@ class Customer:
             "enabled": True,
             "connection_mode": "CLOUD",
             "config": [{"name": f"{name}/config/apiKey", "value": api_key}],
-            **fields,
+            **(fields or {}),
         }
         return await self.http.post(
             f"/v1beta/{source}/destinations", json={"destination": destination}, headers=bearer(token)

@@ -84,7 +84,7 @@ class Partner:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = [(name, value) for name, _, value in (line.partition(": ") for line in head[1:] if line)]
-        length = int(dict((name.lower(), value) for name, value in headers)["content-length"])
+        length = int({name.lower(): value for name, value in headers}["content-length"])
         self.received.append(Received(head[0], headers, await reader.readexactly(length)))
         answer = self.answers.popleft() if self.answers else self.usual
         if answer.hang:

@@ -76,7 +76,7 @@ async def test_behaviour_018_read_scope_cannot_write(customer: Customer) -> None
 
 async def test_behaviour_019_create_answers_the_whole_object(customer: Customer) -> None:
     token = str((await customer.install())["access_token"])
-    created = await customer.create_destination(token, "pk_orchid_51f0", enabled=None)
+    created = await customer.create_destination(token, "pk_orchid_51f0", fields={"enabled": None})
     body = created.json()
     assert created.status_code == 200
     assert body["name"] == WEB_DESTINATION
@@ -187,7 +187,7 @@ async def test_behaviour_021_patch_of_an_absent_destination(customer: Customer) 
 )
 async def test_behaviour_022_bad_fields(customer: Customer, fields: dict[str, object]) -> None:
     token = str((await customer.install())["access_token"])
-    refused = await customer.create_destination(token, "pk", **fields)
+    refused = await customer.create_destination(token, "pk", fields=fields)
     assert (refused.status_code, refused.json()["code"]) == (400, 3)
     assert (await customer.http.get(URL, headers=bearer(token))).status_code == 404
 
@@ -308,16 +308,17 @@ async def test_behaviour_029_workspace_name_styles(customer: Customer) -> None:
 
 async def test_behaviour_030_app_creation_by_rest(customer: Customer) -> None:
     headers = bearer(await access_token(customer))
-    app = {
+    redirect_uri = "http://localhost:9000/callback"
+    app: dict[str, object] = {
         "display_name": "Other CRM",
         "scope": "destination/acme-crm",
-        "redirect_uris": ["http://localhost:9000/callback"],
+        "redirect_uris": [redirect_uri],
         "public": True,
         "client_uri": "https://other.example",
     }
     created = (await customer.http.post("/v1beta/apps", json={"app": app}, headers=headers)).json()
     assert created["client_uri"] == "https://other.example"
-    started = await customer.authorize(client_id=created["client_id"], redirect_uri=app["redirect_uris"][0])
+    started = await customer.authorize(client_id=created["client_id"], redirect_uri=redirect_uri)
     assert started.headers["location"].startswith("/login?")
 
     app["redirect_uris"] = ["http://other.example/callback"]

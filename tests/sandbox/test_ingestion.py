@@ -237,8 +237,25 @@ JSON = st.recursive(
     max_leaves=12,
 )
 KEYS = st.sampled_from(
-    ["type", "userId", "anonymousId", "event", "properties", "traits", "context", "integrations", "messageId"]
-    + ["sentAt", "timestamp", "originalTimestamp", "groupId", "previousId", "name", "category", "channel"]
+    [
+        "type",
+        "userId",
+        "anonymousId",
+        "groupId",
+        "previousId",
+        "event",
+        "name",
+        "category",
+        "properties",
+        "traits",
+        "context",
+        "integrations",
+        "messageId",
+        "timestamp",
+        "originalTimestamp",
+        "sentAt",
+        "channel",
+    ]
 )
 ARRIVAL = Arrival(datetime(2026, 3, 1, tzinfo=UTC), "project", "api-1")
 
@@ -247,8 +264,7 @@ ARRIVAL = Arrival(datetime(2026, 3, 1, tzinfo=UTC), "project", "api-1")
 def test_any_event_is_dropped_or_completed(event: dict[str, object]) -> None:
     try:
         check(event)
-    except DroppedEvent as error:
-        assert error.code
+    except DroppedEvent:
         return
     completed = complete(event, {}, ARRIVAL)
     assert completed["projectId"] == "project"
@@ -262,8 +278,8 @@ def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
     for lenient in (False, True):
         try:
             assert isinstance(parse_object(body, lenient=lenient), dict)
-        except InvalidJson as error:
-            assert str(error)
+        except InvalidJson:
+            continue
 
 
 @given(st.binary(max_size=2000))
