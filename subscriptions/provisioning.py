@@ -314,15 +314,15 @@ class Provisioner:
     async def _bring_about(self, install_id: str, plan: Plan, *, overwrite: bool) -> None:
         """Look, decide, act, look again, until the destination is as planned; raises ``_Ended`` otherwise."""
         calls = InstallCalls(self._config_api, self._tokens, install_id)
-        progress = Progress()
+        progress, known = Progress(), True
         try:
             seen = await self._look(calls, plan)
-            if seen is None and not plan.ours:
-                plan = await self._note_absent(install_id, plan)
         except InternalFailure:
-            seen = None  # may mean "absent" (contract 3.7); a create will tell
+            seen, known = None, False  # may mean "absent" (contract 3.7); a create will tell
         while True:
             step = next_step(seen, progress, ours=plan.ours, verified=plan.verified, overwrite=overwrite)
+            if step in {Step.CREATE, Step.UPDATE} and known and not plan.ours:
+                plan = await self._note_ours(install_id, plan)
             match step:
                 case Step.CREATE:
                     written = await self._create(calls, plan)
@@ -338,7 +338,7 @@ class Provisioner:
                     raise _Ended(Reason.DESTINATION_CREATE_FAILED)
                 case _:
                     raise _Ended(Reason.DESTINATION_UPDATE_FAILED)
-            seen = await self._look(calls, plan)
+            seen, known = await self._look(calls, plan), True
 
     async def _look(self, calls: InstallCalls, plan: Plan) -> Seen | None:
         destination = await calls.get(plan.name)
@@ -378,8 +378,8 @@ class Provisioner:
             return False
         return True
 
-    async def _note_absent(self, install_id: str, plan: Plan) -> Plan:
-        """Remember that there was nothing before we create it: what is there after a crash is then ours."""
+    async def _note_ours(self, install_id: str, plan: Plan) -> Plan:
+        """Remember, before the first write, that writing is right: what stands there after a crash is then ours."""
         desired = {"enabled": True, "settings": dict(plan.chosen), "ours": True}
         async with self._database.transaction() as session:
             await destinations.want(session, install_id, name=plan.name, api_key_id=plan.key_id, desired=desired)

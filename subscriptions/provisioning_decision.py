@@ -66,8 +66,8 @@ def next_step(seen: Seen | None, progress: Progress, *, ours: bool, verified: bo
 
     Args:
         seen: the destination, ``None`` if there is none.
-        ours: there is reason to believe that the destination is ours: it was absent before we created it, or it
-            was verified earlier. Lets a key that cannot be read pass for ours.
+        ours: there is reason to believe that the destination is ours: an earlier run was right to write to it,
+            or verified it. Lets a key that cannot be read pass for ours.
         verified: the wanted key was verified in an earlier run.
         overwrite: another key may be replaced without asking (case 50).
     """

@@ -1,0 +1,19 @@
+"""A stage on both engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from db.database import Database
+from db.encryption import EncryptionKeys
+from subscriptions.api_keys import ApiKeys
+from tests.provisioning.stage import Stage
+
+
+@pytest.fixture
+async def stage(database: Database, encryption: EncryptionKeys, api_keys: ApiKeys) -> AsyncIterator[Stage]:
+    made = Stage(database, encryption, api_keys)
+    yield made
+    await made.close()

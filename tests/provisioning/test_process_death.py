@@ -1,0 +1,148 @@
+"""The process dies between any two steps of provisioning; the next one ends connected all the same."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.clock import utc_now
+from db.control import service_secrets
+from db.database import Database
+from db.encryption import EncryptionKeys
+from segment_sandbox import Sandbox, SandboxConfig
+from subscriptions.api_keys import ApiKeys
+from tests.provisioning.stage import Stage
+from tests.segment_api.wire import Sent
+
+
+class ProcessDied(BaseException):
+    """What a killed process would look like from inside, if it could look."""
+
+
+class Death:
+    """Strikes at the n-th step: a commit, a request about to go out, an answer that just came in."""
+
+    def __init__(self) -> None:
+        self.steps_left: int | None = None
+
+    def step(self) -> None:
+        if self.steps_left is None:
+            return
+        if self.steps_left == 0:
+            raise ProcessDied
+        self.steps_left -= 1
+
+    def before(self, _: httpx.Request) -> httpx.Response | None:
+        self.step()
+        return None
+
+    def after(self, _: Sent) -> None:
+        self.step()
+
+
+class MortalDatabase(Database):
+    """The same store, seen by a process that may die before a transaction, in it, or right after its commit."""
+
+    def __init__(self, living: Database, death: Death) -> None:
+        super().__init__(living.engine)
+        self._death = death
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        self._death.step()
+        async with super().transaction() as session:
+            yield session
+            self._death.step()
+        self._death.step()
+
+
+async def staged(
+    living: Database, encryption: EncryptionKeys, death: Death | None = None, sandbox: Sandbox | None = None
+) -> Stage:
+    """A process of its own over the same store and the same Segment."""
+    async with living.transaction() as session:
+        secret = await service_secrets.ensure(session, encryption, "api_key_lookup", now=utc_now())
+    database = living if death is None else MortalDatabase(living, death)
+    stage = Stage(database, encryption, ApiKeys(database, encryption, secret), sandbox=sandbox)
+    if death is not None:
+        stage.wire.before, stage.wire.after = death.before, death.after
+    return stage
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["clear", "masked"])
+@pytest.mark.parametrize("existing", [False, True], ids=["absent", "existing"])
+async def test_dying_at_any_step_of_provisioning_loses_nothing(
+    database: Database, encryption: EncryptionKeys, masked: bool, existing: bool
+) -> None:
+    deaths = 0
+    for steps in range(200):
+        sandbox = Sandbox(SandboxConfig(switches={"mask_sensitive_settings": masked}))
+        death = Death()
+        first = await staged(database, encryption, death, sandbox)
+        if existing:
+            first.put_destination(api_key="somebody", enabled=False)
+        install_id = await first.install(settings={"region": "eu"})
+        death.steps_left = steps
+        died = False
+        try:
+            await first.worker.run_due()
+        except BaseExceptionGroup as group:
+            died = group.subgroup(ProcessDied) is not None
+        except ProcessDied:
+            died = True
+        death.steps_left = None
+        await first.close()
+
+        second = await staged(database, encryption, sandbox=sandbox)
+        second.clock.now = first.clock.now
+        second.clock.advance(minutes=10)
+        await second.worker.run_due()
+        assert await second.outcome(install_id) == ("connected", None), f"after dying at step {steps}"
+        assert await second.open_entries(install_id) == []
+        assert len(sandbox.state.world.destinations) == 1
+        assert second.destination().enabled
+        assert second.destination().config["apiKey"] == await second.clear_key(install_id)
+        await second.close()
+        if not died:
+            break
+        deaths += 1
+    else:
+        pytest.fail("the run never got to its end")
+    assert deaths > 20
+
+
+async def test_dying_at_any_step_of_a_rotation_leaves_segment_with_a_key_that_works(
+    database: Database, encryption: EncryptionKeys
+) -> None:
+    for steps in range(200):
+        sandbox, death = Sandbox(), Death()
+        first = await staged(database, encryption, death, sandbox)
+        install_id = await first.install()
+        await first.worker.run_due()
+        await first.provisioner.rotate_key(install_id, actor="operator")
+        death.steps_left = steps
+        died = False
+        try:
+            await first.worker.run_due()
+        except BaseExceptionGroup as group:
+            died = group.subgroup(ProcessDied) is not None
+        except ProcessDied:
+            died = True
+        death.steps_left = None
+        await first.close()
+
+        second = await staged(database, encryption, sandbox=sandbox)
+        held = str(second.destination().config["apiKey"])
+        assert (await second.api_keys.look_up(held)).state == "usable"
+        second.clock.now = first.clock.now
+        second.clock.advance(minutes=10)
+        await second.worker.run_due()
+        assert second.destination().config["apiKey"] == await second.clear_key(install_id)
+        await second.close()
+        if not died:
+            return
+    pytest.fail("the run never got to its end")
