@@ -1,8 +1,30 @@
-"""``demo``: the whole journey on this machine."""
+"""``demo``: the whole journey on this machine, told as it happens."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import httpx
 import typer
+from rich.console import Console
+
+from db.encryption import generate_encryption_key
+from oauth_app.cli.output import err, print_json, run, settings_or_exit, stop
+from oauth_app.demo.journey import Journey, Result
+from oauth_app.demo.narrator import Narrator
+from oauth_app.demo.processes import DemoFailed, Process, free_port
+from oauth_app.settings import Settings
+from oauth_app.stores import open_stores
+from oauth_app.wiring import connect_links_of
+from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+
+_FOLDER = Path("data/demo")
 
 
 def register(app: typer.Typer) -> None:
@@ -10,5 +32,112 @@ def register(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-def demo() -> None:
-    """placeholder"""
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Exit after the journey instead of serving on.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line on standard output.")] = False,
+    port: Annotated[int, typer.Option(help="The service's port; another one is taken if it is in use.")] = 8888,
+    sandbox_port: Annotated[int, typer.Option(help="The sandbox's port, likewise.")] = 8889,
+) -> None:
+    """Run a local Segment and the service, and walk a customer's whole journey over real HTTP.
+
+    Everything it writes is under data/demo, which each run makes anew.
+
+    Example: enable-with-segment demo --once --json
+    """
+    console = err if as_json else Console(highlight=False)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir(parents=True)
+    try:
+        service, sandbox = free_port(port), free_port(sandbox_port)
+        environment = _environment(service, sandbox)
+        os.environ.update(environment)
+        _write_environment(environment)
+        result = run(_demo(settings_or_exit(), console, service=service, sandbox=sandbox, once=once))
+    except DemoFailed as problem:
+        if as_json:
+            print_json(Result().as_json())
+        stop([str(problem)], 1)
+    if as_json:
+        print_json(result.as_json())
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+async def _demo(settings: Settings, console: Console, *, service: int, sandbox: int, once: bool) -> Result:
+    narrator = Narrator(console)
+    sandbox_url = f"http://127.0.0.1:{sandbox}"
+    processes = {
+        "sandbox": Process("sandbox", ["sandbox", "--port", str(sandbox)], {}, _FOLDER / "sandbox.log"),
+        "service": Process("service", ["serve", "--port", str(service)], {}, _FOLDER / "service.log"),
+    }
+    async with AsyncExitStack() as stack:
+        with narrator.step("A local Segment and the service start"):
+            for name, health in (("sandbox", f"{sandbox_url}/"), ("service", f"http://127.0.0.1:{service}/readyz")):
+                stack.push_async_callback(processes[name].stop)
+                await processes[name].start(health)
+                narrator.say(f"{name:<8} {health.rpartition('/')[0]}   log: {processes[name].log}")
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=15))
+        result = await Journey(settings, sandbox_url, narrator, http).walk()
+        narrator.table("What happened", _summary(result))
+        if not once:
+            await _serve_on(settings, narrator, sandbox_url, result)
+    return result
+
+
+async def _serve_on(settings: Settings, narrator: Narrator, sandbox_url: str, result: Result) -> None:
+    async with open_stores(settings) as stores:
+        link = await connect_links_of(settings, stores).mint("acct_contoso", actor="demo")
+    narrator.table(
+        "Still running until Ctrl-C. Open:",
+        [
+            ("connect as another customer", f"{link.url}   (log in as Contoso owner)"),
+            ("the status page", result.status_url or ""),
+            ("the sandbox", sandbox_url),
+            ("the command line", f"set -a; . {_FOLDER}/environment; set +a; enable-with-segment events list"),
+        ],
+    )
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, ended.set)
+    await ended.wait()
+    narrator.say("Stopping.")
+
+
+def _summary(result: Result) -> list[tuple[str, str]]:
+    yes = {True: "yes", False: "no"}
+    return [
+        ("install", str(result.install)),
+        ("destination enabled in Segment", yes[result.destination_enabled]),
+        ("events sent, received, handled", f"{result.events_sent}, {result.events_received}, {result.events_handled}"),
+        ("contact deleted on request", yes[result.deleted]),
+        ("seconds", str(result.seconds)),
+    ]
+
+
+def _environment(service: int, sandbox: int) -> dict[str, str]:
+    base_url, segment = f"http://localhost:{service}", f"http://127.0.0.1:{sandbox}"
+    return {
+        "BASE_URL": base_url,
+        "PARTNER_NAME": "Acme CRM",
+        "DATABASE_URL": f"sqlite+aiosqlite:///{_FOLDER}/control.db",
+        "EVENT_LOG_URL": f"sqlite+aiosqlite:///{_FOLDER}/events.db",
+        "ENCRYPTION_KEYS": generate_encryption_key(),
+        "SEGMENT_CLIENT_ID": DEFAULT_CLIENT_ID,
+        "SEGMENT_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
+        "SEGMENT_DESTINATION": "acme-crm",
+        "SEGMENT_IDENTITY_URL": segment,
+        "SEGMENT_CONFIG_API_URL": f"{segment}/v1beta",
+        "HANDLERS": "examples.acme_crm.handlers:crm",
+        "ACME_CRM_DATABASE": f"{_FOLDER}/acme_crm.db",
+        "SANDBOX_ENDPOINT": f"http://127.0.0.1:{service}/subscriptions/acme-crm",
+        "SANDBOX_REDIRECT_URI": f"{base_url}/auth/segment/callback",
+        "SANDBOX_PROFILE": "documented",
+    }
+
+
+def _write_environment(environment: dict[str, str]) -> None:
+    """Keep the settings of this run for the command line; readable by its owner only, since keys are in it."""
+    path = _FOLDER / "environment"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}='{value}'\n" for name, value in environment.items()), encoding="utf-8")
