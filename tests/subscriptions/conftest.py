@@ -1,0 +1,34 @@
+"""Receiving services over fresh stores."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from db.encryption import EncryptionKeys
+from subscriptions import Setting
+from tests.subscriptions.receiver import Receiver, Recorder, open_receiver
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """The handlers of the component ``acme-crm``."""
+    return Recorder(
+        settings=[Setting("region", choices=["us", "eu"], default="us"), Setting("sendAnonymous", type=bool)]
+    )
+
+
+@pytest.fixture
+async def receiver(tmp_path: Path, encryption: EncryptionKeys, recorder: Recorder) -> AsyncIterator[Receiver]:
+    """A service on SQLite, for tests that have nothing to do with the engine."""
+    async with open_receiver(f"sqlite+aiosqlite:///{tmp_path}/control.db", encryption, recorder.subscription) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def stored_receiver(database_url: str, encryption: EncryptionKeys, recorder: Recorder) -> AsyncIterator[Receiver]:
+    """A service on both engines, for tests about what is stored."""
+    async with open_receiver(database_url, encryption, recorder.subscription) as opened:
+        yield opened

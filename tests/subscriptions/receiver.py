@@ -1,0 +1,165 @@
+"""A whole receiving service for tests: real stores, the real webhook behind Starlette, the real dispatcher."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from db.clock import utc_now
+from db.control import service_secrets
+from db.database import Database
+from db.encryption import EncryptionKeys
+from db.event_log.log import EventLog
+from db.event_log.records import EventFilter, EventRecord
+from db.event_log.sql import SqlEventLog
+from db.migrate import migrate
+from subscriptions import Event, InstallContext, Subscription
+from subscriptions.api_keys import ApiKeys
+from subscriptions.dispatcher import Dispatcher, DispatchLimits
+from subscriptions.event import EVENT_TYPES
+from subscriptions.handler import HandlerFunction
+from subscriptions.person_hash import PersonHash
+from subscriptions.webhook import Webhook, WebhookLimits
+
+
+class Clock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **units: float) -> None:
+        self.now += timedelta(**units)
+
+
+class Recorder:
+    """A subscription whose handlers remember what they were given."""
+
+    def __init__(self, name: str = "acme-crm", *, types: tuple[str, ...] = EVENT_TYPES, **options: Any) -> None:
+        self.events: list[Event] = []
+        self.installs: list[InstallContext] = []
+        self.settings: list[Mapping[str, Any]] = []
+        self.subscription = Subscription(name, display_name="Acme CRM", **options)
+        for event_type in types:
+            self.subscription.on(event_type)(self._handler())
+
+    def _handler(self) -> HandlerFunction:
+        async def record(event: Event, install: InstallContext, settings: Mapping[str, Any]) -> None:
+            self.events.append(event)
+            self.installs.append(install)
+            self.settings.append(settings)
+
+        return record
+
+
+@dataclass
+class Receiver:
+    """The service under test and a sender for it."""
+
+    database: Database
+    api_keys: ApiKeys
+    log: SqlEventLog
+    webhook: Webhook
+    dispatcher: Dispatcher
+    client: httpx.AsyncClient
+    clock: Clock
+    key: str
+    received: list[str | None]
+    extra_keys: dict[str, str] = field(default_factory=dict)
+
+    async def deliver(
+        self,
+        event: Mapping[str, Any] | bytes,
+        *,
+        key: str | None = None,
+        component: str = "acme-crm",
+        settings: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send one delivery as Segment does (contract 5.3)."""
+        sent = {
+            "Content-Type": "application/json",
+            "User-Agent": "Segment.io/1.0",
+            "Authorization": basic(key or self.key),
+        }
+        if settings is not None:
+            sent["X-Segment-Settings"] = base64.b64encode(json.dumps(settings).encode()).decode()
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        return await self.client.post(f"/subscriptions/{component}", content=body, headers={**sent, **(headers or {})})
+
+    async def mint(self, account: str, *, component: str = "acme-crm", install_id: str | None = None) -> str:
+        """Make one more key."""
+        async with self.database.transaction() as session:
+            minted = await self.api_keys.mint(session, account=account, component=component, install_id=install_id)
+        self.extra_keys[minted.api_key] = minted.id
+        return minted.api_key
+
+    async def records(self, **wanted: Any) -> list[EventRecord]:
+        """Return what is in the log, the oldest first."""
+        return list(reversed(await self.log.find(EventFilter(**wanted), limit=1_000)))
+
+    async def only(self, **wanted: Any) -> EventRecord:
+        """Return the only event in the log."""
+        (record,) = await self.records(**wanted)
+        return record
+
+
+def basic(key: str, password: str = "") -> str:
+    """Return the header value for a key."""
+    return "Basic " + base64.b64encode(f"{key}:{password}".encode()).decode()
+
+
+@asynccontextmanager
+async def open_receiver(
+    url: str,
+    encryption: EncryptionKeys,
+    *subscriptions: Subscription,
+    webhook_limits: WebhookLimits | None = None,
+    dispatch_limits: DispatchLimits | None = None,
+    event_log: EventLog | None = None,
+) -> AsyncIterator[Receiver]:
+    """Open a service over fresh stores. On SQLite the event log gets a file of its own, as in production."""
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        database = Database.open(url)
+        stack.push_async_callback(database.close)
+        log_database = Database.open(url.replace("control.db", "events.db"))
+        stack.push_async_callback(log_database.close)
+        await migrate(database, "control")
+        await migrate(log_database, "event_log")
+        async with database.transaction() as session:
+            lookup = await service_secrets.ensure(session, encryption, "api_key_lookup", now=utc_now())
+            person = await service_secrets.ensure(session, encryption, PersonHash.SECRET_NAME, now=utc_now())
+        api_keys = ApiKeys(database, encryption, lookup, clock)
+        log = SqlEventLog(log_database)
+        stack.push_async_callback(log.close)
+        components = {subscription.name: subscription for subscription in subscriptions}
+        received: list[str | None] = []
+        webhook = Webhook(
+            components,
+            api_keys,
+            event_log or log,
+            PersonHash(person),
+            limits=webhook_limits,
+            on_received=received.append,
+            clock=clock,
+        )
+        dispatcher = Dispatcher(components, log, database, limits=dispatch_limits, clock=clock, jitter=lambda: 1.0)
+        app = Starlette(routes=[Mount("/subscriptions", app=webhook)])
+        transport = httpx.ASGITransport(app=app)
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://service"))
+        async with database.transaction() as session:
+            minted = await api_keys.mint(session, account="acme", component=subscriptions[0].name)
+        yield Receiver(database, api_keys, log, webhook, dispatcher, client, clock, minted.api_key, received)
