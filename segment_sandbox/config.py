@@ -63,7 +63,10 @@ class SettingSpec:
 
 @dataclass(frozen=True, slots=True)
 class CatalogDestination:
-    """A partner's entry in the catalog, with the one endpoint that all its deliveries go to (contract 5.2)."""
+    """A partner's entry in the catalog, with the one endpoint that all its deliveries go to (contract 5.2).
+
+    Raises `ConfigError` for an endpoint that is not an absolute http(s) URL.
+    """
 
     slug: str
     display_name: str
@@ -72,6 +75,11 @@ class CatalogDestination:
     api_key_setting: str = "apiKey"
     supported_types: tuple[str, ...] = EVENT_TYPES
     accepts_client_channel: bool = True
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.endpoint)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not self.endpoint.isprintable():
+            raise ConfigError(f"Endpoint {self.endpoint!r} must be an absolute http(s) URL.")
 
     def setting(self, key: str) -> SettingSpec | None:
         """The setting with this key, or None."""

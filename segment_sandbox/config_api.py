@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from segment_sandbox import admin_api, credentials
@@ -27,6 +27,7 @@ from segment_sandbox.config_errors import (
 from segment_sandbox.destinations import apply_update, as_json, parse_fields, parse_mask
 from segment_sandbox.identity import TokenError
 from segment_sandbox.jsontext import InvalidJson, parse_object
+from segment_sandbox.responses import AnyJson
 from segment_sandbox.world import Destination, NameTaken, Source, Token
 
 if TYPE_CHECKING:
@@ -89,15 +90,15 @@ class ConfigApi:
         try:
             answer = self._answer(Call(request, await request.body(), (request.method, *path)))
         except ConfigApiError as error:
-            return JSONResponse(error.body, error.status)
+            return AnyJson(error.body, error.status)
         except TokenError as error:
-            return JSONResponse(error.body, error.status)
+            return AnyJson(error.body, error.status)
         if answer is None:
             if self._sandbox.state.switches.bad_path == "503_text":
                 return PlainTextResponse(UNROUTABLE, 503)
-            return JSONResponse(not_found("not found").body, 404)
+            return AnyJson(not_found("not found").body, 404)
         created = request.method == "POST" and self._sandbox.state.switches.create_status == "201"
-        return JSONResponse(answer, 201 if created else 200)
+        return AnyJson(answer, 201 if created else 200)
 
     def _answer(self, call: Call) -> Json | None:
         """The JSON of the answer; None when no such path and method exist. Raises `ConfigApiError`."""

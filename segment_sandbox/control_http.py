@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from segment_sandbox.application import CONTROL_PREFIX
 from segment_sandbox.jsontext import InvalidJson, parse_object
+from segment_sandbox.responses import AnyJson
 
 Answer = dict[str, object]
 
@@ -27,9 +28,9 @@ def route(method: str, name: str, handler: Callable[[Request], Awaitable[Answer]
 
     async def endpoint(request: Request) -> Response:
         try:
-            return JSONResponse(await handler(request))
+            return AnyJson(await handler(request))
         except ControlError as error:
-            return JSONResponse({"error": str(error)}, error.status)
+            return AnyJson({"error": str(error)}, error.status)
 
     return Route(f"{CONTROL_PREFIX}/{name}", endpoint, methods=[method], name=f"{method} {name}")
 

@@ -82,16 +82,19 @@ class ControlSeed:
         body, catalog = await body_of(request), self._sandbox.state.world.catalog
         slug = text(body, "slug")
         known = catalog.get(slug)
-        entry = CatalogDestination(
-            slug=slug,
-            display_name=text(body, "display_name", known.display_name if known else slug),
-            endpoint=text(body, "endpoint", known.endpoint if known else None),
-            settings=_settings(body["settings"])
-            if "settings" in body
-            else (known.settings if known else (SettingSpec("apiKey", "API Key", required=True, sensitive=True),)),
-            supported_types=texts(body, "supported_types") or EVENT_TYPES,
-            accepts_client_channel=body.get("accepts_client_channel") is not False,
-        )
+        try:
+            entry = CatalogDestination(
+                slug=slug,
+                display_name=text(body, "display_name", known.display_name if known else slug),
+                endpoint=text(body, "endpoint", known.endpoint if known else None),
+                settings=_settings(body["settings"])
+                if "settings" in body
+                else (known.settings if known else (SettingSpec("apiKey", "API Key", required=True, sensitive=True),)),
+                supported_types=texts(body, "supported_types") or EVENT_TYPES,
+                accepts_client_channel=body.get("accepts_client_channel") is not False,
+            )
+        except ConfigError as error:
+            raise ControlError(str(error)) from error
         catalog[slug] = entry
         return {"slug": entry.slug, "display_name": entry.display_name, "endpoint": entry.endpoint}
 

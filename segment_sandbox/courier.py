@@ -133,6 +133,8 @@ class Courier:
 
     async def _attempt(self, delivery: Delivery) -> None:
         state, deliveries = self._sandbox.state, self._sandbox.deliveries
+        if deliveries.pending.get(delivery.id) is not delivery:
+            return
         destination = state.world.destinations.get(delivery.destination)
         if destination is None or (not destination.enabled and delivery.kind != "replay"):
             deliveries.settle(delivery, Outcome("discarded", "destination_disabled"))

@@ -38,7 +38,7 @@ def build_request(
 
 def basic(api_key: str) -> str:
     """Basic credentials with the key as the name and an empty password; the colon is always there."""
-    return f"Basic {base64.b64encode(f'{api_key}:'.encode()).decode()}"
+    return f"Basic {base64.b64encode(f'{api_key}:'.encode(errors='replace')).decode()}"
 
 
 def settings_header(settings: Mapping[str, object], switches: Switches) -> str | None:

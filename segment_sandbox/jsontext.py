@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'((?:[^\'\\]|\\.)*)\'')
@@ -19,12 +20,12 @@ def parse_object(text: bytes, *, lenient: bool = False) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise InvalidJson("body is not UTF-8") from error
     try:
-        value = json.loads(source, parse_constant=_refuse_constant)
+        value = _loads(source)
     except (ValueError, RecursionError) as error:
         if not lenient:
             raise InvalidJson("body is not valid JSON") from error
         try:
-            value = json.loads(_QUOTED.sub(_double_quoted, source))
+            value = _loads(_QUOTED.sub(_double_quoted, source))
         except (ValueError, RecursionError):
             raise InvalidJson("body is not valid JSON") from error
     if not isinstance(value, dict):
@@ -40,8 +41,19 @@ def encode(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+def _loads(source: str) -> object:
+    return json.loads(source, parse_constant=_refuse_constant, parse_float=_finite)
+
+
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
 
 
 def _double_quoted(match: re.Match[str]) -> str:

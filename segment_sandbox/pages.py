@@ -30,7 +30,8 @@ _environment.globals["style"] = Markup(_STYLE)  # noqa: S704  # our own styleshe
 
 def page(template: str, status: int = 200, **values: object) -> HTMLResponse:
     """Render a template; every value is escaped."""
-    return HTMLResponse(_environment.get_template(template).render(values), status, _HEADERS)
+    html = _environment.get_template(template).render(values)
+    return HTMLResponse(html.encode(errors="replace"), status, _HEADERS)
 
 
 def message(title: str, text: str, code: str = "", status: int = 400) -> HTMLResponse:

@@ -357,3 +357,37 @@ def test_app_needs_a_redirect_uri() -> None:
     assert acme_app().redirect_uris
     with pytest.raises(ValueError, match="between one and five"):
         AppSeed("id", "secret", (), "workspace", "a", "A")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("access-tokens", {}),
+        ("access-tokens", {"access_token": {"scopes": "everything", "workspace_names": ["workspaces/northwind"]}}),
+        ("access-tokens", {"access_token": {"scopes": "workspace", "workspace_names": []}}),
+        ("apps", {}),
+        ("apps", {"app": {"redirect_uris": "x"}}),
+        ("apps", {"app": {"redirect_uris": [7], "scope": "workspace", "display_name": "X"}}),
+        ("workspaces/northwind/sources", {"source": {"name": "backend"}}),
+        (f"{WEB}/destinations", {"destination": "x"}),
+        (f"{WEB}/destinations", []),
+    ],
+)
+async def test_malformed_bodies_are_invalid_arguments(customer: Customer, path: str, body: object) -> None:
+    headers = bearer(await access_token(customer))
+    auth = (OWNER, "") if path == "access-tokens" else httpx.USE_CLIENT_DEFAULT
+    refused = await customer.http.post(f"/v1beta/{path}", json=body, headers=headers, auth=auth)
+    assert (refused.status_code, refused.json()["code"]) == (400, 3)
+
+
+@pytest.mark.parametrize("mask", [{"paths": "destination.enabled"}, {"paths": [1]}, "destination.enabled"])
+async def test_behaviour_021_malformed_mask(customer: Customer, mask: object) -> None:
+    token = await customer.enable()
+    body = {"destination": {"enabled": False}, "update_mask": mask}
+    refused = await customer.http.patch(URL, json=body, headers=bearer(token))
+    assert (refused.status_code, refused.json()["code"]) == (400, 3)
+
+
+async def test_a_body_beyond_all_bounds(customer: Customer) -> None:
+    refused = await customer.http.post("/v1beta/apps", content=b"x" * (8 * 1024 * 1024 + 1))
+    assert refused.status_code == 413

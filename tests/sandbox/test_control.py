@@ -198,6 +198,7 @@ async def test_creating_a_world(customer: Customer) -> None:
         ("apps", {**app, "slug": "x", "scope": "workspace", "redirect_uris": ["https://x.example"]}, 409),
         ("catalog", {"slug": "x", "endpoint": "http://x", "settings": [{"key": "k", "type": "odd"}]}, 400),
         ("catalog", {"slug": "x", "endpoint": "http://x", "settings": "odd"}, 400),
+        ("catalog", {"slug": "x", "endpoint": "partner.example/hook"}, 400),
         ("users", {}, 400),
         ("filters", {"destination_name": "none"}, 404),
         ("uninstall", {"install_name": "installs/1"}, 404),
@@ -255,3 +256,12 @@ async def test_overview_escapes_what_customers_wrote(customer: Customer) -> None
     assert "<i>S" not in page.text
     assert "no_user_anon_id" in page.text
     assert "This is not Segment" in page.text
+
+
+@pytest.mark.parametrize(
+    ("action", "fields"), [("replay", {"limit": -1}), ("replay", {"limit": True}), ("test-event", {"event": "text"})]
+)
+async def test_actions_that_make_no_sense(customer: Customer, action: str, fields: dict[str, object]) -> None:
+    await customer.enable()
+    body = {"destination_name": WEB_DESTINATION, **fields}
+    assert (await customer.http.post(f"/_sandbox/{action}", json=body)).status_code == 400

@@ -484,6 +484,26 @@ async def test_a_delivery_is_discarded_when_its_destination_goes_away(delivering
     assert [d["code"] for d in await deliveries(delivering)] == ["destination_disabled"]
 
 
+@pytest.mark.parametrize("profile", list(PROFILES))
+async def test_the_whole_journey_in_every_profile(profile: str, partner: Partner) -> None:
+    sandbox = Sandbox(SandboxConfig(profile=profile, catalog=(acme_crm(partner.url),), seed=1, time_scale=0))
+    app = sandbox.config.apps[0]
+    async with sandbox.listening() as base_url, httpx.AsyncClient(base_url=base_url) as http:
+        customer = Customer(sandbox, http)
+        installed = await customer.install()
+        refreshed = await http.get(
+            f"/v1beta/{installed['install_name']}/token", auth=(app.client_id, app.client_secret)
+        )
+        token = refreshed.json()["access_token"]
+        assert (await customer.create_destination(token, "pk_orchid_51f0")).json()["enabled"] is True
+        for number in range(5):
+            await customer.send("track", {**TRACK, "messageId": f"m-{number}"})
+        await idle(customer)
+    assert len(partner.received) >= 5
+    assert {event["type"] for event in partner.events} == {"track"}
+    assert {received.header("authorization") for received in partner.received} == {basic("pk_orchid_51f0")}
+
+
 async def test_deliveries_in_process() -> None:
     """Another application's endpoint can take deliveries without any socket."""
     from starlette.applications import Starlette

@@ -115,7 +115,7 @@ async def test_behaviour_039_unknown_write_key_and_empty_batch(customer: Custome
     assert drop_codes(customer) == ["unknown_source", "empty_batch"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff", b'{"a": NaN}', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"text"', b"\xff", b'{"a": NaN}', b'{"a": 1e999}', b"[" * 100_000])
 async def test_behaviour_039_bodies_that_are_not_an_object_are_refused(customer: Customer, body: bytes) -> None:
     answer = await customer.http.post("/v1/track", content=body, auth=(customer.write_key(), ""))
     assert (answer.status_code, answer.text) == (400, "Bad Request\n")
@@ -296,6 +296,16 @@ def test_a_gzip_bomb_is_not_unpacked() -> None:
 
 def test_lone_surrogates_stay_json() -> None:
     assert json.loads(encode({"text": "\ud800"})) == {"text": "\ud800"}
+
+
+async def test_events_that_are_not_unicode_can_be_delivered_and_shown(delivering: Customer) -> None:
+    event = {"type": "track", "userId": "u", "event": "\ud800", "messageId": "m-1"}
+    body = json.dumps({"batch": [event, {"type": "\ud800"}]})
+    await delivering.http.post("/v1/batch", content=body, auth=(delivering.write_key(), ""))
+    assert (await delivering.http.get("/_sandbox/idle")).json()["succeeded"] == 1
+    for path in ("/_sandbox/deliveries", "/_sandbox/events", "/_sandbox/requests", "/_sandbox/state", "/"):
+        assert (await delivering.http.get(path)).status_code == 200, path
+    assert (await delivering.http.get("/_sandbox/deliveries")).json()["deliveries"][0]["body"]["event"] == "\ud800"
 
 
 async def test_requests_to_unknown_paths(http: httpx.AsyncClient) -> None:

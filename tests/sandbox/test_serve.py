@@ -111,3 +111,16 @@ def test_configuration_from_the_environment() -> None:
 def test_bad_environment(environment: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"."):
         SandboxConfig.from_environment(environment)
+
+
+async def test_serve_says_when_it_is_ready_and_ends_when_cancelled() -> None:
+    urls: asyncio.Queue[str] = asyncio.Queue()
+    task = asyncio.create_task(serve(SandboxConfig(), "127.0.0.1", 0, on_ready=urls.put_nowait))
+    async with httpx.AsyncClient() as http:
+        url = await asyncio.wait_for(urls.get(), 30)
+        assert (await http.get(url)).status_code == 200
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(httpx.ConnectError):
+            await http.get(url)

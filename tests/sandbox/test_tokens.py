@@ -257,3 +257,22 @@ async def test_pkce_is_ignored_in_the_documented_profile(customer: Customer) -> 
     await customer.control("profile", {"profile": "documented"})
     customer.extra = {"code_challenge": CHALLENGE, "code_challenge_method": "S256"}
     assert (await customer.exchange(await customer.allow())).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["plain", ""])
+async def test_pkce_takes_s256_only(customer: Customer, method: str) -> None:
+    refused = await customer.authorize(code_challenge=CHALLENGE, code_challenge_method=method)
+    assert httpx.URL(refused.headers["location"]).params["error"] == "invalid_request"
+
+
+@pytest.mark.parametrize("header", ["Basic !!!", "Basic /w==", "Basic", "Digest x"])
+async def test_unreadable_credentials(customer: Customer, header: str) -> None:
+    headers = {"Authorization": header}
+    refused = await customer.http.post("/oauth2/token", data={"code": "x"}, headers=headers)
+    assert (refused.status_code, refused.json()["error"]) == (401, "invalid_client")
+
+
+@pytest.mark.parametrize("absent", ["grant_type", "code", "redirect_uri"])
+async def test_behaviour_008_missing_parameters(customer: Customer, absent: str) -> None:
+    refused = await customer.exchange(await customer.allow(), **{absent: ""})
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_request")
