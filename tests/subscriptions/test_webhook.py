@@ -104,7 +104,7 @@ async def test_case_067_a_key_is_found_by_its_hash_alone(receiver: Receiver, tmp
     for guess in (receiver.key[:-1], receiver.key + "x", receiver.key.upper(), receiver.key[:10]):
         assert (await receiver.deliver(IDENTIFY, key=guess)).status_code == 401
     assert (await receiver.deliver(IDENTIFY)).status_code == 202
-    stored = (tmp_path / "control.db").read_bytes()  # noqa: ASYNC240  a small file, read once
+    stored = (tmp_path / "control.db").read_bytes()
     assert receiver.key.encode() not in stored
 
 
