@@ -22,6 +22,7 @@ from segment_sandbox.identity import Identity
 from segment_sandbox.identity_routes import IdentityRoutes
 from segment_sandbox.ingestion import Ingestion
 from segment_sandbox.overview import Overview
+from segment_sandbox.server import listening
 from segment_sandbox.state import State
 
 
@@ -79,8 +80,6 @@ class Sandbox:
     @asynccontextmanager
     async def listening(self, port: int = 0, host: str = "127.0.0.1") -> AsyncIterator[str]:
         """Serve on a real socket in this event loop and give its base URL. Port 0 picks a free one."""
-        from segment_sandbox.serve import listening  # noqa: PLC0415  # serve builds on this class
-
         async with listening(self.app, host, port) as base_url:
             yield base_url
 

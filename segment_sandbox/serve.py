@@ -1,4 +1,4 @@
-"""Running the sandbox on a socket, with uvicorn."""
+"""Running the sandbox as a program: where it may listen, when it is ready, how it stops."""
 
 from __future__ import annotations
 
@@ -6,13 +6,8 @@ import asyncio
 import contextlib
 import ipaddress
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-
-import uvicorn
-from starlette.applications import Starlette
+from collections.abc import Callable
 
 from segment_sandbox.config import LOOPBACK_HOSTS, SandboxConfig
 from segment_sandbox.sandbox import Sandbox
@@ -23,59 +18,6 @@ DEFAULT_PORT = 8889
 
 class NotLoopback(ValueError):
     """The sandbox lets anybody log in as anybody, so it serves only this machine unless told otherwise."""
-
-
-class _Server(uvicorn.Server):
-    """A server that says when it listens, and leaves signals to whoever runs it."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-
-@asynccontextmanager
-async def listening(app: Starlette, host: str = DEFAULT_HOST, port: int = 0) -> AsyncIterator[str]:
-    """Serve an application in this event loop while the block runs, and give its base URL."""
-    bound = _bind(host, port)
-    server = _Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
-    task = asyncio.create_task(server.serve([bound]))
-    ready = asyncio.create_task(server.listening.wait())
-    try:
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            raise RuntimeError("The sandbox's server stopped while it started.")
-        yield base_url(bound)
-    finally:
-        server.should_exit = True
-        ready.cancel()
-        await task
-        bound.close()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def base_url(bound: socket.socket) -> str:
-    """`http://host:port` of a bound socket."""
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def serve(
@@ -99,7 +41,7 @@ async def serve(
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C still ends the loop
             loop.add_signal_handler(name, stop.set)
     try:
-        async with listening(Sandbox(config).app, host, port) as url:
+        async with Sandbox(config).listening(port, host) as url:
             on_ready(url)
             await stop.wait()
     finally:

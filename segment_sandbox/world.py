@@ -211,9 +211,11 @@ class World:
         return token
 
     def revoke_tokens(self, install: str) -> None:
+        """End every token of an install."""
         self.tokens = {value: token for value, token in self.tokens.items() if token.install != install}
 
     def revoke_tokens_of_code(self, code: str) -> None:
+        """End the token that this authorization code was exchanged for."""
         self.tokens = {value: token for value, token in self.tokens.items() if token.code != code}
 
     def live_token(self, value: str, now: datetime) -> Token | None:

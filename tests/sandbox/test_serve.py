@@ -10,7 +10,8 @@ import pytest
 
 from segment_sandbox import Sandbox, SandboxConfig
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_ENDPOINT
-from segment_sandbox.serve import NotLoopback, base_url, is_loopback, serve
+from segment_sandbox.serve import NotLoopback, is_loopback, serve
+from segment_sandbox.server import base_url
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "sandbox.example"])  # noqa: S104
