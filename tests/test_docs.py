@@ -1,0 +1,63 @@
+"""Documentation is part of the change: these fail when a setting, a command or a case is not documented."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from oauth_app.cli import app
+from oauth_app.settings import Settings
+from tests.conformance import PAGE, page
+
+DOCS = Path(__file__).parent.parent / "docs"
+ROOT = DOCS.parent
+
+
+def _commands(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command.help or ""
+        return
+    for name, child in children.items():
+        yield from _commands(child, f"{path} {name}".strip())
+
+
+COMMANDS = dict(_commands(typer.main.get_command(app)))
+
+
+def test_the_conformance_page_is_made_from_the_tests() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "out of date: run make conformance"
+
+
+def test_every_case_of_this_service_up_to_deletion_is_covered() -> None:
+    rows = [line for line in page().splitlines() if re.match(r"\| (\d+) \|", line)]
+    missing = [line.split("|")[1].strip() for line in rows if "not covered" in line]
+    assert [number for number in missing if int(number) <= 107] == []
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_is_documented(name: str) -> None:
+    assert f"`{name.upper()}`" in (DOCS / "configuration.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS))
+def test_every_command_is_documented_and_has_an_example(path: str) -> None:
+    assert f"enable-with-segment {path}" in (DOCS / "commands.md").read_text(encoding="utf-8")
+    assert path in COMMANDS[path].partition("Example:")[2]
+
+
+@pytest.mark.parametrize("page_path", sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md")]), ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(page_path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://|mailto:|#)([^)#]+)", page_path.read_text(encoding="utf-8")):
+        assert (page_path.parent / target).exists(), f"{page_path.name} links to {target}"
+
+
+def test_the_changelog_speaks_of_this_version() -> None:
+    from importlib.metadata import version
+
+    assert f"## {version('enable-with-segment')}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
