@@ -21,7 +21,7 @@ def workspace_name(text: str) -> str:
     Raises:
         NameInvalid: no single slug.
     """
-    parts = text.strip("/").split("/")
+    parts = text.removeprefix("/").split("/")
     if len(parts) == 1:
         parts = ["workspaces", *parts]
     return _joined(parts, "workspaces")
@@ -33,7 +33,7 @@ def source_name(text: str) -> str:
     Raises:
         NameInvalid: not a workspace and a source.
     """
-    parts = text.strip("/").split("/")
+    parts = text.removeprefix("/").split("/")
     if len(parts) == 3:
         parts = ["workspaces", *parts]
     return _joined(parts, "workspaces", "sources")
@@ -54,7 +54,7 @@ def install_name(text: str) -> str:
     Raises:
         NameInvalid: something else.
     """
-    kind, _, rest = text.strip("/").partition("/")
+    kind, _, rest = text.removeprefix("/").partition("/")
     return _joined(["installs" if kind == "install" else kind, *rest.split("/")], "installs")
 
 

@@ -1,0 +1,87 @@
+"""Opening a store: the URLs, and what a transaction promises."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import StatementError
+
+from db.clock import utc_now
+from db.control import accounts
+from db.control.tables import Account
+from db.database import Database, DatabaseUrlInvalid, parse_url
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("sqlite:///data/control.db", "sqlite+aiosqlite"),
+        ("sqlite+aiosqlite:///data/control.db", "sqlite+aiosqlite"),
+        ("postgresql://u:p@localhost/db", "postgresql+asyncpg"),
+        ("postgresql+asyncpg://u:p@localhost/db", "postgresql+asyncpg"),
+        ("postgresql+psycopg2://u:p@localhost/db", "postgresql+asyncpg"),
+        ("postgres://u:p@localhost/db", "postgresql+asyncpg"),
+    ],
+)
+def test_every_spelling_gets_the_driver_we_ship(url: str, driver: str) -> None:
+    assert parse_url(url).drivername == driver
+
+
+@pytest.mark.parametrize(
+    "url", ["", "control.db", "mysql://u:hunter2@h/db", "oracle://u:hunter2@h", "sqlite//x", "://"]
+)
+def test_another_url_is_refused_with_the_forms_that_work_and_no_password(url: str) -> None:
+    with pytest.raises(DatabaseUrlInvalid, match="postgresql\\+asyncpg://user:password@host/name") as caught:
+        Database.open(url)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite+aiosqlite:///{tmp_path}/deep/er/control.db")
+    async with database.engine.connect() as connection:
+        mode = (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one()
+        synchronous = (await connection.exec_driver_sql("PRAGMA synchronous")).scalar_one()
+    assert (mode, synchronous) == ("delete", 2)
+    assert (tmp_path / "deep" / "er" / "control.db").exists()
+    await database.close()
+
+
+async def test_a_transaction_commits_on_a_clean_exit_only(database: Database) -> None:
+    async with database.transaction() as session:
+        await accounts.ensure(session, "kept", now=utc_now())
+
+    async def fail() -> None:
+        async with database.transaction() as session:
+            await accounts.ensure(session, "lost", now=utc_now())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    async with database.transaction() as session:
+        assert await session.get(Account, "kept") is not None
+        assert await session.get(Account, "lost") is None
+
+
+async def test_instants_come_back_aware_and_in_utc(database: Database) -> None:
+    summer = datetime(2026, 7, 1, 12, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+    async with database.transaction() as session:
+        session.add(Account(id="northwind", created_at=summer))
+    async with database.transaction() as session:
+        found = await session.get(Account, "northwind")
+    assert found is not None
+    assert found.created_at == summer
+    assert found.created_at.tzinfo is UTC
+
+
+async def test_a_naive_instant_is_refused(database: Database) -> None:
+    with pytest.raises(StatementError, match="naive"):
+        async with database.transaction() as session:
+            session.add(Account(id="northwind", created_at=datetime(2026, 7, 1)))  # noqa: DTZ001  # naive on purpose
+
+
+async def test_an_unknown_account_cannot_be_suspended(database: Database) -> None:
+    with pytest.raises(KeyError):
+        async with database.transaction() as session:
+            await accounts.set_suspended(session, "nobody", utc_now())
