@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import urllib.request
 from enum import StrEnum
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
@@ -70,6 +72,8 @@ def serve(
         _run_many(config, ready)
         return
     server = _AnnouncingServer(config, ready)
+    # uvicorn raises the signal that stopped it once more, to whoever handled it before: that makes the exit clean.
+    signal.signal(signal.SIGTERM, _exit_cleanly)
     server.run()
     if not server.started:
         stop([f"the service could not start on {host}:{port}; the log above says why"], 1)
@@ -81,6 +85,10 @@ def application() -> object:
     configure_logging(settings.log_level)
     role = os.environ.get(_ROLE_VARIABLE, "all")
     return create_application(settings, "web" if role == "web" else "worker" if role == "worker" else "all")
+
+
+def _exit_cleanly(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _uses_sqlite(settings: Settings) -> bool:
