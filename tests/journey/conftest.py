@@ -1,0 +1,51 @@
+"""One sandbox process for all journeys, reset for each; a fresh deployment of the service for every test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from db.encryption import generate_encryption_key
+from oauth_app.demo.processes import free_port
+from tests.journey.deployment import Deployment, sandbox_environment
+from tests.journey.processes import Running
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A running sandbox, and the port at which it expects the partner's service."""
+
+    url: str
+    partner_port: int
+
+
+@pytest.fixture(scope="session")
+def segment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segment]:
+    """``enable-with-segment sandbox`` as a process; it has to stop cleanly at the end."""
+    folder, port, partner_port = tmp_path_factory.mktemp("sandbox"), free_port(0), free_port(0)
+    running = Running(
+        ["sandbox", "--port", str(port)], sandbox_environment(partner_port), folder / "sandbox.log", folder
+    )
+    try:
+        running.wait_for("Segment sandbox ready on")
+        yield Segment(f"http://127.0.0.1:{port}", partner_port)
+        assert running.terminate() == 0
+    finally:
+        running.clean_up()
+
+
+@pytest.fixture
+async def deployment(segment: Segment, tmp_path: Path) -> AsyncIterator[Deployment]:
+    """A service that is not started yet, on empty SQLite stores, beside a sandbox as new."""
+    async with httpx.AsyncClient(timeout=30) as http:
+        (await http.post(f"{segment.url}/_sandbox/reset")).raise_for_status()
+        made = Deployment(tmp_path, segment.url, segment.partner_port, generate_encryption_key(), http)
+        try:
+            yield made
+        finally:
+            for running in made.started:
+                running.clean_up()
