@@ -93,7 +93,6 @@ async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[Segmen
     component = ProvisionedComponent.of(subscription, settings.segment_destination or subscription.name)
     provisioner = Provisioner(
         stores.control,
-        stores.encryption,
         api_keys_of(stores),
         tokens,
         config_api,

@@ -41,10 +41,15 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a GET showed."""
+    """What a GET showed.
+
+    Attributes:
+        settled: every setting that still had to be written shows the wanted value.
+    """
 
     enabled: bool
     key: HeldKey
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ def next_step(seen: Seen | None, progress: Progress, *, ours: bool, verified: bo
     if seen is None:
         return Step.CREATE if progress.creates < _MOST_CREATES else Step.CREATE_FAILED
     as_wanted = seen.key is HeldKey.WANTED or (seen.key is HeldKey.UNKNOWN and (progress.written or verified))
-    if seen.enabled and as_wanted:
+    if seen.enabled and as_wanted and (seen.settled or progress.written):
         return Step.CONNECTED
     if seen.enabled and not overwrite and _somebody_elses(seen.key, ours=ours or progress.written):
         return Step.ASK

@@ -76,7 +76,6 @@ class Stage:
         self.config_api = ConfigApi(CONFIG_API, transport=self.wire)
         self.provisioner = Provisioner(
             database,
-            encryption,
             api_keys,
             self.tokens,
             self.config_api,

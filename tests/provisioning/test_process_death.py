@@ -73,8 +73,7 @@ async def staged(
     return stage
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["clear", "masked"])
-@pytest.mark.parametrize("existing", [False, True], ids=["absent", "existing"])
+@pytest.mark.parametrize(("masked", "existing"), [(False, False), (True, True)], ids=["new", "existing and masked"])
 async def test_dying_at_any_step_of_provisioning_loses_nothing(
     database: Database, encryption: EncryptionKeys, masked: bool, existing: bool
 ) -> None:

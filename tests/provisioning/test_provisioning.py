@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from db.control import api_keys as stored_keys
-from db.control import installs
+from db.control import installs, outbox
 from db.control.tables import InstallStatus
 from db.database import Database
 from db.encryption import EncryptionKeys
@@ -17,6 +17,7 @@ from segment_api.names import workspace_name
 from segment_sandbox import Sandbox, SandboxConfig
 from segment_sandbox.destinations import MASKED
 from subscriptions.api_keys import ApiKeys, KeyState
+from subscriptions.provisioning import PROVISION
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import DESTINATION, SOURCE
 
@@ -84,7 +85,7 @@ async def test_case_044_created_is_connected_and_read_back(stage: Stage, status:
     assert stage.destination().enabled
     assert stage.destination().config["apiKey"] == await stage.clear_key(install_id)
     assert await stage.stored_destination(install_id) == {
-        "desired": {"enabled": True, "settings": {}, "ours": True},
+        "desired": {"enabled": True, "settings": {}, "applied": True, "ours": True},
         "seen": {"enabled": True, "key": "wanted"},
         "verified": True,
     }
@@ -251,6 +252,65 @@ async def test_case_051_a_masked_key_of_an_enabled_destination_asks_too(stage: S
     install_id = await stage.install()
     await stage.worker.run_due()
     assert await stage.outcome(install_id) == ("awaiting_confirmation", "key_differs")
+
+
+async def set_settings(stage: Stage, install_id: str, settings: dict[str, object]) -> None:
+    async with stage.database.transaction() as session:
+        install = await installs.get(session, install_id)
+        assert install is not None
+        install.settings = settings
+        session.add(install)
+
+
+async def test_settings_that_were_chosen_anew_are_written(stage: Stage) -> None:
+    install_id = await stage.install(settings={"region": "us"})
+    await stage.worker.run_due()
+    await set_settings(stage, install_id, {"region": "eu"})
+    await stage.provisioner.provision(install_id)
+    assert stage.destination().config["region"] == "eu"
+    assert await stage.outcome(install_id) == CONNECTED
+
+
+async def test_what_the_customer_changed_in_segment_afterwards_stays(stage: Stage) -> None:
+    install_id = await stage.install(settings={"region": "us"})
+    await stage.worker.run_due()
+    stage.destination().config["region"] = "eu"
+    await stage.provisioner.provision(install_id)
+    await stage.provisioner.rotate_key(install_id, actor="operator")
+    await stage.worker.run_due()
+    assert stage.destination().config["region"] == "eu"
+    assert stage.destination().config["apiKey"] == await stage.clear_key(install_id)
+
+
+async def test_an_outage_during_a_later_look_leaves_a_working_install_alone(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    stage.fault(".*destinations.*", None, status=503, body=UPSTREAM)
+    async with stage.database.transaction() as session:
+        await outbox.add(session, PROVISION, install_id, now=stage.clock())
+    await stage.worker.run_due()
+    stage.clock.advance(hours=25)
+    await stage.worker.run_due()
+    assert await stage.open_entries(install_id) == []
+    assert await stage.outcome(install_id) == CONNECTED
+
+
+async def test_disconnecting_while_it_is_switched_on_ends_switched_off(stage: Stage) -> None:
+    install_id = await stage.install()
+    pressed = False
+
+    async def provision_then(sent_route: str) -> None:
+        nonlocal pressed
+        if not pressed and sent_route.startswith("POST"):
+            pressed = True
+            await stage.provisioner.disconnect(install_id, actor="account:northwind")
+
+    stage.wire.meanwhile = provision_then
+    await stage.worker.run_due()
+    await stage.worker.run_due()
+    assert pressed
+    assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
+    assert not stage.destination().enabled
 
 
 @pytest.mark.parametrize("mode", ["unspecified", "echo"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -65,13 +65,15 @@ class Sent:
 class Wire(httpx.AsyncBaseTransport):
     """Passes requests on to an ASGI application and keeps them.
 
-    ``before`` may answer or raise in the application's place; ``after`` may raise once the application has answered.
+    ``before`` may answer or raise in the application's place, ``meanwhile`` does something else before the answer is
+    passed on, and ``after`` may raise once the application has answered.
     """
 
     app: Any
     sent: list[Sent] = field(default_factory=list)
     before: OnRequest | None = None
     after: Callable[[Sent], None] | None = None
+    meanwhile: Callable[[str], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
         self._inner = httpx.ASGITransport(app=self.app)
@@ -83,6 +85,8 @@ class Wire(httpx.AsyncBaseTransport):
         if response is None:
             response = await self._inner.handle_async_request(request)
         sent.status = response.status_code
+        if self.meanwhile is not None:
+            await self.meanwhile(sent.route)
         if self.after is not None:
             self.after(sent)
         return response
