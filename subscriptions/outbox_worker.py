@@ -142,8 +142,8 @@ class OutboxWorker:
                 await self._failed(entry, error)
             else:
                 await self._close(entry, error=None)
-        except (SQLAlchemyError, OSError) as error:
-            logger.error("%s of %s stays leased: %s", entry.kind, entry.install_id, type(error).__name__)  # noqa: TRY400  # it is run again when the lease ends
+        except Exception:  # the store is away, or ``given_up`` failed: the entry is run again when its lease ends
+            logger.exception("%s of %s stays leased", entry.kind, entry.install_id)
 
     async def _failed(self, entry: OutboxEntry, error: Exception) -> None:
         text = describe(error)

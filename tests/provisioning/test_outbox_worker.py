@@ -106,6 +106,24 @@ async def test_a_failure_that_goes_on_is_given_up_after_eight_attempts(database:
     assert given_up == [f"{entry_id} never readable"]
 
 
+async def test_an_entry_whose_giving_up_fails_is_kept_and_ends_nobody_else(database: Database) -> None:
+    clock, ran = TestClock(), list[str]()
+
+    async def handler(entry: OutboxEntry) -> None:
+        ran.append(entry.install_id)
+        if entry.install_id == "ins_1":
+            raise RuntimeError
+
+    async def fail(_: OutboxEntry, __: Exception) -> None:
+        raise RuntimeError
+
+    kept = await put(database, clock, install_id="ins_1")
+    await put(database, clock, install_id="ins_2")
+    await OutboxWorker(database, {"work": handler}, owner="a", clock=clock, attempts=1, given_up=fail).run_due()
+    assert sorted(ran) == ["ins_1", "ins_2"]
+    assert (await entry_of(database, kept)).finished_at is None
+
+
 async def test_an_entry_of_an_unknown_kind_blocks_nobody(database: Database) -> None:
     clock, ran = TestClock(), list[str]()
 
