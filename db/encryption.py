@@ -17,8 +17,10 @@ from datetime import UTC, datetime
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-_KEY_BYTES = 32
+KEY_BYTES = 32
+SETTING = "ENCRYPTION_KEYS"
 _NONCE_BYTES = 12
+_VERSION = "v1"
 _KEY_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
@@ -27,7 +29,7 @@ class EncryptionError(Exception):
 
 
 class EncryptionKeysInvalid(EncryptionError):
-    """``ENCRYPTION_KEYS`` cannot be used; the text says why and how to make one, without repeating its value."""
+    """The configured keys cannot be used; the text names the setting and says why, without repeating its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,44 +45,38 @@ class Place:
 
 
 class EncryptionKeys:
-    """The keys of ``ENCRYPTION_KEYS``: the first encrypts, all of them decrypt.
+    """Keys in memory: the first encrypts, all of them decrypt.
 
-    The text form is ``{key id}:{base64 of 32 bytes}``, several separated by commas.
+    Args:
+        keys: 32 bytes each by their key id, the encrypting one first.
+        setting: the setting they come from, for messages.
+
+    Raises:
+        EncryptionKeysInvalid: no keys, a key of another length, or a key id that cannot be one.
     """
 
-    __slots__ = ("_ciphers", "_current")
+    __slots__ = ("_ciphers", "_current", "_setting")
 
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
+    def __init__(self, keys: Mapping[str, bytes], *, setting: str = SETTING) -> None:
         if not keys:
-            raise EncryptionKeysInvalid(_hint("ENCRYPTION_KEYS is empty"))
+            raise EncryptionKeysInvalid(_hint(f"{setting} is empty"))
         for key_id, key in keys.items():
             if not _KEY_ID.fullmatch(key_id):
-                raise EncryptionKeysInvalid(_hint("ENCRYPTION_KEYS holds a key id that is not a-z, 0-9 or '-'"))
-            if len(key) != _KEY_BYTES:
-                raise EncryptionKeysInvalid(_hint(f"ENCRYPTION_KEYS: key '{key_id}' is not 32 bytes long"))
+                raise EncryptionKeysInvalid(_hint(f"{setting} holds a key id that is not a-z, 0-9 or '-'"))
+            if len(key) != KEY_BYTES:
+                raise EncryptionKeysInvalid(_hint(f"{setting}: key '{key_id}' is not 32 bytes long"))
+        self._setting = setting
         self._current = next(iter(keys))
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
 
     @classmethod
     def parse(cls, text: str) -> EncryptionKeys:
-        """Read the text form.
+        """Read the text form of :func:`parse_key_entries`.
 
         Raises:
             EncryptionKeysInvalid: empty, malformed, a key of another length, or a key id used twice.
         """
-        keys: dict[str, bytes] = {}
-        for position, item in enumerate((part.strip() for part in text.split(",")), start=1):
-            key_id, separator, encoded = item.partition(":")
-            if not separator:
-                raise EncryptionKeysInvalid(_hint(f"ENCRYPTION_KEYS: entry {position} is not 'key id:base64'"))
-            try:
-                key = base64.b64decode(encoded, validate=True)
-            except (binascii.Error, ValueError):
-                raise EncryptionKeysInvalid(_hint(f"ENCRYPTION_KEYS: entry {position} is not base64")) from None
-            if key_id in keys:
-                raise EncryptionKeysInvalid(_hint(f"ENCRYPTION_KEYS: entry {position} repeats a key id"))
-            keys[key_id] = key
-        return cls(keys)
+        return cls(parse_key_entries(text))
 
     @property
     def current_key_id(self) -> str:
@@ -92,11 +88,19 @@ class EncryptionKeys:
         """Every key id, the encrypting one first."""
         return tuple(self._ciphers)
 
+    def only_current(self) -> EncryptionKeys:
+        """Return keys that hold nothing but the encrypting one: what they open needs no older key."""
+        alone = object.__new__(EncryptionKeys)
+        alone._setting = self._setting
+        alone._current = self._current
+        alone._ciphers = {self._current: self._ciphers[self._current]}
+        return alone
+
     def encrypt(self, plaintext: str, place: Place) -> str:
         """Return the ciphertext text of ``plaintext``, bound to ``place``."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = self._ciphers[self._current].encrypt(nonce, plaintext.encode(), place.associated_data())
-        return f"v1.{self._current}.{base64.urlsafe_b64encode(nonce + sealed).decode().rstrip('=')}"
+        return f"{ciphertext_prefix(self._current)}{base64.urlsafe_b64encode(nonce + sealed).decode().rstrip('=')}"
 
     def decrypt(self, ciphertext: str, place: Place) -> str:
         """Open a ciphertext of :meth:`encrypt`.
@@ -106,13 +110,13 @@ class EncryptionKeys:
         """
         version, _, rest = ciphertext.partition(".")
         key_id, _, encoded = rest.partition(".")
-        if version != "v1" or not encoded:
+        if version != _VERSION or not encoded:
             raise EncryptionError(f"{place.table}.{place.column}: not a ciphertext of this service")
         cipher = self._ciphers.get(key_id)
         if cipher is None:
             known = ", ".join(self._ciphers)
             raise EncryptionError(
-                f"{place.table}.{place.column} was encrypted with another key than ENCRYPTION_KEYS holds ({known})"
+                f"{place.table}.{place.column} was encrypted with another key than {self._setting} holds ({known})"
             )
         try:
             raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
@@ -124,10 +128,47 @@ class EncryptionKeys:
         return f"EncryptionKeys({', '.join(self._ciphers)})"
 
 
-def generate_encryption_key(now: datetime | None = None) -> str:
-    """Return one new entry for ``ENCRYPTION_KEYS``; the key id holds the day and a random part."""
+def parse_key_entries(text: str, *, setting: str = SETTING) -> dict[str, bytes]:
+    """Read ``{key id}:{base64}``, several separated by commas, in their order. The length of a key is not looked at.
+
+    Raises:
+        EncryptionKeysInvalid: empty, malformed, or a key id used twice.
+    """
+    keys: dict[str, bytes] = {}
+    for position, item in enumerate((part.strip() for part in text.split(",")), start=1):
+        key_id, separator, encoded = item.partition(":")
+        if not separator:
+            raise EncryptionKeysInvalid(_hint(f"{setting}: entry {position} is not 'key id:base64'"))
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            raise EncryptionKeysInvalid(_hint(f"{setting}: entry {position} is not base64")) from None
+        if key_id in keys:
+            raise EncryptionKeysInvalid(_hint(f"{setting}: entry {position} repeats a key id"))
+        keys[key_id] = key
+    return keys
+
+
+def format_key_entries(keys: Mapping[str, bytes]) -> str:
+    """Write the text form that :func:`parse_key_entries` reads."""
+    return ",".join(f"{key_id}:{base64.b64encode(key).decode()}" for key_id, key in keys.items())
+
+
+def ciphertext_prefix(key_id: str) -> str:
+    """How every ciphertext of a key begins."""
+    return f"{_VERSION}.{key_id}."
+
+
+def new_key(now: datetime | None = None) -> tuple[str, bytes]:
+    """Return a key id, made of the day and a random part, and 32 random bytes."""
     day = (now or datetime.now(UTC)).strftime("%Y%m%d")
-    return f"k{day}-{secrets.token_hex(2)}:{base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()}"
+    return f"k{day}-{secrets.token_hex(2)}", secrets.token_bytes(KEY_BYTES)
+
+
+def generate_encryption_key(now: datetime | None = None) -> str:
+    """Return one new entry for ``ENCRYPTION_KEYS``."""
+    key_id, key = new_key(now)
+    return format_key_entries({key_id: key})
 
 
 def _hint(problem: str) -> str:

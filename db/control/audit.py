@@ -28,3 +28,8 @@ async def add(
 async def list_newest(session: AsyncSession, *, limit: int = 100) -> list[AuditEntry]:
     """Return the newest entries, the newest first."""
     return list((await session.exec(select(AuditEntry).order_by(col(AuditEntry.at).desc()).limit(limit))).all())
+
+
+async def subjects(session: AsyncSession, *, action: str) -> set[str]:
+    """Return everything that an action was done to."""
+    return set((await session.exec(select(AuditEntry.subject).where(AuditEntry.action == action).distinct())).all())
