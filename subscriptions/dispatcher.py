@@ -12,7 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -217,7 +217,7 @@ class Dispatcher:
             return None
         except Exception as error:  # the control store is away: try again, like after a failed handler
             verdict = Verdict("install context", HandlerState.RETRY, type(error).__name__)
-            self._start(self._settle(self._conclude(claimed, [verdict]), claimed))
+            self._start(self._settle(replace(self._conclude(claimed, [verdict]), results=()), claimed))
             return None
         run = _Run(claimed, event, install, calls_left=0)
         run.calls_left = len(self._handlers_left(run))

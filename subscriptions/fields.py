@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -27,8 +28,16 @@ class Fields(Mapping[str, Any]):
         self._by_name: dict[str, str] | None = None
 
     def __getitem__(self, key: str) -> Any:
+        return _wrap(self.raw[self.spelling(key)])
+
+    def spelling(self, key: str) -> str:
+        """Return how a key is spelled in ``raw``.
+
+        Raises:
+            KeyError: it is not there in any spelling.
+        """
         if key in self.raw:
-            return _wrap(self.raw[key])
+            return key
         if self._by_name is None:
             self._by_name = {}
             for name in self.raw:
@@ -36,7 +45,7 @@ class Fields(Mapping[str, Any]):
         wanted = normalise(key)
         if not wanted or wanted not in self._by_name:
             raise KeyError(key)
-        return _wrap(self.raw[self._by_name[wanted]])
+        return self._by_name[wanted]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.raw)
@@ -60,7 +69,8 @@ class Fields(Mapping[str, Any]):
             number = Decimal(str(value).strip())
         except InvalidOperation:
             return None
-        return number if number.is_finite() else None
+        # Beyond the range of a double it is nonsense, and adding it up could overflow.
+        return number if math.isfinite(number) else None
 
     def fields(self, key: str) -> Fields:
         """Return an object inside this one; an empty one when it is absent, null, ``[]`` or no object."""

@@ -83,8 +83,7 @@ def resolve_settings(declared: Sequence[Setting], received: Mapping[str, Any]) -
     values: dict[str, SettingValue] = {}
     ignored: list[str] = []
     for setting in declared:
-        value = fields.get(setting.key)
-        value = _plain(value)
+        value = received[fields.spelling(setting.key)] if setting.key in fields else None
         if value is None or value == "":
             if setting.required and setting.default is None:
                 raise SettingInvalid(setting.key, "is required and missing")
@@ -98,10 +97,6 @@ def resolve_settings(declared: Sequence[Setting], received: Mapping[str, Any]) -
             ignored.append(setting.key)
             values[setting.key] = setting.default
     return ResolvedSettings(values, tuple(ignored))
-
-
-def _plain(value: object) -> object:
-    return dict(value.raw) if isinstance(value, Fields) else value
 
 
 def _number(value: object) -> float | None:

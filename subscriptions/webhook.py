@@ -13,8 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from db.clock import Clock, utc_now
 from db.event_log.log import EventLog
+from db.event_log.records import EventLogUnavailable
 from db.identifiers import new_id
 from subscriptions.api_keys import ApiKeys, KeyHolder, KeyState
 from subscriptions.authorization import presented_key
@@ -161,8 +164,10 @@ class Webhook:
             async with asyncio.timeout(self._limits.store_seconds):
                 return await work
         except Exception as error:
-            # The name only: a database error's text may quote what was to be stored.
-            logger.warning("Answering 503: %s failed (%s)", doing, type(error.__cause__ or error).__name__)
+            # Of a database's error the name only: its text may quote what was to be stored.
+            expected = isinstance(error, EventLogUnavailable | SQLAlchemyError | OSError)
+            name = type(error.__cause__ or error).__name__
+            logger.warning("Answering 503: %s failed (%s)", doing, name, exc_info=None if expected else error)
             raise DeliveryRefused(503, "We cannot take events right now. Try again.") from error
 
     def _log_missing_handler(self, subscription: Subscription, event_type: str) -> None:

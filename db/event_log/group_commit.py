@@ -19,14 +19,15 @@ class GroupCommit(Generic[_Item, _Result]):
     service answers without delay, and a busy one commits once for many.
 
     Args:
-        commit: writes a group in one transaction and returns one result for each item, in order.
+        commit: writes a group in one transaction and returns one result for each item, in order; an exception as
+            a result is raised for that item alone.
         largest: the most items in one group.
         most_waiting: the most items that may wait; more are refused, so that memory and answer times stay bounded.
     """
 
     def __init__(
         self,
-        commit: Callable[[Sequence[_Item]], Awaitable[Sequence[_Result]]],
+        commit: Callable[[Sequence[_Item]], Awaitable[Sequence[_Result | Exception]]],
         *,
         largest: int = 500,
         most_waiting: int = 10_000,
@@ -75,5 +76,9 @@ class GroupCommit(Generic[_Item, _Result]):
                 raise
             else:
                 for (_, future), result in zip(group, results, strict=True):
-                    if not future.done():
+                    if future.done():
+                        continue
+                    if isinstance(result, Exception):
+                        future.set_exception(result)
+                    else:
                         future.set_result(result)

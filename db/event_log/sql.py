@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
+import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -100,7 +101,7 @@ class SqlEventLog:
         await self._appends.close()
         await self._settlements.close()
 
-    async def _append(self, events: Sequence[NewEvent]) -> list[Appended]:
+    async def _append(self, events: Sequence[NewEvent]) -> Sequence[Appended | Exception]:
         try:
             async with self._transaction() as connection:
                 return await appending.append(connection, events)
@@ -110,10 +111,13 @@ class SqlEventLog:
             if len(events) == 1 or not refused:
                 raise
         # One event that the store refuses must not take its neighbours along.
-        results: list[Appended] = []
+        results: list[Appended | Exception] = []
         for event in events:
-            async with self._transaction() as connection:
-                results += await appending.append(connection, [event])
+            try:
+                async with self._transaction() as connection:
+                    results += await appending.append(connection, [event])
+            except EventLogUnavailable as refusal:
+                results.append(refusal)
         return results
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
@@ -125,5 +129,5 @@ class SqlEventLog:
         try:
             async with self._database.engine.begin() as connection:
                 yield connection
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise EventLogUnavailable(f"the event log's database failed: {type(error).__name__}") from error

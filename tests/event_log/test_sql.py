@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from db.event_log.records import EventFilter, HandlerResult, Settlement
+import pytest
+
+from db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
 from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState, HandlerState
 from tests.event_log.events import NOON, later, new_event
@@ -125,3 +127,49 @@ async def test_an_operator_can_look_prove_and_retry(event_log: SqlEventLog) -> N
     assert (counts.by_state, counts.due, counts.total) == ({EventState.PENDING: 1, EventState.HANDLED: 1}, 1, 2)
     (event,) = await event_log.claim(COMPONENTS, limit=10, lease="b", now=NOON, until=later(minutes=1))
     assert [result.handler for result in event.finished] == ["count"]
+
+
+async def test_one_event_the_store_refuses_does_not_take_its_neighbours_along(event_log: SqlEventLog) -> None:
+    refused = new_event("refused", account=None)
+    answers = await asyncio.gather(
+        *(event_log.append(event) for event in (new_event("a"), refused, new_event("b"))), return_exceptions=True
+    )
+    assert isinstance(answers[1], EventLogUnavailable)
+    assert [record.message_id for record in await event_log.tail(0, EventFilter())] == ["a", "b"]
+
+
+async def test_a_store_that_is_gone_is_unavailable(event_log: SqlEventLog) -> None:
+    async with event_log._transaction() as connection:
+        await connection.exec_driver_sql("DROP TABLE handler_outcomes")
+        await connection.exec_driver_sql("DROP TABLE events")
+    with pytest.raises(EventLogUnavailable):
+        await event_log.append(new_event())
+    with pytest.raises(EventLogUnavailable):
+        await _claim(event_log)
+
+
+async def test_a_delete_in_one_group_with_the_events_it_covers(event_log: SqlEventLog) -> None:
+    """A merged id's late event is covered as well, and so is a second delete while the first one waits."""
+    together = [
+        new_event("alias", type="alias", person_hash="person-1", previous_hash="lead-1", device_hash="device-1"),
+        new_event("delete-1", type="delete", occurred_at=later(hours=2)),  # a clock that runs ahead
+        new_event("delete-2", type="delete", scope="install:ins_2"),
+    ]
+    await asyncio.gather(*(event_log.append(event) for event in together))
+    await event_log.append(new_event("lead", person_hash="lead-1"))
+    await event_log.append(new_event("device", person_hash=None, device_hash="device-1"))
+    await event_log.append(new_event("after", occurred_at=later(minutes=1), received_at=later(minutes=1)))
+    await event_log.append(new_event("elsewhere", account="globex"))
+    claimed = await event_log.claim(COMPONENTS, limit=20, lease="a", now=later(minutes=2), until=later(minutes=3))
+    suppressed = {event.id: event.suppressed for event in claimed}
+    names = {record.id: record.message_id for record in await event_log.find(EventFilter())}
+    assert {names[event_id]: value for event_id, value in suppressed.items()} == {
+        "alias": True,
+        "delete-1": False,
+        "lead": True,
+        "device": True,
+        "after": False,
+        "elsewhere": False,
+    }
+    (repeated,) = await event_log.find(EventFilter(state=EventState.REPEATED_DELETE))
+    assert (repeated.message_id, repeated.erased) == ("delete-2", True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from db.control import installs
 from db.control.tables import Install, InstallStatus
 from db.encryption import EncryptionKeys
-from db.event_log.records import HandlerRecord
+from db.event_log.records import ClaimedEvent, EventLogUnavailable, HandlerRecord, Settlement
+from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import (
     Event,
@@ -20,6 +22,7 @@ from subscriptions import (
     InstallContext,
     InvalidEventPayload,
     RetryError,
+    Setting,
     Subscription,
     ValidationError,
 )
@@ -352,3 +355,230 @@ async def test_a_running_dispatcher_stops_when_told_and_finishes_what_it_holds(o
         finish.set()
         await running
         assert (await receiver.only()).state is EventState.HANDLED
+
+
+class FlakyLog(SqlEventLog):
+    """An event log whose database fails at chosen moments."""
+
+    def __init__(self, log: SqlEventLog) -> None:
+        self.__dict__.update(log.__dict__)
+        self.failing: set[str] = set()
+        self.renewed = asyncio.Event()
+
+    def _check(self, method: str) -> None:
+        if method in self.failing:
+            raise EventLogUnavailable(f"{method} failed")
+
+    async def claim(self, *arguments: Any, **options: Any) -> list[ClaimedEvent]:
+        self._check("claim")
+        return await super().claim(*arguments, **options)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        self._check("settle")
+        return await super().settle(settlement)
+
+    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
+        self.renewed.set()
+        self._check("renew")
+        await super().renew(lease, event_ids, until=until)
+
+
+async def test_a_log_that_is_away_for_a_moment_loses_nothing(opened: Open) -> None:
+    calls: list[str | None] = []
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    async def take(event: Event) -> None:
+        calls.append(event.message_id)
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver(track())
+        log = FlakyLog(receiver.log)
+        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, clock=receiver.clock)
+        log.failing = {"claim"}
+        assert await dispatcher.run_due() == 0
+        log.failing = {"settle"}
+        assert await dispatcher.run_due() == 1
+        log.failing = set()
+        assert await dispatcher.run_due() == 0  # the lease still runs
+        receiver.clock.advance(seconds=15)
+        assert await dispatcher.run_due() == 1
+        assert calls == ["m-1", "m-1"]
+        assert (await receiver.only()).state is EventState.HANDLED
+
+
+async def test_a_lease_is_renewed_while_a_handler_works(opened: Open) -> None:
+    finish = asyncio.Event()
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    async def slow(event: Event) -> None:
+        await finish.wait()
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver(track())
+        log = FlakyLog(receiver.log)
+        limits = DispatchLimits(lease_seconds=0.06)
+        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, limits=limits, clock=receiver.clock)
+        log.failing = {"renew"}
+        working = asyncio.create_task(dispatcher.run_due())
+        await log.renewed.wait()  # one renewal that fails does no harm
+        log.failing.clear()
+        receiver.clock.advance(minutes=5)
+        log.renewed.clear()
+        await log.renewed.wait()
+        log.renewed.clear()
+        await log.renewed.wait()
+        now = receiver.clock()
+        assert await receiver.log.claim(["acme-crm"], limit=1, lease="other", now=now, until=now) == []
+        finish.set()
+        assert await working == 1
+        assert (await receiver.only()).state is EventState.HANDLED
+
+
+async def test_a_worker_that_was_frozen_past_its_lease_records_nothing(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = Subscription("acme-crm")
+
+    async with opened(subscription) as receiver:
+
+        @subscription.on("track")
+        async def frozen(event: Event) -> None:
+            receiver.clock.advance(minutes=5)
+            now = receiver.clock()
+            (taken,) = await receiver.log.claim(
+                ["acme-crm"], limit=1, lease="other", now=now, until=now + timedelta(minutes=1)
+            )
+            assert taken.attempts == 0
+
+        await receiver.deliver(track())
+        await receiver.dispatcher.run_due()
+        assert (await receiver.only()).state is EventState.PENDING
+        assert "taken over by somebody else" in caplog.text
+
+
+async def test_a_control_store_that_is_away_delays_an_event_and_no_more(opened: Open) -> None:
+    calls: list[str] = []
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    async def take(event: Event, install: InstallContext) -> None:
+        calls.append(install.account)
+
+    async with opened(subscription) as receiver:
+        key = await receiver.mint("acme", install_id="ins_1")
+        await receiver.deliver(track(), key=key)
+
+        async def rename(old: str, new: str) -> None:
+            async with receiver.database.engine.begin() as connection:
+                await connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+        await rename("installs", "elsewhere")
+        await receiver.dispatcher.run_due()
+        assert (await receiver.only()).state is EventState.PENDING
+        await rename("elsewhere", "installs")
+        receiver.clock.advance(seconds=2)
+        await receiver.dispatcher.run_due()
+        assert calls == ["acme"]
+        assert (await receiver.only()).state is EventState.HANDLED
+        assert set(await outcomes(receiver)) == {"take"}
+
+
+async def test_a_handler_that_is_cancelled_from_inside_has_failed_like_any_other(opened: Open) -> None:
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    async def cancelled(event: Event) -> None:
+        raise asyncio.CancelledError("by a library")
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver(track())
+        await receiver.dispatcher.run_due()
+        record = await receiver.only()
+        assert record.state is EventState.PENDING
+        assert record.last_error is not None
+        assert "cancelled from inside" in record.last_error
+
+
+async def test_a_delete_that_fails_is_tried_again_and_erases_then(opened: Open) -> None:
+    attempts = 0
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("delete")
+    async def forget(event: Event) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise ConnectionError
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver({"type": "delete", "userId": "u-1", "messageId": "delete-1"})
+        await receiver.dispatcher.run_due()
+        assert not (await receiver.only()).erased
+        receiver.clock.advance(seconds=2)
+        await receiver.dispatcher.run_due()
+        record = await receiver.only()
+        assert (record.state, record.erased, attempts) == (EventState.HANDLED, True, 2)
+
+
+async def test_events_of_one_install_never_meet_another_ones_context(opened: Open) -> None:
+    seen: set[tuple[str | None, str, str]] = set()
+    subscription = Subscription("acme-crm", settings=[Setting("region")])
+
+    @subscription.on("track")
+    async def single(event: Event, install: InstallContext, settings: dict[str, str]) -> None:
+        seen.add((event.user_id, install.account, settings["region"]))
+
+    @subscription.on("track", batch=50)
+    async def many(events: list[Event], install: InstallContext, settings: dict[str, str]) -> None:
+        seen.update((event.user_id, install.account, settings["region"]) for event in events)
+
+    async with opened(subscription) as receiver:
+        keys = {account: await receiver.mint(account) for account in ("red", "green", "blue")}
+        for number in range(30):
+            account, key = list(keys.items())[number % 3]
+            region = f"{account}-{number % 2}"
+            user = f"user of {account} in {region}"
+            await receiver.deliver(track(f"m-{number}", userId=user), key=key, settings={"region": region})
+        await receiver.dispatcher.run_due()
+        assert len(seen) == 6
+        assert {user for user, _, _ in seen} == {f"user of {account} in {region}" for _, account, region in seen}
+
+
+async def test_activity_is_written_down_in_the_background(opened: Open) -> None:
+    async with opened(Subscription("acme-crm")) as receiver:
+        now = receiver.clock()
+        async with receiver.database.transaction() as session:
+            for number in (1, 2):
+                session.add(
+                    Install(
+                        id=f"ins_{number}",
+                        account="acme",
+                        component="acme-crm",
+                        install_name=f"installs/{number}",
+                        workspace_name="workspaces/w",
+                        scope="destination/acme-crm",
+                        status=InstallStatus.CONNECTED,
+                        created_at=now,
+                        updated_at=now,
+                    )
+                )
+        activity = InstallActivity(receiver.database, seconds=0.01, clock=receiver.clock)
+        running = asyncio.create_task(activity.run())
+
+        async def status(install_id: str) -> InstallStatus:
+            async with receiver.database.transaction() as session:
+                install = await installs.get(session, install_id)
+            assert install is not None
+            return install.status
+
+        activity.note("ins_1")
+        async with asyncio.timeout(10):
+            while await status("ins_1") is not InstallStatus.RECEIVING:  # noqa: ASYNC110  the store has no event
+                await asyncio.sleep(0.01)
+        activity.note("ins_2")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert await status("ins_2") is InstallStatus.RECEIVING

@@ -269,14 +269,14 @@ async def test_case_100_the_test_suite_passes_twice_in_a_row(stored_receiver: Re
 async def test_case_101_a_replay_is_recognised_and_has_no_second_effect(
     stored_receiver: Receiver, recorder: Recorder
 ) -> None:
-    live = [
+    live: list[dict[str, object]] = [
         {"type": "track", "userId": "u", "event": f"Step {number}", "messageId": f"m-{number}", "integrations": {}}
         for number in range(5)
     ]
     for payload in live:
         await stored_receiver.deliver(payload)
     await stored_receiver.dispatcher.run_due()
-    missed = {"type": "track", "userId": "u", "event": "Missed", "messageId": "m-missed"}
+    missed: dict[str, object] = {"type": "track", "userId": "u", "event": "Missed", "messageId": "m-missed"}
     for archived in [missed, *reversed(live)]:
         replayed = {**archived, "integrations": {"All": False, "Acme CRM": True}}
         assert (await stored_receiver.deliver(replayed)).status_code == 202
