@@ -79,6 +79,11 @@ class EncryptionKeys:
         return cls(parse_key_entries(text))
 
     @property
+    def setting(self) -> str:
+        """The setting the keys come from."""
+        return self._setting
+
+    @property
     def current_key_id(self) -> str:
         """The id of the key that encrypts."""
         return self._current

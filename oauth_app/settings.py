@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr | None = Field(
         default=None, description="Keys for stored secrets, 'id:base64' separated by commas; the first one encrypts."
     )
+    encryption_keys_file: str | None = Field(
+        default=None, description="A file that holds the keys instead, one 'id:base64' a line."
+    )
+    encryption_kms_url: HttpUrl | None = Field(
+        default=None, description="A key service that unwraps the keys when the service starts."
+    )
+    encryption_kms_token: SecretStr | None = Field(default=None, description="The bearer token for the key service.")
 
     segment_client_id: str | None = Field(default=None, description="The client id of your Segment App.")
     segment_client_secret: SecretStr | None = Field(default=None, description="The client secret of your Segment App.")
@@ -131,6 +138,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{', '.join(missing)} must be set too: the three SEGMENT_ settings of your App go together"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_place_for_keys(self) -> Self:
+        if self.encryption_keys is not None and self.encryption_keys_file is not None:
+            raise ValueError("ENCRYPTION_KEYS and ENCRYPTION_KEYS_FILE are both set: keep the keys in one place")
+        if self.encryption_kms_token is not None and self.encryption_kms_url is None:
+            raise ValueError("ENCRYPTION_KMS_TOKEN is set without ENCRYPTION_KMS_URL")
         return self
 
     @property

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from db.clock import utc_now
 from db.control import service_secrets
 from db.database import Database
-from db.encryption import EncryptionError, EncryptionKeys, EncryptionKeysInvalid
+from db.encryption import EncryptionError, EncryptionKeys
 from db.event_log.sql import SqlEventLog
 from db.migrate import Store, is_current, migrate
+from oauth_app.key_provider import encryption_keys
 from oauth_app.settings import Settings, SettingsInvalid
 
 logger = logging.getLogger(__name__)
@@ -42,31 +43,15 @@ class Stores:
     secrets: ServiceSecrets
 
 
-def encryption_keys(settings: Settings) -> EncryptionKeys:
-    """Return the configured keys.
-
-    Raises:
-        SettingsInvalid: there are none, or they cannot be used; the text says how to make one.
-    """
-    if settings.encryption_keys is None:
-        raise SettingsInvalid(
-            ["ENCRYPTION_KEYS is not set. Make one with: enable-with-segment encryption-keys generate"]
-        )
-    try:
-        return EncryptionKeys.parse(settings.encryption_keys.get_secret_value())
-    except EncryptionKeysInvalid as problem:
-        raise SettingsInvalid([str(problem)]) from None
-
-
 @asynccontextmanager
 async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     """Open both stores while the block lasts. SQLite is migrated here; PostgreSQL has to be migrated before.
 
     Raises:
-        SettingsInvalid: ``ENCRYPTION_KEYS`` is missing, malformed, or does not open what is stored.
+        SettingsInvalid: encryption keys are missing, malformed, not to be had, or don't open what is stored.
         SchemaOutdated: a PostgreSQL store is not at the newest revision.
     """
-    encryption = encryption_keys(settings)
+    encryption = await encryption_keys(settings)
     control, events = open_databases(settings)
     event_log = SqlEventLog(events)
     try:
@@ -104,5 +89,5 @@ async def _secrets(database: Database, encryption: EncryptionKeys) -> ServiceSec
             )
     except EncryptionError as problem:
         raise SettingsInvalid(
-            [f"ENCRYPTION_KEYS does not open what is stored ({problem}). Start with the keys it was written with."]
+            [f"{encryption.setting} does not open what is stored ({problem}). Start with the keys it was written with."]
         ) from None

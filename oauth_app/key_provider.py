@@ -1,0 +1,44 @@
+"""Choosing the provider of encryption keys that the settings name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from db.encryption import EncryptionKeys, EncryptionKeysInvalid
+from db.key_providers import EnvelopeKeys, EnvironmentKeys, KeyFile, KeyProvider, KeysUnavailable, WrappingService
+from oauth_app.settings import Settings, SettingsInvalid
+
+
+def key_provider(settings: Settings) -> KeyProvider:
+    """Return the configured provider.
+
+    Raises:
+        SettingsInvalid: no setting names one; the text says how to make a key.
+    """
+    provider = _plain_provider(settings)
+    if settings.encryption_kms_url is None:
+        return provider
+    token = settings.encryption_kms_token
+    service = WrappingService(settings.encryption_kms_url, None if token is None else token.get_secret_value())
+    return EnvelopeKeys(provider, service)
+
+
+async def encryption_keys(settings: Settings) -> EncryptionKeys:
+    """Return the configured keys, ready for use.
+
+    Raises:
+        SettingsInvalid: there are none, they cannot be used, or the key service does not open them; the text names
+            the setting and never its value.
+    """
+    try:
+        return await key_provider(settings).load()
+    except (EncryptionKeysInvalid, KeysUnavailable) as problem:
+        raise SettingsInvalid([str(problem)]) from None
+
+
+def _plain_provider(settings: Settings) -> KeyProvider:
+    if settings.encryption_keys_file is not None:
+        return KeyFile(Path(settings.encryption_keys_file))
+    if settings.encryption_keys is not None:
+        return EnvironmentKeys(settings.encryption_keys.get_secret_value())
+    raise SettingsInvalid(["ENCRYPTION_KEYS is not set. Make one with: enable-with-segment encryption-keys generate"])
