@@ -13,22 +13,21 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Any
 
 from db.clock import Clock, utc_now
 from db.control import audit
 from db.database import Database
 from db.event_log.log import EventLog
-from db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
+from db.event_log.records import ClaimedEvent, Settlement
 from db.event_log.tables import EventState, HandlerState
-from db.identifiers import new_id
 from subscriptions.backoff import RetryPolicy
 from subscriptions.delivery import parse_event
 from subscriptions.errors import DeliveryRefused, HandlerError
 from subscriptions.event import Event
 from subscriptions.handler import Handler
 from subscriptions.install_context import InstallContext, InstallContexts
+from subscriptions.leases import Leases
 from subscriptions.outcome import Verdict, batch_errors, conclude, judge
 from subscriptions.subscription import Subscription
 
@@ -97,7 +96,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._stopping = False
         self._full = False
-        self._held: dict[str, set[int]] = defaultdict(set)
+        self._leases = Leases(event_log, seconds=self._limits.lease_seconds, clock=clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns: dict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(self._limits.calls_per_handler)
@@ -114,33 +113,27 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Handle events until :meth:`stop` or cancellation; events that are cut off go back to the log."""
-        heartbeat = asyncio.create_task(self._renew_leases())
-        try:
-            while not self._stopping:
-                self._wake.clear()
-                if not await self._claim_and_start():
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), self._limits.poll_seconds)
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=self._limits.stop_seconds)
-        finally:
-            await self._let_go()
-            heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
+        async with self._leases.kept_alive():
+            try:
+                while not self._stopping:
+                    self._wake.clear()
+                    if not await self._claim_and_start():
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._wake.wait(), self._limits.poll_seconds)
+                await self._finish(within=self._limits.stop_seconds)
+            finally:
+                await self._let_go()
 
     async def run_due(self) -> int:
         """Handle everything that is due, until nothing is left that is due now; returns the number of events."""
-        heartbeat = asyncio.create_task(self._renew_leases())
         worked_on = 0
-        try:
-            while claimed := await self._claim_and_start():
-                worked_on += claimed
-                while self._tasks:
-                    await asyncio.wait(self._tasks)
-        finally:
-            await self._let_go()
-            heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
+        async with self._leases.kept_alive():
+            try:
+                while claimed := await self._claim_and_start():
+                    worked_on += claimed
+                    await self._finish()
+            finally:
+                await self._let_go()
         return worked_on
 
     async def idle(self, *, poll_seconds: float = 0.05) -> None:
@@ -149,22 +142,29 @@ class Dispatcher:
             await asyncio.sleep(poll_seconds)  # the log may be worked on by other processes too
 
     async def _claim_and_start(self) -> int:
-        room = min(self._limits.events_in_flight - sum(map(len, self._held.values())), _CLAIM)
+        room = min(self._limits.events_in_flight - self._leases.count, _CLAIM)
         self._full = room <= 0
         if self._full:
             return 0
-        lease, now = new_id("lea"), self._clock()
-        try:
-            claimed = await self._log.claim(
-                self._components.keys(), limit=room, lease=lease, now=now, until=now + self._lease()
-            )
-        except EventLogUnavailable as error:
-            logger.warning("No events can be claimed: %s", error)
-            return 0
+        claimed = await self._leases.claim(self._components.keys(), limit=room)
         if claimed:
-            self._held[lease].update(event.id for event in claimed)
             self._start(self._prepare(claimed))
         return len(claimed)
+
+    async def _finish(self, *, within: float | None = None) -> None:
+        """Wait for everything that runs, and for what that starts in turn."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+
+    async def _let_go(self) -> None:
+        """Cancel what is still running and give its events back."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._leases.release_all()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -289,7 +289,7 @@ class Dispatcher:
         except Exception as error:  # the lease will end, and the event is handled again
             logger.warning("The result of event %d could not be stored (%s)", claimed.id, type(error).__name__)
         finally:
-            self._drop(claimed)
+            self._leases.drop(claimed)
 
     async def _erase(self, settlement: Settlement, claimed: ClaimedEvent) -> None:
         """Note a finished deletion, then wipe the log. The note comes first: once too often is better than never."""
@@ -310,33 +310,3 @@ class Dispatcher:
                 report.merged_ids,
                 report.events,
             )
-
-    def _drop(self, claimed: ClaimedEvent) -> None:
-        held = self._held.get(claimed.lease)
-        if held is not None:
-            held.discard(claimed.id)
-            if not held:
-                del self._held[claimed.lease]
-
-    async def _renew_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._limits.lease_seconds / 3)
-            for lease, event_ids in list(self._held.items()):
-                try:
-                    await self._log.renew(lease, sorted(event_ids), until=self._clock() + self._lease())
-                except EventLogUnavailable as error:
-                    logger.warning("A lease could not be renewed: %s", error)
-
-    async def _let_go(self) -> None:
-        """Cancel what is still running and give its events back, so that nobody has to wait for the lease."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for lease, event_ids in list(self._held.items()):
-            with suppress(EventLogUnavailable):
-                await self._log.release(lease, sorted(event_ids))
-        self._held.clear()
-
-    def _lease(self) -> timedelta:
-        return timedelta(seconds=self._limits.lease_seconds)

@@ -1,0 +1,81 @@
+"""The events this process holds: renewed while it works on them, given back when it lets go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+
+from db.clock import Clock
+from db.event_log.log import EventLog
+from db.event_log.records import ClaimedEvent, EventLogUnavailable
+from db.identifiers import new_id
+
+logger = logging.getLogger(__name__)
+
+
+class Leases:
+    """Claims events of an event log and keeps the claims alive.
+
+    Args:
+        seconds: how long a claim outlives this process; it is renewed three times as often.
+    """
+
+    def __init__(self, event_log: EventLog, *, seconds: float, clock: Clock) -> None:
+        self._log = event_log
+        self._length = timedelta(seconds=seconds)
+        self._clock = clock
+        self._held: dict[str, set[int]] = defaultdict(set)
+
+    @property
+    def count(self) -> int:
+        """How many events are held."""
+        return sum(map(len, self._held.values()))
+
+    async def claim(self, components: Collection[str], *, limit: int) -> list[ClaimedEvent]:
+        """Claim due events; none when the log cannot be reached."""
+        lease, now = new_id("lea"), self._clock()
+        try:
+            claimed = await self._log.claim(components, limit=limit, lease=lease, now=now, until=now + self._length)
+        except EventLogUnavailable as error:
+            logger.warning("No events can be claimed: %s", error)
+            return []
+        if claimed:
+            self._held[lease].update(event.id for event in claimed)
+        return claimed
+
+    def drop(self, claimed: ClaimedEvent) -> None:
+        """Renew an event no longer: it was settled, or its result could not be stored."""
+        held = self._held.get(claimed.lease, set())
+        held.discard(claimed.id)
+        if not held:
+            self._held.pop(claimed.lease, None)
+
+    async def release_all(self) -> None:
+        """Give every event back, so that nobody has to wait for the lease to end."""
+        for lease, event_ids in list(self._held.items()):
+            with suppress(EventLogUnavailable):
+                await self._log.release(lease, sorted(event_ids))
+        self._held.clear()
+
+    @asynccontextmanager
+    async def kept_alive(self) -> AsyncIterator[None]:
+        """Renew what is held, in the background, as long as the block runs."""
+        renewing = asyncio.create_task(self._renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._length.total_seconds() / 3)
+            for lease, event_ids in list(self._held.items()):
+                try:
+                    await self._log.renew(lease, sorted(event_ids), until=self._clock() + self._length)
+                except EventLogUnavailable as error:
+                    logger.warning("A lease could not be renewed: %s", error)

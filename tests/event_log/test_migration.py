@@ -1,0 +1,20 @@
+"""The revisions build exactly the tables that the code uses."""
+
+from __future__ import annotations
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
+from db.event_log.sql import SqlEventLog
+from db.event_log.tables import EventLogTable
+
+
+async def test_the_migrated_store_is_the_declared_one(event_log: SqlEventLog) -> None:
+    def differences(connection: Connection) -> list[object]:
+        ours = set(EventLogTable.metadata.tables)
+        options = {"include_name": lambda name, kind, _parents: kind != "table" or name in ours}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), EventLogTable.metadata))
+
+    async with event_log._transaction() as connection:
+        assert await connection.run_sync(differences) == []
