@@ -1,0 +1,231 @@
+"""The customer's pages and the partner's button in a real Chromium."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, Playwright, async_playwright, expect
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from segment_sandbox.server import listening
+from tests.announce import browser as find_chromium
+from tests.journey.deployment import Deployment
+
+CHROMIUM = find_chromium()
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="the browser tests were NOT run: there is no Chromium. Get one with: apt-get install chromium",
+)
+
+WIDE, NARROW = 1280, 390
+Scheme = Literal["light", "dark"]
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    """A Chromium without a window."""
+    async with async_playwright() as playwright:
+        launched = await launch(playwright)
+        try:
+            yield launched
+        finally:
+            await launched.close()
+
+
+async def launch(playwright: Playwright) -> Browser:
+    return await playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+
+
+@dataclass
+class Watched:
+    """A browser context in which nothing goes wrong unnoticed."""
+
+    context: BrowserContext
+    problems: list[str] = field(default_factory=list)
+
+    async def page(self) -> Page:
+        """Open a tab."""
+        page = await self.context.new_page()
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.on("pageerror", lambda error: self._note("error", str(error)))
+        page.on("requestfailed", lambda request: self._note("error", f"{request.url} {request.failure}"))
+        return page
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in {"error", "warning"}:
+            self.problems.append(text)
+
+
+@contextlib.asynccontextmanager
+async def watched(
+    chromium: Browser, *, javascript: bool = True, width: int = WIDE, scheme: Scheme = "light"
+) -> AsyncIterator[Watched]:
+    """A fresh context; fails at the end if the console showed an error, a warning or a violated policy."""
+    context = await chromium.new_context(
+        java_script_enabled=javascript, viewport={"width": width, "height": 900}, color_scheme=scheme
+    )
+    watching = Watched(context)
+    try:
+        yield watching
+        assert watching.problems == []
+    finally:
+        await context.close()
+
+
+async def test_whole_flow_without_javascript(chromium: Browser, deployment: Deployment, tmp_path: Path) -> None:
+    """Click by click as a customer does, from the connect link to "receiving"; then a link that is used up."""
+    deployment.serve()
+    link = await deployment.link("acct_northwind")
+    async with watched(chromium, javascript=False) as customer:
+        page = await customer.page()
+        await page.goto(link)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Send your Segment data to Acme CRM")
+        await expect(page.get_by_text("acct_northwind")).to_be_visible()
+        await page.screenshot(path=tmp_path / "connect.png")
+        await page.get_by_role("button", name="Continue to Segment").click()
+        await page.get_by_role("button", name="Northwind owner").click()
+        await page.get_by_label("Source").select_option(label="Web (production)")
+        await page.screenshot(path=tmp_path / "consent.png")
+        await page.get_by_role("button", name="Allow").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Connected to Segment", timeout=20_000)
+        assert urlsplit(page.url).path.startswith("/status/")
+
+        await deployment.send("identify", userId="cust_1", messageId="m-1", traits={"email": "kim@mail.example"})
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Receiving events", timeout=20_000)
+        await expect(page.get_by_text("Last event")).to_be_visible()
+        await page.screenshot(path=tmp_path / "status.png")
+
+    async with watched(chromium, javascript=False) as stranger:
+        page = await stranger.page()
+        await page.goto(link)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("This link can't be used")
+        await page.screenshot(path=tmp_path / "failure.png")
+        stranger.problems.remove("Failed to load resource: the server responded with a status of 404 (Not Found)")
+
+
+async def test_pages_fit_and_can_be_used_by_keyboard(chromium: Browser, deployment: Deployment, tmp_path: Path) -> None:
+    """Wide and narrow, light and dark: nothing has to be scrolled sideways, and Tab reaches what Enter presses."""
+    deployment.serve()
+    account = "acct_" + "northwind-traders-international-" * 5
+    status_url = await deployment.connect(await deployment.link(account))
+    await deployment.reaches(status_url, "connected")
+    addresses = {
+        "connect": await deployment.link(account),
+        "status": status_url,
+        "failure": f"{deployment.url}/auth/segment/callback?error=invalid_scope&error_description=x",
+        "home": f"{deployment.url}/",
+    }
+    shades: dict[Scheme, set[str]] = {"light": set(), "dark": set()}
+    for scheme, seen in shades.items():
+        for width in (WIDE, NARROW):
+            async with watched(chromium, width=width, scheme=scheme) as customer:
+                page = await customer.page()
+                for name, address in addresses.items():
+                    await page.goto(address)
+                    assert await sideways(page) == 0, f"{name} at {width} px has to be scrolled sideways"
+                    seen.add(await background(page))
+                    await page.screenshot(path=tmp_path / f"{name}-{width}-{scheme}.png")
+                await page.goto(addresses["connect"])
+                await page.keyboard.press("Tab")
+                await expect(page.get_by_role("button", name="Continue to Segment")).to_be_focused()
+                assert await outline(page) != "none"
+                customer.problems = [text for text in customer.problems if "status of 400" not in text]
+    assert len(shades["light"]) == len(shades["dark"]) == 1
+    assert shades["light"] != shades["dark"]
+    async with watched(chromium) as customer:
+        page = await customer.page()
+        await page.goto(addresses["connect"])
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Log in as")
+
+
+@pytest.mark.parametrize("javascript", [True, False], ids=["with-javascript", "without-javascript"])
+async def test_button_on_a_partner_page_with_a_strict_policy(
+    chromium: Browser, deployment: Deployment, tmp_path: Path, javascript: bool
+) -> None:
+    """The script draws a link that leads to our connect page; without the script the plain link does, too."""
+    deployment.serve()
+    link = await deployment.link("acct_northwind")
+    async with (
+        listening(partner_site(deployment.url, link)) as partner,
+        watched(chromium, javascript=javascript, width=NARROW) as customer,
+    ):
+        page = await customer.page()
+        await page.goto(partner)
+        button = page.get_by_role("link", name="Enable with Segment")
+        await expect(button).to_be_visible()
+        await expect(button).to_have_attribute("href", link)
+        if javascript:
+            await expect(button).to_have_attribute("rel", "noopener")
+            await expect(button).to_have_css("background-color", "rgb(18, 128, 92)")
+        assert await sideways(page) == 0
+        await page.keyboard.press("Tab")
+        await expect(button).to_be_focused()
+        await page.screenshot(path=tmp_path / "button.png")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Send your Segment data to Acme CRM")
+
+
+async def test_connect_page_refuses_to_be_framed(chromium: Browser, deployment: Deployment) -> None:
+    deployment.serve()
+    link = await deployment.link("acct_northwind")
+
+    async def page_with_frame(_: Request) -> Response:
+        return HTMLResponse(f'<!doctype html><title>Thief</title><link rel="icon" href="data:,"><iframe src="{link}">')
+
+    async with listening(Starlette(routes=[Route("/", page_with_frame)])) as thief, watched(chromium) as customer:
+        page = await customer.page()
+        await page.goto(thief)
+        assert not await page.frame_locator("iframe").get_by_role("button").count()
+        assert any("frame-ancestors" in text for text in customer.problems)
+        customer.problems.clear()
+
+
+def partner_site(service: str, link: str) -> Starlette:
+    """A partner's settings page that allows scripts from our address and nothing else."""
+    policy = f"default-src 'none'; script-src {service}; base-uri 'none'; require-trusted-types-for 'script'"
+
+    async def settings_page(_: Request) -> Response:
+        page = (
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Acme CRM settings</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<h1>Settings</h1><a href="{link}" data-enable-with-segment>Enable with Segment</a>'
+            f'<script src="{service}/button.js" defer></script></html>'
+        )
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    async def no_icon(_: Request) -> Response:
+        return Response(status_code=204)
+
+    return Starlette(routes=[Route("/", settings_page), Route("/favicon.ico", no_icon)])
+
+
+async def sideways(page: Page) -> int:
+    """How many pixels of the page lie beyond its right edge."""
+    return int(await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+async def background(page: Page) -> str:
+    return str(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+
+async def outline(page: Page) -> str:
+    return str(await page.evaluate("getComputedStyle(document.activeElement).outlineStyle"))
