@@ -19,10 +19,27 @@ async def add(
     action: str,
     subject: str,
     now: datetime,
+    reason: str | None = None,
     detail: dict[str, Any] | None = None,
 ) -> None:
-    """Write one entry. ``detail`` must hold no secret and no personal data."""
-    session.add(AuditEntry(id=new_id("aud"), at=now, actor=actor, action=action, subject=subject, detail=detail or {}))
+    """Write one entry.
+
+    Args:
+        actor: ``service``, ``cli``, ``account:ID``, ``api_token:ID`` or ``operator:NAME``.
+        reason: why, in the actor's own words.
+        detail: must hold no secret and no personal data.
+    """
+    session.add(
+        AuditEntry(
+            id=new_id("aud"),
+            at=now,
+            actor=actor,
+            action=action,
+            subject=subject,
+            reason=reason,
+            detail=detail or {},
+        )
+    )
 
 
 async def list_newest(session: AsyncSession, *, limit: int = 100) -> list[AuditEntry]:

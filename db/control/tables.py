@@ -183,7 +183,7 @@ class OutboxEntry(ControlTable, table=True):
 
 
 class AuditEntry(ControlTable, table=True):
-    """One act that somebody may ask about later. Rows are only ever added, and hold no personal data."""
+    """One act that somebody may ask about later: never changed or deleted (a trigger sees to it), no personal data."""
 
     __tablename__ = "audit"
 
@@ -192,6 +192,7 @@ class AuditEntry(ControlTable, table=True):
     actor: str
     action: str
     subject: str
+    reason: str | None = None
     detail: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
 
 
@@ -203,3 +204,66 @@ class ServiceSecret(ControlTable, table=True):
     name: str = Field(primary_key=True)
     value_ciphertext: str = Field(sa_column=Column(Text, nullable=False))
     created_at: datetime = _instant()
+
+
+class ApiToken(ControlTable, table=True):
+    """What a partner's backend authenticates with at our HTTP API. Only the hash of the token is stored."""
+
+    __tablename__ = "api_tokens"
+
+    id: str = Field(primary_key=True)
+    token_hash: str = Field(unique=True)
+    name: str
+    scopes: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = _instant()
+    expires_at: datetime | None = _optional_instant()
+    revoked_at: datetime | None = _optional_instant()
+
+
+class OperatorLogin(ControlTable, table=True):
+    """One login of an operator that is on its way to the identity provider and back."""
+
+    __tablename__ = "operator_logins"
+
+    state_hash: str = Field(primary_key=True)
+    cookie_hash: str
+    return_to: str
+    created_at: datetime = _instant()
+    expires_at: datetime = _instant(index=True)
+    consumed_at: datetime | None = _optional_instant()
+
+
+class OperatorLink(ControlTable, table=True):
+    """A single-use link that signs an operator in where there is no identity provider. Only its hash is stored."""
+
+    __tablename__ = "operator_links"
+
+    token_hash: str = Field(primary_key=True)
+    created_at: datetime = _instant()
+    expires_at: datetime = _instant()
+    used_at: datetime | None = _optional_instant()
+
+
+class OperatorSession(ControlTable, table=True):
+    """Somebody signed in to the dashboard. Only the hash of the cookie is stored."""
+
+    __tablename__ = "operator_sessions"
+
+    token_hash: str = Field(primary_key=True)
+    operator: str
+    role: str
+    created_at: datetime = _instant()
+    last_seen_at: datetime = _instant()
+    expires_at: datetime = _instant(index=True)
+    ended_at: datetime | None = _optional_instant()
+
+
+class EmergencyStop(ControlTable, table=True):
+    """At most one row: the service is stopped while it is there."""
+
+    __tablename__ = "emergency_stop"
+
+    name: str = Field(primary_key=True)
+    actor: str
+    reason: str
+    engaged_at: datetime = _instant()

@@ -51,6 +51,7 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(), nullable=False),
         sa.Column("action", sa.String(), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
         sa.Column("detail", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -179,9 +180,85 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("install_id"),
     )
+    op.create_table(
+        "api_tokens",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("token_hash", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("scopes", sa.JSON(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=True),
+        sa.Column("revoked_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("token_hash"),
+    )
+    op.create_table(
+        "operator_logins",
+        sa.Column("state_hash", sa.String(), nullable=False),
+        sa.Column("cookie_hash", sa.String(), nullable=False),
+        sa.Column("return_to", sa.String(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.Column("consumed_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("state_hash"),
+    )
+    op.create_index("ix_operator_logins_expires_at", "operator_logins", ["expires_at"])
+    op.create_table(
+        "operator_links",
+        sa.Column("token_hash", sa.String(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.Column("used_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("token_hash"),
+    )
+    op.create_table(
+        "operator_sessions",
+        sa.Column("token_hash", sa.String(), nullable=False),
+        sa.Column("operator", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), nullable=False),
+        sa.Column("last_seen_at", UtcDateTime(), nullable=False),
+        sa.Column("expires_at", UtcDateTime(), nullable=False),
+        sa.Column("ended_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("token_hash"),
+    )
+    op.create_index("ix_operator_sessions_expires_at", "operator_sessions", ["expires_at"])
+    op.create_table(
+        "emergency_stop",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("engaged_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    _make_audit_append_only()
+
+
+def _make_audit_append_only() -> None:
+    """Let the database itself refuse to change or delete an entry of the audit."""
+    if op.get_bind().dialect.name == "sqlite":
+        for act in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER audit_refuses_{act.lower()} BEFORE {act} ON audit "
+                "BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END"
+            )
+        return
+    op.execute(
+        "CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'the audit is append-only'; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER audit_refuses_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+        "FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only()"
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("emergency_stop")
+    op.drop_table("operator_sessions")
+    op.drop_table("operator_links")
+    op.drop_table("operator_logins")
+    op.drop_table("api_tokens")
     op.drop_table("install_tokens")
     op.drop_table("destinations")
     op.drop_table("service_secrets")
@@ -209,6 +286,8 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_audit_at"))
 
     op.drop_table("audit")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION audit_is_append_only()")
     with op.batch_alter_table("api_keys", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_api_keys_install_id"))
         batch_op.drop_index("ix_api_keys_account_component")

@@ -1,0 +1,63 @@
+"""The emergency stop: one row that stops every process while it is there, and what erasing destroys."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import delete, update
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from db.control import api_tokens, operator_sessions
+from db.control.tables import (
+    ApiKey,
+    ConnectLink,
+    EmergencyStop,
+    FlowState,
+    Install,
+    InstallStatus,
+    InstallToken,
+)
+
+_NAME = "service"
+_ERASED = ("secrets_erased", "All access was erased by the operator. Please connect again.")
+
+
+async def get(session: AsyncSession) -> EmergencyStop | None:
+    """Return the stop that is in force."""
+    return await session.get(EmergencyStop, _NAME)
+
+
+async def engage(session: AsyncSession, *, actor: str, reason: str, now: datetime) -> bool:
+    """Stop the service; tells whether it was running before."""
+    if await get(session) is not None:
+        return False
+    session.add(EmergencyStop(name=_NAME, actor=actor, reason=reason, engaged_at=now))
+    await session.flush()
+    return True
+
+
+async def lift(session: AsyncSession) -> bool:
+    """Let the service run again; tells whether it was stopped."""
+    statement = delete(EmergencyStop).where(col(EmergencyStop.name) == _NAME).returning(col(EmergencyStop.name))
+    return (await session.exec(statement)).scalar_one_or_none() is not None
+
+
+async def erase_secrets(session: AsyncSession, *, now: datetime) -> tuple[int, int]:
+    """Destroy every install token and API key, and end whatever else gives access.
+
+    Installs and events stay; the installs need to be connected again. Returns how many tokens and keys there were.
+    """
+    tokens = await session.exec(delete(InstallToken))
+    keys = await session.exec(delete(ApiKey))
+    await session.exec(delete(ConnectLink))
+    await session.exec(delete(FlowState))
+    reason, detail = _ERASED
+    await session.exec(
+        update(Install)
+        .where(col(Install.status) != InstallStatus.DISCONNECTED)
+        .values(status=InstallStatus.NEEDS_RECONNECT, status_reason=reason, status_detail=detail, updated_at=now)
+    )
+    await api_tokens.revoke_all(session, now=now)
+    await operator_sessions.end_all(session, now=now)
+    return tokens.rowcount, keys.rowcount
