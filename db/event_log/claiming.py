@@ -31,8 +31,8 @@ async def claim(
 ) -> list[ClaimedEvent]:
     """Take due events that nobody holds, the oldest first.
 
-    A delete waits while somebody still works on an event that it covers: otherwise that event's handler could
-    write the person back after they were erased.
+    A delete waits while somebody still works on an event that it covers, whose handler could otherwise write the
+    person back after they were erased; and for every alias that it covers, which tells what else is to be erased.
     """
     other = aliased(StoredEvent)
     still_worked_on = exists().where(
@@ -43,7 +43,7 @@ async def claim(
         col(other.occurred_at) <= col(Erasure.erased_through),
         col(other.id) != col(StoredEvent.id),
         col(other.state) == EventState.PENDING,
-        col(other.leased_until) > now,
+        or_(col(other.leased_until) > now, col(other.type) == "alias"),
     )
     due = (
         select(col(StoredEvent.id))
@@ -94,9 +94,9 @@ def _claimed(
     row: RowMapping,
     lease: str,
     finished: dict[int, list[HandlerResult]],
-    tombstones: dict[tuple[str, str, str], datetime],
+    tombstones: dict[tuple[str, str, str], erasing.Tombstone],
 ) -> ClaimedEvent:
-    through = tombstones.get((row["account"], row["component"], row["person_hash"] or row["device_hash"] or ""))
+    tombstone = tombstones.get((row["account"], row["component"], row["person_hash"] or row["device_hash"] or ""))
     return ClaimedEvent(
         id=row["id"],
         lease=lease,
@@ -110,7 +110,7 @@ def _claimed(
         settings=json.loads(row["settings"]),
         attempts=row["attempts"],
         finished=tuple(finished.get(row["id"], ())),
-        suppressed=row["type"] != "delete" and through is not None and row["occurred_at"] <= through,
+        suppressed=tombstone is not None and tombstone.covers(event_type=row["type"], occurred_at=row["occurred_at"]),
     )
 
 

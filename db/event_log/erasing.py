@@ -7,6 +7,7 @@ be covered. The ids are keyed hashes; the clear ids are only in the bodies, and 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
@@ -18,6 +19,25 @@ from db.event_log.statements import ERASURES, insert_into
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
 
 _SAME_DELETION = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """Up to when a person's events are not handled, and whether the deletion's own work is done."""
+
+    through: datetime
+    completed: bool
+
+    def covers(self, *, event_type: str, occurred_at: datetime) -> bool:
+        """Tell whether an event is kept from the handlers.
+
+        A delete never is. An alias is not while the deletion still waits to be handled: it tells the partner which
+        other id is to be erased along.
+        """
+        if event_type == "delete" or (event_type == "alias" and not self.completed):
+            return False
+        return occurred_at <= self.through
+
 
 #: The hash that decides whether a tombstone covers an event: the person's, or the device's while nobody is known.
 SUBJECT = func.coalesce(col(StoredEvent.person_hash), col(StoredEvent.device_hash))
@@ -46,58 +66,67 @@ async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) 
             .values(erased_through=through)
         )
         return
-    statement = insert_into(connection, ERASURES)
-    newer = statement.excluded.erased_through > ERASURES.c.erased_through
-    statement = statement.on_conflict_do_update(
-        index_elements=["account", "component", "person_hash"],
-        set_={
-            "erased_through": case((newer, statement.excluded.erased_through), else_=ERASURES.c.erased_through),
-            "requested_at": statement.excluded.requested_at,
-            "event_id": statement.excluded.event_id,
-            "completed_at": None,
-        },
-    )
-    await connection.execute(
-        statement,
-        [
-            {
-                "account": delete.account,
-                "component": delete.component,
-                "person_hash": person_hash,
-                "erased_through": through,
-                "requested_at": delete.received_at,
-                "event_id": event_id,
-            }
-            for person_hash in sorted(hashes)
-        ],
+    await _write_tombstones(
+        connection,
+        event_id,
+        account=delete.account,
+        component=delete.component,
+        hashes=hashes,
+        through=through,
+        requested_at=delete.received_at,
     )
 
 
 async def find_tombstones(
     connection: AsyncConnection, accounts: Iterable[str], subjects: Iterable[str]
-) -> dict[tuple[str, str, str], datetime]:
-    """Return ``erased_through`` by account, component and subject, for the subjects that have a tombstone."""
+) -> dict[tuple[str, str, str], Tombstone]:
+    """Return the tombstones by account, component and subject, for the subjects that have one."""
     statement = select(
-        col(Erasure.account), col(Erasure.component), col(Erasure.person_hash), col(Erasure.erased_through)
+        col(Erasure.account),
+        col(Erasure.component),
+        col(Erasure.person_hash),
+        col(Erasure.erased_through),
+        col(Erasure.completed_at),
     ).where(col(Erasure.account).in_(set(accounts)), col(Erasure.person_hash).in_(set(subjects)))
     rows = (await connection.execute(statement)).all()
-    return {(account, component, subject): through for account, component, subject, through in rows}
+    return {
+        (account, component, subject): Tombstone(through, completed=completed_at is not None)
+        for account, component, subject, through, completed_at in rows
+    }
 
 
 async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> ErasureReport:
-    """Remove the bodies and error texts of the events that a delete covers, and note that it is done."""
-    tombstones = select(col(Erasure.person_hash)).where(col(Erasure.event_id) == event_id)
-    merged = (await connection.execute(select(func.count()).select_from(tombstones.subquery()))).scalar_one()
+    """Remove the bodies and error texts of the events that a delete covers, and note that it is done.
+
+    Ids that were merged into the person since the delete arrived are covered from here on as well.
+    """
     delete = (
         await connection.execute(
-            select(col(StoredEvent.account), col(StoredEvent.component)).where(col(StoredEvent.id) == event_id)
+            select(
+                col(StoredEvent.account),
+                col(StoredEvent.component),
+                col(StoredEvent.person_hash),
+                col(StoredEvent.occurred_at),
+                col(StoredEvent.received_at),
+            ).where(col(StoredEvent.id) == event_id)
         )
     ).one()
-    through = select(func.max(col(Erasure.erased_through))).where(col(Erasure.event_id) == event_id).scalar_subquery()
+    account, component, person_hash, occurred_at, received_at = delete
+    through = min(occurred_at, received_at)
+    hashes = await _merged_hashes(connection, account, component, person_hash or "")
+    await _write_tombstones(
+        connection,
+        event_id,
+        account=account,
+        component=component,
+        hashes=hashes,
+        through=through,
+        requested_at=received_at,
+    )
     covered = (
-        col(StoredEvent.account) == delete.account,
-        col(StoredEvent.component) == delete.component,
-        SUBJECT.in_(tombstones),
+        col(StoredEvent.account) == account,
+        col(StoredEvent.component) == component,
+        SUBJECT.in_(hashes),
         or_(col(StoredEvent.occurred_at) <= through, col(StoredEvent.id) == event_id),
     )
     await connection.execute(
@@ -119,7 +148,48 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
         )
     )
     await connection.execute(update(Erasure).where(col(Erasure.event_id) == event_id).values(completed_at=now))
-    return ErasureReport(merged_ids=merged - 1, events=wiped.rowcount)
+    return ErasureReport(merged_ids=len(hashes) - 1, events=wiped.rowcount)
+
+
+async def _write_tombstones(
+    connection: AsyncConnection,
+    event_id: int,
+    *,
+    account: str,
+    component: str,
+    hashes: set[str],
+    through: datetime,
+    requested_at: datetime,
+) -> None:
+    """Add tombstones, or move those that are there forward; a newer delete's work is not taken away from it."""
+    statement = insert_into(connection, ERASURES)
+    new, old = statement.excluded, ERASURES.c
+    statement = statement.on_conflict_do_update(
+        index_elements=["account", "component", "person_hash"],
+        set_={
+            "erased_through": case(
+                (new.erased_through > old.erased_through, new.erased_through), else_=old.erased_through
+            ),
+            "requested_at": new.requested_at,
+            "event_id": new.event_id,
+            "completed_at": None,
+        },
+        where=new.event_id >= old.event_id,
+    )
+    await connection.execute(
+        statement,
+        [
+            {
+                "account": account,
+                "component": component,
+                "person_hash": person_hash,
+                "erased_through": through,
+                "requested_at": requested_at,
+                "event_id": event_id,
+            }
+            for person_hash in sorted(hashes)
+        ],
+    )
 
 
 async def _merged_hashes(connection: AsyncConnection, account: str, component: str, person_hash: str) -> set[str]:

@@ -229,3 +229,22 @@ async def test_case_107_a_delete_covers_merged_ids_and_is_audited_without_person
     assert entry.detail == {"account": "acme", "component": "acme-crm"}
     for personal in ("u-1", "lead-1", "trial-1", "mail.example"):
         assert personal not in f"{entry.subject} {entry.detail} {entry.actor}"
+
+
+async def test_case_107_a_merge_that_is_still_waiting_is_covered_too(acme: Receiver) -> None:
+    await send(acme, event("identify", 1, userId="lead-1", traits={"email": "a@mail.example"}))
+    # All of these arrive before any of them is handled, and one alias even after the delete.
+    late = event("alias", 4, userId="u-1", previousId="lead-2")
+    story = [
+        event("identify", 2, userId="lead-2"),
+        event("alias", 3, userId="u-1", previousId="lead-1"),
+        delete("u-1"),
+        late,
+    ]
+    for payload in story:
+        assert (await acme.deliver(payload)).status_code == 202
+    await acme.dispatcher.run_due()
+    assert list_contacts("acme") == []
+    await send(acme, event("identify", 6, userId="lead-2"))
+    assert list_contacts("acme") == []
+    assert all(record.erased for record in await acme.records())
