@@ -23,12 +23,20 @@ class RotationRefused(Exception):
     """This stage would do nothing or harm now; the text says what to do instead."""
 
 
-def add_key(keys: Mapping[str, bytes], key_id: str, key: bytes) -> dict[str, bytes]:
+def add_key(keys: Mapping[str, bytes], key_id: str, key: bytes, *, added: str | None) -> dict[str, bytes]:
     """Return the keys with a new one at the end, where it decrypts and does not encrypt yet.
 
+    Args:
+        added: a key that waits in the last place already.
+
     Raises:
-        RotationRefused: there is a key of this id.
+        RotationRefused: a key waits already, or there is a key of this id.
     """
+    if added is not None:
+        raise RotationRefused(
+            f"the key '{added}' was added already and does not encrypt yet; when every process has it, "
+            "go on with: enable-with-segment encryption-keys rotate --stage use"
+        )
     if key_id in keys:
         raise RotationRefused(f"there is a key '{key_id}' already; run the command again")
     return {**keys, key_id: key}

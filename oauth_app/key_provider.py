@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from db.encryption import EncryptionKeys, EncryptionKeysInvalid
+from db.encryption import EncryptionKeys, EncryptionKeysInvalid, new_key
 from db.key_providers import EnvelopeKeys, EnvironmentKeys, KeyFile, KeyProvider, KeysUnavailable, WrappingService
 from oauth_app.settings import Settings, SettingsInvalid
 
@@ -16,11 +16,8 @@ def key_provider(settings: Settings) -> KeyProvider:
         SettingsInvalid: no setting names one; the text says how to make a key.
     """
     provider = _plain_provider(settings)
-    if settings.encryption_kms_url is None:
-        return provider
-    token = settings.encryption_kms_token
-    service = WrappingService(settings.encryption_kms_url, None if token is None else token.get_secret_value())
-    return EnvelopeKeys(provider, service)
+    service = _wrapping_service(settings)
+    return provider if service is None else EnvelopeKeys(provider, service)
 
 
 async def encryption_keys(settings: Settings) -> EncryptionKeys:
@@ -34,6 +31,29 @@ async def encryption_keys(settings: Settings) -> EncryptionKeys:
         return await key_provider(settings).load()
     except (EncryptionKeysInvalid, KeysUnavailable) as problem:
         raise SettingsInvalid([str(problem)]) from None
+
+
+async def new_configured_key(settings: Settings) -> tuple[str, bytes]:
+    """Return a new key in the form in which it is configured: wrapped, if a key service is.
+
+    Raises:
+        SettingsInvalid: the key service refuses or does not answer.
+    """
+    key_id, key = new_key()
+    service = _wrapping_service(settings)
+    if service is None:
+        return key_id, key
+    try:
+        return key_id, await service.wrap(key_id, key)
+    except (EncryptionKeysInvalid, KeysUnavailable) as problem:
+        raise SettingsInvalid([str(problem)]) from None
+
+
+def _wrapping_service(settings: Settings) -> WrappingService | None:
+    if settings.encryption_kms_url is None:
+        return None
+    token = settings.encryption_kms_token
+    return WrappingService(settings.encryption_kms_url, None if token is None else token.get_secret_value())
 
 
 def _plain_provider(settings: Settings) -> KeyProvider:

@@ -69,6 +69,22 @@ def open_databases(settings: Settings) -> tuple[Database, Database]:
     return Database.open(settings.database_url), Database.open(settings.effective_event_log_url)
 
 
+@asynccontextmanager
+async def open_control_store(settings: Settings) -> AsyncIterator[Database]:
+    """Open the control store alone and as it is: not migrated, and whatever keys it was written with.
+
+    Raises:
+        SchemaOutdated: it is not at the newest revision, or there is none yet.
+    """
+    control = Database.open(settings.database_url)
+    try:
+        if not await is_current(control, "control"):
+            raise SchemaOutdated("the control store is not at the newest schema; run: enable-with-segment migrate")
+        yield control
+    finally:
+        await control.close()
+
+
 async def _prepare(database: Database, store: Store) -> None:
     if database.dialect == "sqlite":
         await migrate(database, store)

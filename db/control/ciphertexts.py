@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from sqlalchemy import Column, ColumnElement, String, Table, and_, case, func, literal, not_, select
+from sqlalchemy import Column, ColumnElement, Table, and_, case, func, literal, not_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.control.tables import ControlTable
@@ -68,8 +68,8 @@ def ciphertext_columns() -> tuple[CiphertextColumn, ...]:
             if not column.name.endswith(SUFFIX):
                 continue
             keys = list(table.primary_key.columns)
-            if len(keys) != 1 or not isinstance(keys[0].type, String):
-                raise TypeError(f"{table.name} needs one primary key of text to bind {column.name} to")
+            if len(keys) != 1:
+                raise TypeError(f"{table.name} needs a single primary key to bind {column.name} to")
             found.append(CiphertextColumn(table, column, keys[0]))
     return tuple(found)
 

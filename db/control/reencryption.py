@@ -80,44 +80,39 @@ class Reencryption:
     """One run.
 
     Args:
-        on_progress: called with the number of rows done after each batch.
         sleep: waits between batches.
     """
 
     def __init__(
-        self,
-        database: Database,
-        keys: EncryptionKeys,
-        *,
-        pace: Pace | None = None,
-        on_progress: Progress = lambda _rows: None,
-        sleep: Sleep = asyncio.sleep,
+        self, database: Database, keys: EncryptionKeys, *, pace: Pace | None = None, sleep: Sleep = asyncio.sleep
     ) -> None:
         self._database = database
         self._keys = keys
         self._pace = pace or Pace()
-        self._on_progress = on_progress
         self._sleep = sleep
         self._report = ReencryptionReport(keys.current_key_id)
 
-    async def run(self) -> ReencryptionReport:
+    async def run(self, on_progress: Progress = lambda _rows: None) -> ReencryptionReport:
         """Rewrite every ciphertext that another key than the current one made, and count what is left afterwards.
 
         Rows that a process with an older configuration writes meanwhile are taken up again, three times at most.
+
+        Args:
+            on_progress: called with the number of rows done, after each batch.
         """
         report = self._report
         await self._note_replaced_keys()
         for _ in range(_MOST_PASSES):
             report.unreadable_rows, report.unreadable = 0, []
             for encrypted in ciphertext_columns():
-                await self._rewrite(encrypted)
+                await self._rewrite(encrypted, on_progress)
             report.remaining = await count_not_of_key(self._database, report.current_key_id)
             if report.remaining <= report.unreadable_rows:
                 break
         await self._note_result()
         return report
 
-    async def verify(self) -> ReencryptionReport:
+    async def verify(self, on_progress: Progress = lambda _rows: None) -> ReencryptionReport:
         """Open every ciphertext with the current key alone, and add to the report what does not open."""
         report, alone = self._report, self._keys.only_current()
         report.verified, report.unreadable_rows, report.unreadable = 0, 0, []
@@ -128,10 +123,11 @@ class Reencryption:
                         report.name(encrypted, row)
                     else:
                         report.verified += 1
+                on_progress(len(rows))
                 await self._give_way(len(rows), seconds)
         return report
 
-    async def _rewrite(self, encrypted: CiphertextColumn) -> None:
+    async def _rewrite(self, encrypted: CiphertextColumn, on_progress: Progress) -> None:
         unlike_current = encrypted.not_of_key(self._keys.current_key_id)
         async for rows, reading in self._batches(encrypted, unlike_current):
             started = time.monotonic()
@@ -147,6 +143,7 @@ class Reencryption:
                 async with self._database.engine.begin() as connection:
                     await connection.execute(_compare_and_set(encrypted), changes)
             self._report.rewritten += len(changes)
+            on_progress(len(rows))
             await self._give_way(len(rows), reading + time.monotonic() - started)
 
     async def _batches(
@@ -165,7 +162,6 @@ class Reencryption:
             statement = wanted.where(encrypted.key > rows[-1][0]).limit(self._pace.batch)
 
     async def _give_way(self, rows: int, seconds: float) -> None:
-        self._on_progress(rows)
         await self._sleep(self._pace.pause_after(rows, seconds))
 
     async def _note_replaced_keys(self) -> None:

@@ -38,6 +38,3 @@ class EnvelopeKeys:
                 self._opened[remembered] = await self._service.unwrap(key_id, wrapped)
             keys[key_id] = self._opened[remembered]
         return EncryptionKeys(keys, setting=self.setting)
-
-    async def seal(self, key_id: str, key: bytes) -> bytes:
-        return await self._service.wrap(key_id, key)

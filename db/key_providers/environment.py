@@ -20,7 +20,3 @@ class EnvironmentKeys:
 
     async def load(self) -> EncryptionKeys:
         return EncryptionKeys(await self.configured())
-
-    async def seal(self, key_id: str, key: bytes) -> bytes:
-        del key_id
-        return key

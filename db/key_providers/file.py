@@ -35,10 +35,6 @@ class KeyFile:
     async def load(self) -> EncryptionKeys:
         return EncryptionKeys(await self.configured(), setting=self.setting)
 
-    async def seal(self, key_id: str, key: bytes) -> bytes:
-        del key_id
-        return key
-
 
 def join_lines(text: str) -> str:
     """Turn lines into the form with commas; empty lines and comments are left out."""

@@ -36,11 +36,3 @@ class KeyProvider(Protocol):
             KeysUnavailable: a service that has to open them does not answer.
         """
         ...
-
-    async def seal(self, key_id: str, key: bytes) -> bytes:
-        """Return a new key in the form in which it is configured.
-
-        Raises:
-            EncryptionKeysInvalid, KeysUnavailable: a service that has to wrap it refused, or does not answer.
-        """
-        ...

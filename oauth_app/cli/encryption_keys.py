@@ -1,12 +1,34 @@
-"""``encryption-keys``: the keys that stored secrets are encrypted with."""
+"""``encryption-keys``: the keys that stored secrets are encrypted with, and how they are replaced."""
 
 from __future__ import annotations
 
-import typer
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated
 
-from db.encryption import generate_encryption_key
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from db.control.ciphertexts import count_all, count_not_of_key
+from db.control.key_status import KeyStatus, key_status
+from db.control.reencryption import Pace, Reencryption, ReencryptionReport
+from db.encryption import format_key_entries
+from db.encryption_rotation import RotationRefused, RotationStage, add_key, retire_old_keys, use_newest_key
+from oauth_app.cli.output import FAILED, AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.key_provider import encryption_keys, key_provider, new_configured_key
+from oauth_app.settings import Settings, SettingsInvalid
+from oauth_app.stores import open_control_store
 
 group = typer.Typer(help="Keys for stored secrets.", no_args_is_help=True)
+
+_NEXT = {
+    RotationStage.ADD: "This is step 1 of 3: the new key, last in the list, only decrypts. Deploy the value to every "
+    "process; then run this again there with: --stage use",
+    RotationStage.USE: "This is step 2 of 3: the new key now comes first and encrypts. Deploy the value to every "
+    "process; then run: enable-with-segment encryption-keys reencrypt --verify",
+    RotationStage.RETIRE: "This is step 3 of 3: nothing stored needs the older keys any more. Deploy the value, and "
+    "keep the older keys only as long as you keep backups of the database from before.",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -21,8 +43,148 @@ def _group() -> None:
 
 @group.command()
 def generate() -> None:
-    """Print a new key for ENCRYPTION_KEYS.
+    """Print a new key for ENCRYPTION_KEYS; with ENCRYPTION_KMS_URL, wrapped by the key service.
 
     Example: export ENCRYPTION_KEYS="$(enable-with-segment encryption-keys generate)"
     """
-    typer.echo(generate_encryption_key())
+    typer.echo(run(_generate(settings_or_exit())))
+
+
+@group.command()
+def status(as_json: AsJson = False) -> None:
+    """Show which keys are configured and which the stored secrets need; status 1 if a needed one is missing.
+
+    Example: enable-with-segment encryption-keys status --json
+    """
+    told = run(_status(settings_or_exit()))
+    if as_json:
+        print_json(
+            {
+                "setting": told.setting,
+                "current": told.current,
+                "configured": told.configured,
+                "in_use": told.uses,
+                "missing": told.missing,
+                "unused": told.unused,
+                "healthy": told.healthy,
+                "next": told.next_step(),
+            }
+        )
+    else:
+        out.print(f"{told.setting}: {', '.join(told.configured)}; '{told.current}' encrypts.")
+        print_table(
+            ["table", "column", "key", "rows", "opens"],
+            [(use.table, use.column, use.key_id, use.rows, "yes" if use.opens else "NO") for use in told.uses],
+            empty="Nothing is encrypted yet.",
+        )
+        out.print(told.next_step(), markup=False, soft_wrap=True)
+    if not told.healthy:
+        raise typer.Exit(FAILED)
+
+
+@group.command()
+def rotate(
+    stage: Annotated[RotationStage, typer.Option(help="add, then use, then retire.")] = RotationStage.ADD,
+    as_json: AsJson = False,
+) -> None:
+    """Print the next value of ENCRYPTION_KEYS, step by step, so that no process meets a key it does not have.
+
+    Add a key and deploy; use it and deploy; reencrypt; retire the old keys and deploy. Nothing is changed here.
+
+    Example: enable-with-segment encryption-keys rotate --stage use
+    """
+    settings = settings_or_exit()
+    try:
+        keys = run(_rotate(settings, stage))
+    except RotationRefused as refused:
+        stop([str(refused)], FAILED)
+    value = format_key_entries(keys)
+    setting = key_provider(settings).setting
+    if as_json:
+        print_json({"stage": stage, "setting": setting, "keys": list(keys), "value": value, "next": _NEXT[stage]})
+        return
+    typer.echo(value.replace(",", "\n") if settings.encryption_keys_file else value)
+    err.print(f"For {setting}. {_NEXT[stage]}", markup=False, soft_wrap=True)
+
+
+@group.command()
+def reencrypt(
+    verify: Annotated[bool, typer.Option("--verify", help="Open every secret with the current key alone.")] = False,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rows in one short transaction.")] = 200,
+    rate: Annotated[float | None, typer.Option(min=1, help="At most this many rows a second.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Encrypt every stored secret anew with the first key, while the service runs; stop and repeat it as you like.
+
+    Example: enable-with-segment encryption-keys reencrypt --verify --rate 500
+    """
+    report = run(_reencrypt(settings_or_exit(), verify, Pace(batch, rate)))
+    if as_json:
+        print_json({**asdict(report), "complete": report.complete})
+    else:
+        _tell(report)
+    if not report.complete:
+        raise typer.Exit(FAILED)
+
+
+async def _generate(settings: Settings) -> str:
+    key_id, key = await new_configured_key(settings)
+    return format_key_entries({key_id: key})
+
+
+async def _status(settings: Settings) -> KeyStatus:
+    keys = await encryption_keys(settings)
+    async with open_control_store(settings) as control:
+        return await key_status(control, keys)
+
+
+async def _rotate(settings: Settings, stage: RotationStage) -> Mapping[str, bytes]:
+    told = await _status(settings)
+    configured = await key_provider(settings).configured()
+    if stage is RotationStage.ADD:
+        return add_key(configured, *await new_configured_key(settings), added=told.added)
+    if stage is RotationStage.USE:
+        return use_newest_key(configured, in_use=told.in_use, replaced=told.replaced)
+    return retire_old_keys(configured, in_use=told.in_use)
+
+
+async def _reencrypt(settings: Settings, verify: bool, pace: Pace) -> ReencryptionReport:
+    keys = await encryption_keys(settings)
+    async with open_control_store(settings) as control:
+        told = await key_status(control, keys)
+        if not told.healthy:
+            raise SettingsInvalid([told.next_step()])
+        with _progress() as progress:
+            rows = await count_not_of_key(control, keys.current_key_id)
+            moving = progress.add_task("re-encrypting", total=rows)
+            work = Reencryption(control, keys, pace=pace)
+            report = await work.run(lambda done: progress.advance(moving, done))
+            if verify and report.complete:
+                opening = progress.add_task("verifying", total=await count_all(control))
+                await work.verify(lambda done: progress.advance(opening, done))
+            return report
+
+
+def _progress() -> Progress:
+    """A progress bar on standard error; nothing where that is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, disable=not err.is_terminal)
+
+
+def _tell(report: ReencryptionReport) -> None:
+    out.print(
+        f"Re-encrypted {report.rewritten:,} secrets; {report.remaining:,} carry another key than the current one."
+    )
+    if report.verified is not None:
+        out.print(f"Verified: {report.verified:,} secrets open with '{report.current_key_id}' alone.")
+    for place in report.unreadable:
+        err.print(f"does not open: {place}", markup=False, soft_wrap=True)
+    if report.unreadable_rows:
+        err.print(f"{report.unreadable_rows:,} secrets do not open; nothing was changed there.")
+    elif report.remaining:
+        err.print(
+            "Secrets keep arriving with another key: a process still runs with the previous value. "
+            "Deploy the new value to every process, then run this again.",
+        )
+    else:
+        out.print("Next: enable-with-segment encryption-keys rotate --stage retire", markup=False, soft_wrap=True)
