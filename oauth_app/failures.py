@@ -66,7 +66,7 @@ FAILURES: dict[FailureReason, Failure] = {
     FailureReason.LINK_UNUSABLE: Failure(
         404,
         "This link can't be used",
-        "It was used already, has expired, or isn't complete. Open Segment's settings in {partner} to get a new one.",
+        "It was used already, has expired, or isn't complete. Nothing was changed.",
         NextStep.ASK_FOR_LINK,
     ),
     FailureReason.NOT_SIGNED_IN: Failure(
