@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from oauth_app.cli import accounts, demo, encryption_keys, events, installs, sandbox, serve, stores
+from oauth_app.cli import accounts, demo, doctor, encryption_keys, events, installs, sandbox, serve, stores
 
 app = typer.Typer(
     name="enable-with-segment",
@@ -21,6 +21,7 @@ accounts.register(app)
 installs.register(app)
 events.register(app)
 encryption_keys.register(app)
+doctor.register(app)
 
 
 def main() -> None:

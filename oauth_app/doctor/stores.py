@@ -1,0 +1,132 @@
+"""Checks of both stores: do they answer, is their schema current, do they keep what they acknowledge, is there room."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.control.key_status import KeyStatus, key_status
+from db.database import Database, parse_url
+from db.encryption import EncryptionKeys
+from db.migrate import Store, is_current
+from oauth_app.doctor.finding import Finding, failure, ok, warning
+from oauth_app.key_provider import encryption_keys
+from oauth_app.settings import Settings, SettingsInvalid
+
+_WHERE: dict[Store, str] = {"control": "DATABASE_URL", "event_log": "EVENT_LOG_URL"}
+_MIGRATE = "Run: enable-with-segment migrate"
+_LITTLE_SPACE = 1024**3
+_NO_SPACE = 100 * 1024**2
+_UNSAFE_POSTGRESQL = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+}
+
+
+async def check_stores(settings: Settings) -> AsyncIterator[Finding]:
+    """Look into the control store, with the keys it needs, and into the event log. Nothing is written or made."""
+    keys = None
+    try:
+        keys = await encryption_keys(settings)
+    except SettingsInvalid as problem:
+        yield failure("encryption-keys", problem.problems[0], "Start with keys that can be used; then run this again.")
+    urls: dict[Store, str] = {"control": settings.database_url, "event_log": settings.effective_event_log_url}
+    for store, url in urls.items():
+        async for finding in _check_store(store, url, keys if store == "control" else None):
+            yield finding
+    for finding in check_disks([url for url in urls.values() if _sqlite_file(url) is not None]):
+        yield finding
+
+
+async def _check_store(store: Store, url: str, keys: EncryptionKeys | None) -> AsyncIterator[Finding]:
+    name, setting = store.replace("_", " "), _WHERE[store]
+    file = _sqlite_file(url)
+    if file is not None and not file.exists():
+        yield warning(store, f"The {name} store does not exist yet.", "It is made when the service starts.")
+        return
+    database = Database.open(url)
+    try:
+        if await is_current(database, store):
+            yield ok(store, f"The {name} store answers and has the newest schema.")
+        else:
+            yield failure(store, f"The {name} store is not at the newest schema.", _MIGRATE)
+            keys = None
+        yield await check_durability(database, store)
+        if keys is not None:
+            yield judge_keys(await key_status(database, keys))
+    except (SQLAlchemyError, asyncpg.PostgresError, OSError) as problem:
+        cause = getattr(problem, "orig", None) or problem
+        yield failure(
+            store,
+            f"The {name} store does not answer ({type(cause).__name__}).",
+            f"Check {setting}, and that the database runs and lets this machine in.",
+        )
+    finally:
+        await database.close()
+
+
+def judge_keys(status: KeyStatus) -> Finding:
+    """The configured keys open what is stored, and none of them is left over."""
+    if not status.healthy:
+        return failure("encryption-keys", f"{status.setting} does not open everything stored.", status.next_step())
+    if len(status.configured) > 1:
+        return warning("encryption-keys", f"{status.setting} holds {len(status.configured)} keys.", status.next_step())
+    return ok("encryption-keys", f"{status.setting} opens what is stored.")
+
+
+async def check_durability(database: Database, store: Store) -> Finding:
+    """An answer of "stored" survives a power cut (contract 5.6: what was acknowledged is never sent again)."""
+    name = store.replace("_", " ")
+    async with database.engine.connect() as connection:
+        if database.dialect == "sqlite":
+            synchronous = int(await connection.scalar(text("PRAGMA synchronous")) or 0)
+            journal = str(await connection.scalar(text("PRAGMA journal_mode")))
+            if synchronous >= 2:
+                return ok("durability", f"The {name} store syncs every commit (journal_mode={journal}).")
+            return failure("durability", f"The {name} store does not sync its commits.", "Set synchronous=FULL.")
+        found = {name: str(await connection.scalar(text(f"SHOW {name}"))) for name in _UNSAFE_POSTGRESQL}
+    return judge_postgresql(name, found)
+
+
+def judge_postgresql(name: str, found: dict[str, str]) -> Finding:
+    """Judge the settings of a PostgreSQL server that decide whether a commit is on its disk."""
+    unsafe = [setting for setting, value in _UNSAFE_POSTGRESQL.items() if found[setting] == value]
+    if not unsafe:
+        return ok("durability", f"PostgreSQL syncs every commit of the {name} store.")
+    return failure(
+        "durability",
+        f"PostgreSQL may lose acknowledged commits of the {name} store: {', '.join(unsafe)} off.",
+        f"Switch on in postgresql.conf: {', '.join(unsafe)}.",
+    )
+
+
+def check_disks(urls: list[str]) -> Iterator[Finding]:
+    """There is room where the embedded stores grow."""
+    folders = {_existing(file.parent) for url in urls if (file := _sqlite_file(url)) is not None}
+    for folder in sorted(folders):
+        yield judge_space(str(folder), shutil.disk_usage(folder).free)
+
+
+def judge_space(folder: str, free: int) -> Finding:
+    """Judge the free bytes of a folder."""
+    message = f"{free / 1024**3:.1f} GiB are free in {folder}."
+    if free >= _LITTLE_SPACE:
+        return ok("disk", message)
+    judge = failure if free < _NO_SPACE else warning
+    return judge("disk", message, "Make room: on a full disk every delivery is answered 503.")
+
+
+def _sqlite_file(url: str) -> Path | None:
+    parsed = parse_url(url)
+    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
+
+
+def _existing(folder: Path) -> Path:
+    resolved = folder.resolve()
+    return next(candidate for candidate in (resolved, *resolved.parents) if candidate.exists())
