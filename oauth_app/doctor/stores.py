@@ -18,7 +18,8 @@ from oauth_app.doctor.finding import Finding, failure, ok, warning
 from oauth_app.key_provider import encryption_keys
 from oauth_app.settings import Settings, SettingsInvalid
 
-_WHERE: dict[Store, str] = {"control": "DATABASE_URL", "event_log": "EVENT_LOG_URL"}
+_SETTINGS: dict[Store, str] = {"control": "DATABASE_URL", "event_log": "EVENT_LOG_URL"}
+_NAMES: dict[Store, str] = {"control": "control store", "event_log": "event log"}
 _MIGRATE = "Run: enable-with-segment migrate"
 _LITTLE_SPACE = 1024**3
 _NO_SPACE = 100 * 1024**2
@@ -45,17 +46,17 @@ async def check_stores(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _check_store(store: Store, url: str, keys: EncryptionKeys | None) -> AsyncIterator[Finding]:
-    name, setting = store.replace("_", " "), _WHERE[store]
+    name, check = _NAMES[store], _NAMES[store].replace(" ", "-")
     file = _sqlite_file(url)
     if file is not None and not file.exists():
-        yield warning(store, f"The {name} store does not exist yet.", "It is made when the service starts.")
+        yield warning(check, f"The {name} does not exist yet.", "It is made when the service starts.")
         return
     database = Database.open(url)
     try:
         if await is_current(database, store):
-            yield ok(store, f"The {name} store answers and has the newest schema.")
+            yield ok(check, f"The {name} answers and has the newest schema.")
         else:
-            yield failure(store, f"The {name} store is not at the newest schema.", _MIGRATE)
+            yield failure(check, f"The {name} is not at the newest schema.", _MIGRATE)
             keys = None
         yield await check_durability(database, store)
         if keys is not None:
@@ -63,9 +64,9 @@ async def _check_store(store: Store, url: str, keys: EncryptionKeys | None) -> A
     except (SQLAlchemyError, asyncpg.PostgresError, OSError) as problem:
         cause = getattr(problem, "orig", None) or problem
         yield failure(
-            store,
-            f"The {name} store does not answer ({type(cause).__name__}).",
-            f"Check {setting}, and that the database runs and lets this machine in.",
+            check,
+            f"The {name} does not answer ({type(cause).__name__}).",
+            f"Check {_SETTINGS[store]}, and that the database runs and lets this machine in.",
         )
     finally:
         await database.close()
@@ -82,14 +83,14 @@ def judge_keys(status: KeyStatus) -> Finding:
 
 async def check_durability(database: Database, store: Store) -> Finding:
     """An answer of "stored" survives a power cut (contract 5.6: what was acknowledged is never sent again)."""
-    name = store.replace("_", " ")
+    name = _NAMES[store]
     async with database.engine.connect() as connection:
         if database.dialect == "sqlite":
             synchronous = int(await connection.scalar(text("PRAGMA synchronous")) or 0)
             journal = str(await connection.scalar(text("PRAGMA journal_mode")))
             if synchronous >= 2:
-                return ok("durability", f"The {name} store syncs every commit (journal_mode={journal}).")
-            return failure("durability", f"The {name} store does not sync its commits.", "Set synchronous=FULL.")
+                return ok("durability", f"The {name} syncs every commit (journal_mode={journal}).")
+            return failure("durability", f"The {name} does not sync its commits.", "Set synchronous=FULL.")
         found = {name: str(await connection.scalar(text(f"SHOW {name}"))) for name in _UNSAFE_POSTGRESQL}
     return judge_postgresql(name, found)
 
@@ -98,10 +99,10 @@ def judge_postgresql(name: str, found: dict[str, str]) -> Finding:
     """Judge the settings of a PostgreSQL server that decide whether a commit is on its disk."""
     unsafe = [setting for setting, value in _UNSAFE_POSTGRESQL.items() if found[setting] == value]
     if not unsafe:
-        return ok("durability", f"PostgreSQL syncs every commit of the {name} store.")
+        return ok("durability", f"PostgreSQL syncs every commit of the {name}.")
     return failure(
         "durability",
-        f"PostgreSQL may lose acknowledged commits of the {name} store: {', '.join(unsafe)} off.",
+        f"PostgreSQL may lose acknowledged commits of the {name}: {', '.join(unsafe)} off.",
         f"Switch on in postgresql.conf: {', '.join(unsafe)}.",
     )
 
