@@ -12,7 +12,7 @@ import httpx
 from segment_api.answers import Answer, config_api_failure, config_api_object, json_object
 from segment_api.catalog import CatalogDestination, read_catalog_destination
 from segment_api.destination import Destination, DestinationRequest, create_body, read_destination, update_body
-from segment_api.http import LARGEST_ANSWER, answer_of, client_options
+from segment_api.http import LARGEST_ANSWER, BeforeRequest, answer_of, client_options
 from segment_api.names import path_of, source_of
 from segment_api.rate_limiter import RateLimiter
 from segment_api.urls import check_base_url
@@ -32,6 +32,7 @@ class ConfigApi:
         transport: a transport to use in place of the network, for tests.
         limiter: shared by everything in this process that calls the Config API.
         timeout: seconds for each request as a whole.
+        before_request: asked before each request whether it may be sent.
 
     Raises:
         BaseUrlRefused: a base URL that tokens must not be sent to.
@@ -44,11 +45,14 @@ class ConfigApi:
         transport: httpx.AsyncBaseTransport | None = None,
         limiter: RateLimiter | None = None,
         timeout: float = 10,
+        before_request: BeforeRequest | None = None,
     ) -> None:
         self._base_url = check_base_url("SEGMENT_CONFIG_API_URL", base_url)
         self._limiter = limiter or RateLimiter()
         self._timeout = timeout
-        self._http = httpx.AsyncClient(**client_options(transport, timeout, largest_answer=_LARGEST_ANSWER))
+        self._http = httpx.AsyncClient(
+            **client_options(transport, timeout, largest_answer=_LARGEST_ANSWER, before_request=before_request)
+        )
 
     async def create_destination(self, token: str, request: DestinationRequest) -> Destination:
         """Create a destination on its source. An ``AlreadyExists`` wants confirming by a GET (contract 3.3)."""

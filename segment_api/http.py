@@ -7,9 +7,9 @@ knows what may be repeated.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
@@ -20,6 +20,10 @@ LARGEST_ANSWER = 64 * 1024
 """Bytes of an answer that are read; every answer of the contract is far smaller."""
 
 
+BeforeRequest: TypeAlias = Callable[[], Awaitable[None]]
+"""Called before each request; what it raises is raised to the caller, and nothing is sent."""
+
+
 def _user_agent() -> str:
     try:
         return f"enable-with-segment/{version('enable-with-segment')}"
@@ -28,7 +32,11 @@ def _user_agent() -> str:
 
 
 def client_options(
-    transport: httpx.AsyncBaseTransport | None, timeout: float, *, largest_answer: int = LARGEST_ANSWER
+    transport: httpx.AsyncBaseTransport | None,
+    timeout: float,
+    *,
+    largest_answer: int = LARGEST_ANSWER,
+    before_request: BeforeRequest | None = None,
 ) -> dict[str, Any]:
     """Return the options that every HTTPX client of ours is made with.
 
@@ -36,7 +44,12 @@ def client_options(
         transport: a transport to use in place of the network, for tests.
         timeout: seconds for connecting, and for each read and write.
         largest_answer: bytes after which an answer is refused.
+        before_request: asked before each request whether it may be sent.
     """
+
+    async def ask(_request: httpx.Request) -> None:
+        if before_request is not None:
+            await before_request()
 
     async def limit(response: httpx.Response) -> None:
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
@@ -50,7 +63,7 @@ def client_options(
         "timeout": timeout,
         "follow_redirects": False,
         "headers": {"User-Agent": _user_agent(), "Accept": "application/json", "Accept-Encoding": "identity"},
-        "event_hooks": {"response": [limit]},
+        "event_hooks": {"request": [ask], "response": [limit]},
     }
 
 

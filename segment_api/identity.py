@@ -10,7 +10,7 @@ from segment_api.answers import config_api_object
 from segment_api.authorization_code import AuthorizationCodeClient, basic_credentials
 from segment_api.errors import SegmentUnavailable
 from segment_api.grants import InstallGrant, RefreshedToken, read_refreshed_token
-from segment_api.http import answer_of, client_options
+from segment_api.http import BeforeRequest, answer_of, client_options
 from segment_api.names import install_name as normalised_install_name
 from segment_api.names import path_of
 from segment_api.rate_limiter import RateLimiter
@@ -29,6 +29,7 @@ class IdentityClient:
         http: a transport to use in place of the network, for tests.
         timeout: seconds for each request as a whole.
         limiter: shared with :class:`~segment_api.config_api.ConfigApi`, since refresh is counted there too.
+        before_request: asked before each request whether it may be sent.
 
     Raises:
         BaseUrlRefused: a base URL that secrets must not be sent to.
@@ -46,6 +47,7 @@ class IdentityClient:
         http: httpx.AsyncBaseTransport | None = None,
         timeout: float = 10,
         limiter: RateLimiter | None = None,
+        before_request: BeforeRequest | None = None,
     ) -> None:
         self._identity_url = check_base_url("SEGMENT_IDENTITY_URL", identity_url)
         self._config_api_url = check_base_url("SEGMENT_CONFIG_API_URL", config_api_url)
@@ -58,9 +60,9 @@ class IdentityClient:
             client_secret=client_secret.reveal(),
             redirect_uri=redirect_uri,
             scope=scope,
-            **client_options(http, timeout),
+            **client_options(http, timeout, before_request=before_request),
         )
-        self._http = httpx.AsyncClient(**client_options(http, timeout))
+        self._http = httpx.AsyncClient(**client_options(http, timeout, before_request=before_request))
 
     def authorization_url(self, *, state: str, code_verifier: str | None) -> str:
         """Return where to send the browser (contract 2.3), with an S256 challenge when a verifier is given."""
