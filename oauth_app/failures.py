@@ -66,7 +66,7 @@ FAILURES: dict[FailureReason, Failure] = {
     FailureReason.LINK_UNUSABLE: Failure(
         404,
         "This link can't be used",
-        "It was used already, has expired, or isn't complete. Nothing was changed.",
+        "It was used already, has expired, or isn't complete. Nothing was changed, and you can get a new one.",
         NextStep.ASK_FOR_LINK,
     ),
     FailureReason.NOT_SIGNED_IN: Failure(

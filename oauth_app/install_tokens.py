@@ -70,6 +70,15 @@ class InstallTokens:
                 return stored.access_token
             return await self._refresh(install_id, stored)
 
+    async def refresh(self, install_id: str) -> None:
+        """Refresh now, however much time the stored token has left.
+
+        Raises:
+            AccessLost, SegmentUnavailable, InvalidAnswer, KeyError: as :meth:`access_token`.
+        """
+        async with self._locks.setdefault(install_id, asyncio.Lock()):
+            await self._refresh(install_id, await self._stored(install_id))
+
     async def _stored(self, install_id: str) -> StoredToken | None:
         async with self._database.transaction() as session:
             row = await install_tokens.get(session, install_id)

@@ -11,11 +11,13 @@ from db.clock import utc_now
 from db.control import audit, destinations, install_tokens, outbox
 from db.control import installs as stored_installs
 from db.control.tables import Install, InstallStatus
-from oauth_app.cli.output import AsJson, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.cli.output import FAILED, AsJson, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.install_record import queue_provisioning
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from oauth_app.wiring import segment_of
+from segment_api.errors import SegmentError
+from subscriptions.provisioning_access import AccessLost
 
 group = typer.Typer(help="Connected workspaces.", no_args_is_help=True)
 
@@ -177,7 +179,12 @@ async def _refresh(settings: Settings, install_id: str) -> None:
     async with open_stores(settings) as stores, segment_of(settings, stores) as segment:
         if segment is None:
             stop(["no Segment App is configured"])
-        await segment.tokens.access_token(install_id)
+        try:
+            await segment.tokens.refresh(install_id)
+        except KeyError:
+            stop([f"there is no install {install_id}"], FAILED)
+        except (AccessLost, SegmentError) as problem:
+            stop([f"no fresh token: {problem}"], FAILED)
 
 
 async def _with_provisioner(settings: Settings, install_id: str, act: str) -> None:

@@ -100,7 +100,7 @@ async def test_no_secret_of_a_whole_journey_is_written_anywhere(deployment: Depl
         install = str((await deployment.reaches(status_url, "connected"))["install"])
         await collect_from_segment(deployment, secrets)
         await send_events(deployment)
-        await refresh_token_and_rotate_key(deployment, operator, install)
+        await refresh_token_and_rotate_key(deployment, operator, secrets, install)
         await collect_from_segment(deployment, secrets)
         await connects(deployment, browser, secrets)
         await fail_in_every_way(deployment, browser, secrets)
@@ -152,9 +152,15 @@ async def send_events(deployment: Deployment) -> None:
     await deployment.handled("m-1")
 
 
-async def refresh_token_and_rotate_key(deployment: Deployment, operator: Operator, install: str) -> None:
-    """Let the token expire early, so that the service meets a 401, refreshes it, and then pushes the new key."""
+async def refresh_token_and_rotate_key(
+    deployment: Deployment, operator: Operator, secrets: KnownSecrets, install: str
+) -> None:
+    """Refresh by hand; then expire the token, so that the service meets a 401, refreshes it, and pushes the new key."""
     tokens, key = await access_tokens(deployment), await api_key(deployment)
+    await operator.types(f"installs refresh {install}")
+    assert not tokens & await access_tokens(deployment), "Segment was asked, though the token had not expired"
+    tokens = await access_tokens(deployment)
+    secrets.add("access token", *tokens)
     await deployment.control("expire-tokens")
     await operator.types(f"installs rotate-key {install}")
 
