@@ -46,6 +46,7 @@ class ConnectLink(ControlTable, table=True):
     component: str
     return_to: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    reconnects: str | None = None
     created_at: datetime = _instant()
     expires_at: datetime = _instant(index=True)
     used_at: datetime | None = _optional_instant()
@@ -62,6 +63,7 @@ class FlowState(ControlTable, table=True):
     component: str
     return_to: str | None = None
     settings: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    reconnects: str | None = None
     code_verifier_ciphertext: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     created_at: datetime = _instant()
     expires_at: datetime = _instant(index=True)
@@ -118,29 +120,44 @@ class Install(ControlTable, table=True):
     updated_at: datetime = _instant()
     last_event_at: datetime | None = _optional_instant()
     disconnected_at: datetime | None = _optional_instant()
+    connection_state: str | None = None
+    connection_reason: str | None = None
+    check_due_at: datetime | None = _optional_instant(index=True)
 
 
 class InstallToken(ControlTable, table=True):
-    """The newest access token of an install; an older one is overwritten because Segment has killed it."""
+    """The newest access token of an install, and who may replace it; an older one is dead (contract 2.7).
+
+    ``generation`` counts the tokens. ``lease_id`` names the one attempt to refresh that may store its result. The
+    ciphertext is empty once access was given up; the row stays, so that a late answer finds its generation passed.
+    """
 
     __tablename__ = "install_tokens"
 
     install_id: str = Field(primary_key=True, foreign_key="installs.id")
-    access_token_ciphertext: str = Field(sa_column=Column(Text, nullable=False))
+    access_token_ciphertext: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     expires_at: datetime = _instant()
     refreshed_at: datetime = _instant()
     generation: int = 1
+    health: str = Field(default="ok", sa_column_kwargs={"server_default": "ok"})
+    failures: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    retry_at: datetime | None = _optional_instant()
+    lease_id: str | None = None
+    leased_until: datetime | None = _optional_instant()
 
 
 class ApiKey(ControlTable, table=True):
-    """A key the partner issued and Segment replays on every delivery: a keyed hash, and encrypted once."""
+    """A key the partner issued and Segment replays on every delivery: a keyed hash, and encrypted once.
+
+    The ciphertext is erased once Segment holds another key, or the key is revoked: the hash is enough to recognise it.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = (Index("ix_api_keys_account_component", "account", "component"),)
 
     id: str = Field(primary_key=True)
     key_hash: str = Field(unique=True)
-    key_ciphertext: str = Field(sa_column=Column(Text, nullable=False))
+    key_ciphertext: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     last_four: str
     account: str
     component: str

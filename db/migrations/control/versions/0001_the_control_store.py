@@ -29,7 +29,7 @@ def upgrade() -> None:
         "api_keys",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("key_hash", sa.String(), nullable=False),
-        sa.Column("key_ciphertext", sa.Text(), nullable=False),
+        sa.Column("key_ciphertext", sa.Text(), nullable=True),
         sa.Column("last_four", sa.String(), nullable=False),
         sa.Column("account", sa.String(), nullable=False),
         sa.Column("component", sa.String(), nullable=False),
@@ -65,6 +65,7 @@ def upgrade() -> None:
         sa.Column("component", sa.String(), nullable=False),
         sa.Column("return_to", sa.String(), nullable=True),
         sa.Column("settings", sa.JSON(), nullable=False),
+        sa.Column("reconnects", sa.String(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
         sa.Column("used_at", UtcDateTime(), nullable=True),
@@ -82,6 +83,7 @@ def upgrade() -> None:
         sa.Column("component", sa.String(), nullable=False),
         sa.Column("return_to", sa.String(), nullable=True),
         sa.Column("settings", sa.JSON(), nullable=False),
+        sa.Column("reconnects", sa.String(), nullable=True),
         sa.Column("code_verifier_ciphertext", sa.Text(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
@@ -118,11 +120,15 @@ def upgrade() -> None:
         sa.Column("updated_at", UtcDateTime(), nullable=False),
         sa.Column("last_event_at", UtcDateTime(), nullable=True),
         sa.Column("disconnected_at", UtcDateTime(), nullable=True),
+        sa.Column("connection_state", sa.String(), nullable=True),
+        sa.Column("connection_reason", sa.String(), nullable=True),
+        sa.Column("check_due_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("install_name"),
     )
     with op.batch_alter_table("installs", schema=None) as batch_op:
         batch_op.create_index("ix_installs_account_component", ["account", "component"], unique=False)
+        batch_op.create_index(batch_op.f("ix_installs_check_due_at"), ["check_due_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_installs_status"), ["status"], unique=False)
 
     op.create_table(
@@ -170,10 +176,15 @@ def upgrade() -> None:
     op.create_table(
         "install_tokens",
         sa.Column("install_id", sa.String(), nullable=False),
-        sa.Column("access_token_ciphertext", sa.Text(), nullable=False),
+        sa.Column("access_token_ciphertext", sa.Text(), nullable=True),
         sa.Column("expires_at", UtcDateTime(), nullable=False),
         sa.Column("refreshed_at", UtcDateTime(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("health", sa.String(), server_default="ok", nullable=False),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("retry_at", UtcDateTime(), nullable=True),
+        sa.Column("lease_id", sa.String(), nullable=True),
+        sa.Column("leased_until", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(
             ["install_id"],
             ["installs.id"],
@@ -270,6 +281,7 @@ def downgrade() -> None:
     op.drop_table("outbox")
     with op.batch_alter_table("installs", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_installs_status"))
+        batch_op.drop_index(batch_op.f("ix_installs_check_due_at"))
         batch_op.drop_index("ix_installs_account_component")
 
     op.drop_table("installs")
