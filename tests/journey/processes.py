@@ -92,5 +92,5 @@ def _command(arguments: Sequence[str]) -> list[str]:
 
 def _only(environment: Mapping[str, str]) -> dict[str, str]:
     """Just these settings: nothing that happens to be set on this machine may take part."""
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
+    kept = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
     return {name: os.environ[name] for name in kept if name in os.environ} | dict(environment)
