@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -32,44 +35,106 @@ def postgres_socket() -> Iterator[str]:
         folder = Path(tempfile.mkdtemp(prefix="pg"))
         server = get_server(folder)
     try:
+        # What is tested here is not whether PostgreSQL survives a power cut.
+        server.psql("ALTER SYSTEM SET fsync = off")
+        server.psql("SELECT pg_reload_conf()")
         yield server.get_uri().partition("host=")[2]
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def postgres_template(postgres_socket: str) -> str:
+    """The name of a database with both stores migrated, to make others from."""
+    name = "template_stores"
+
+    async def make() -> None:
+        await _postgres(postgres_socket, f'CREATE DATABASE "{name}"')
+        await _migrate_both(_postgres_url(postgres_socket, name))
+
+    _run(make())
+    return name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with both stores migrated, to copy."""
+    path = tmp_path_factory.mktemp("template") / "stores.db"
+    _run(_migrate_both(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """The URL of an empty store; a test that uses it runs once on SQLite and once on PostgreSQL."""
+async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """The URL of a store without tables; a test that uses it runs once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path}/control.db"
         return
     socket = request.getfixturevalue("postgres_socket")
-    name = f"test_{uuid4().hex}"
-    connection = await asyncpg.connect(host=socket, user="postgres", database="postgres")
-    try:
-        await connection.execute(f'CREATE DATABASE "{name}"')
-        yield f"postgresql+asyncpg://postgres@/{name}?host={socket}"
-        await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-    finally:
-        await connection.close()
+    async with _new_postgres(socket, "template0") as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """The URL of an empty, migrated store; a test that uses it runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        shutil.copyfile(request.getfixturevalue("sqlite_template"), tmp_path / "control.db")
+        yield f"sqlite+aiosqlite:///{tmp_path}/control.db"
+        return
+    template = request.getfixturevalue("postgres_template")
+    async with _new_postgres(request.getfixturevalue("postgres_socket"), template) as url:
+        yield url
 
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """A migrated control store, on both engines."""
     opened = Database.open(database_url)
-    await migrate(opened, "control")
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def sqlite_database(tmp_path: Path) -> AsyncIterator[Database]:
+async def sqlite_database(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Database]:
     """A migrated control store on SQLite, for tests that have nothing to do with the engine."""
+    shutil.copyfile(sqlite_template, tmp_path / "control.db")
     opened = Database.open(f"sqlite+aiosqlite:///{tmp_path}/control.db")
-    await migrate(opened, "control")
     yield opened
+    await opened.close()
+
+
+@asynccontextmanager
+async def _new_postgres(socket: str, template: str) -> AsyncIterator[str]:
+    name = f"test_{uuid4().hex}"
+    await _postgres(socket, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield _postgres_url(socket, name)
+    await _postgres(socket, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _postgres(socket: str, statement: str) -> None:
+    connection = await asyncpg.connect(host=socket, user="postgres", database="postgres")
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _postgres_url(socket: str, name: str) -> str:
+    return f"postgresql+asyncpg://postgres@/{name}?host={socket}"
+
+
+def _run(work: Coroutine[None, None, None]) -> None:
+    """Run a coroutine to its end, whether or not a test's loop is running in this thread."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
+
+
+async def _migrate_both(url: str) -> None:
+    opened = Database.open(url)
+    await migrate(opened, "control")
+    await migrate(opened, "event_log")
     await opened.close()
 
 

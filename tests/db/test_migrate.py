@@ -13,8 +13,8 @@ from db.database import Database
 from db.migrate import is_current, migrate, version_table
 
 
-async def test_an_empty_store_becomes_current_and_stays_so(database_url: str) -> None:
-    database = Database.open(database_url)
+async def test_an_empty_store_becomes_current_and_stays_so(empty_database_url: str) -> None:
+    database = Database.open(empty_database_url)
     assert not await is_current(database, "control")
     await migrate(database, "control")
     assert await is_current(database, "control")
@@ -23,8 +23,8 @@ async def test_an_empty_store_becomes_current_and_stays_so(database_url: str) ->
     await database.close()
 
 
-async def test_two_processes_that_start_at_once_migrate_once(database_url: str) -> None:
-    databases = [Database.open(database_url) for _ in range(3)]
+async def test_two_processes_that_start_at_once_migrate_once(empty_database_url: str) -> None:
+    databases = [Database.open(empty_database_url) for _ in range(3)]
     await asyncio.gather(*(migrate(database, "control") for database in databases))
     for database in databases:
         assert await is_current(database, "control")
