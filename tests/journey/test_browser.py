@@ -21,10 +21,11 @@ from tests.announce import browser as find_chromium
 from tests.journey.deployment import Deployment, until
 
 CHROMIUM = find_chromium()
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="the browser tests were NOT run: there is no Chromium. Get one with: apt-get install chromium",
-)
+if CHROMIUM is None:
+    pytest.skip(
+        "the browser tests were NOT run: there is no Chromium. Get one with: apt-get install chromium",
+        allow_module_level=True,
+    )
 
 WIDE, NARROW = 1280, 390
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
