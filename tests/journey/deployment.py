@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from oauth_app.demo.browser import Browser, Hop
+from oauth_app.demo.browser import Browser
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from oauth_app.wiring import connect_links_of
@@ -87,14 +87,9 @@ class Deployment:
         async with open_stores(self.settings()) as stores:
             return (await connect_links_of(self.settings(), stores).mint(account)).url
 
-    def browser(self, on_hop: Callable[[Hop], None] | None = None) -> Browser:
-        """A customer's browser."""
-        return Browser(self.http, on_hop)
-
     async def connect(self, link: str, *, owner: str = f"owner@{WORKSPACE}.example", **choice: str) -> str:
         """Walk from a connect link to the status page; returns its address."""
-        http = httpx.AsyncClient(timeout=30)
-        async with http:
+        async with httpx.AsyncClient(timeout=30) as http:
             browser = Browser(http)
             page = await browser.submit(await browser.open(link))
             if page.url.path == "/login":
