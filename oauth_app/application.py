@@ -15,6 +15,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import Receive, Scope, Send
 
+from oauth_app.api import routes as api
+from oauth_app.api.problem import problem_of_status
 from oauth_app.routes import install, operations, status
 from oauth_app.settings import Settings, load_settings
 from oauth_app.wiring import Role, RunningService, run_service
@@ -51,7 +53,7 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
 
     routes: list[BaseRoute] = list(operations.routes())
     if role != "worker":
-        routes = [Mount("/subscriptions", app=_webhook), *install.routes(), *status.routes(), *routes]
+        routes = [Mount("/subscriptions", app=_webhook), *install.routes(), *status.routes(), *api.routes(), *routes]
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug}, lifespan=run)
 
 
@@ -59,8 +61,10 @@ async def _webhook(scope: Scope, receive: Receive, send: Send) -> None:
     await scope["app"].state.webhook(scope, receive, send)
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
+    if request.scope["path"].startswith("/api/"):
+        return problem_of_status(error.status_code, error.headers).response()
     return PlainTextResponse(f"{error.detail}\n", status_code=error.status_code, headers=error.headers)
 
 

@@ -18,6 +18,7 @@ class FailureReason(StrEnum):
     CROSS_SITE = "cross_site"
     OAUTH_NOT_CONFIGURED = "oauth_not_configured"
     TOO_MANY_FLOWS = "too_many_flows"
+    SERVICE_STOPPED = "service_stopped"
     NOTHING_RETURNED = "nothing_returned"
     PARAMETER_REPEATED = "parameter_repeated"
     STATE_MISSING = "state_missing"
@@ -98,6 +99,11 @@ FAILURES: dict[FailureReason, Failure] = {
         429,
         "Many people are connecting right now",
         "Nothing was started. Please try again in a few minutes.",
+    ),
+    FailureReason.SERVICE_STOPPED: Failure(
+        503,
+        "Connecting is paused",
+        "{partner} has paused connections to Segment for a while. Nothing was changed. Please try again later.",
     ),
     FailureReason.NOTHING_RETURNED: Failure(
         400,

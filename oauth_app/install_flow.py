@@ -140,15 +140,23 @@ class InstallFlow:
         url = self._identity.authorization_url(state=state, code_verifier=verifier)
         return FlowStarted(url, cookie_name(state), cookie)
 
-    async def finish(self, returned: CodeReturned, *, cookie: str | None) -> FlowOutcome:
-        """Take a code back from Segment: consume the flow once, exchange the code once, save the install."""
+    async def finish(self, returned: CodeReturned, *, cookie: str | None, signed_in: str | None = None) -> FlowOutcome:
+        """Take a code back from Segment: consume the flow once, exchange the code once, save the install.
+
+        Args:
+            signed_in: the account that is signed in to the partner's product in this browser, if that is known. When
+                it is another one than the flow's, the code is not even exchanged (OA-21).
+        """
         now = self._clock()
         async with self._database.transaction() as session:
             flow = await flow_states.consume(session, returned.state, cookie or "", code=returned.code, now=now)
             if flow is None:
                 earlier = await flow_states.find(session, returned.state)
                 return _repeated(earlier, returned, cookie, now=now)
-        outcome = await self._complete(flow, returned)
+        if signed_in is not None and signed_in != flow.account:
+            outcome: FlowOutcome = FlowFailed(FailureReason.OTHER_ACCOUNT)
+        else:
+            outcome = await self._complete(flow, returned)
         if isinstance(outcome, FlowFailed):
             outcome = await self._failed(returned.state, flow, outcome)
         return outcome

@@ -10,9 +10,9 @@ _MASKED = "•••"
 _CREDENTIALS = (
     re.compile(r"(?i)(\bbasic )[a-z0-9+/=_-]{6,}"),
     re.compile(r"(?i)(\bbearer )[^\s\"',]{6,}"),
-    re.compile(r"(\bews_)[A-Za-z0-9]{8,}"),
+    re.compile(r"(\bewst?_)[A-Za-z0-9]{8,}"),
     re.compile(r"(?i)([?&](?:code|state|code_verifier|code_challenge)=)[^\s&\"']+"),
-    re.compile(r"(/(?:connect|status)/)[A-Za-z0-9_.-]{16,}"),
+    re.compile(r"(/(?:connect|status|sign-in)/)[A-Za-z0-9_.-]{16,}"),
 )
 
 

@@ -10,23 +10,38 @@ from starlette.requests import Request
 
 from db.clock import Clock
 from db.database import Database
+from db.event_log.log import EventArchive
+from oauth_app.api.tokens import ApiTokens
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.install_flow import InstallFlow
+from oauth_app.operators import Operators
 from oauth_app.pages import Pages
+from oauth_app.panic import PanicSwitch
+from oauth_app.rate_limits import RateLimits
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
+from subscriptions.api_keys import ApiKeys
+from subscriptions.provisioning import Provisioner
 
 PartnerSession: TypeAlias = Callable[[Request], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services behind the routes. ``flow`` is missing when no Segment App is configured."""
+    """The services behind the routes. ``flow`` and ``provisioner`` are missing when no Segment App is configured."""
 
     settings: Settings
+    component: str
     database: Database
     event_database: Database
+    event_log: EventArchive
     pages: Pages
+    api_keys: ApiKeys
+    api_tokens: ApiTokens
+    operators: Operators
+    panic: PanicSwitch
+    rate_limits: RateLimits
+    provisioner: Provisioner | None
     connect_links: ConnectLinks
     status_links: StatusLinks
     flow: InstallFlow | None

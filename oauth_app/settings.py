@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -47,6 +48,15 @@ def _hook(value: str) -> str:
     return value
 
 
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_network(value, strict=False)) for value in values)
+    except ValueError:
+        raise ValueError("must list addresses or networks, such as 10.0.0.0/8, separated by commas") from None
+
+
+Names = Annotated[tuple[str, ...], NoDecode]
+Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks)]
 HttpUrl = Annotated[str, AfterValidator(_origin_with_path)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 Hook = Annotated[str, AfterValidator(_hook)]
@@ -114,6 +124,21 @@ class Settings(BaseSettings):
         default="ask",
         description="When the destination already holds another API key: ask the customer, or overwrite it.",
     )
+    oidc_issuer: HttpUrl | None = Field(
+        default=None, description="The identity provider that operators sign in with, as it names itself."
+    )
+    oidc_client_id: str | None = Field(default=None, description="Our client id there.")
+    oidc_client_secret: SecretStr | None = Field(default=None, description="Our client secret there.")
+    oidc_groups_claim: str = Field(default="groups", description="The claim of an ID token that lists groups.")
+    operators: Names = Field(
+        default=(),
+        description="Who may act in the dashboard: e-mail addresses and group:NAME, separated by commas.",
+    )
+    viewers: Names = Field(default=(), description="Who may look at the dashboard, in the same form.")
+    trusted_proxies: Networks = Field(
+        default=(),
+        description="Networks of your own proxies, separated by commas; only their X-Forwarded-For is believed.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least level that is logged."
     )
@@ -121,10 +146,10 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_lists(cls, data: object) -> object:
-        if isinstance(data, dict) and isinstance(data.get("return_origins"), str):
-            items = (item.strip().rstrip("/") for item in data["return_origins"].split(","))
-            return {**data, "return_origins": tuple(item for item in items if item)}
-        return data
+        if not isinstance(data, dict):
+            return data
+        given = {name: data[name] for name in _LISTS if isinstance(data.get(name), str)}
+        return {**data, **{name: _split(text, _LISTS[name]) for name, text in given.items()}}
 
     @model_validator(mode="after")
     def _all_of_the_app(self) -> Self:
@@ -138,6 +163,20 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{', '.join(missing)} must be set too: the three SEGMENT_ settings of your App go together"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _all_of_the_login(self) -> Self:
+        given = {
+            "OIDC_ISSUER": self.oidc_issuer,
+            "OIDC_CLIENT_ID": self.oidc_client_id,
+            "OIDC_CLIENT_SECRET": self.oidc_client_secret,
+        }
+        missing = [name for name, value in given.items() if value is None]
+        if missing and len(missing) < len(given):
+            raise ValueError(f"{', '.join(missing)} must be set too: the three OIDC_ settings go together")
+        if not missing and not self.operators and not self.viewers:
+            raise ValueError("OPERATORS must name somebody: with OIDC_ISSUER alone nobody could sign in")
         return self
 
     @model_validator(mode="after")
@@ -164,6 +203,11 @@ class Settings(BaseSettings):
         return f"destination/{self.segment_destination}"
 
     @property
+    def on_loopback(self) -> bool:
+        """Whether the service is only reached from this machine."""
+        return urlsplit(self.base_url).hostname in _LOOPBACK
+
+    @property
     def secure_cookies(self) -> bool:
         """Whether cookies carry ``Secure``: always, except on a plain http loopback address."""
         return self.base_url.startswith("https://")
@@ -178,6 +222,15 @@ class Settings(BaseSettings):
             return self.database_url
         folder, _, _ = control.database.rpartition("/")
         return control.set(database=f"{folder}/events.db" if folder else "events.db").render_as_string(False)
+
+
+_LISTS = {"return_origins": "/", "operators": "", "viewers": "", "trusted_proxies": ""}
+"""Settings that are lists, and what is cut off the end of their items."""
+
+
+def _split(text: str, cut: str) -> tuple[str, ...]:
+    items = (item.strip().rstrip(cut) if cut else item.strip() for item in text.split(","))
+    return tuple(item for item in items if item)
 
 
 def load_settings() -> Settings:

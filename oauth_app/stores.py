@@ -30,6 +30,7 @@ class ServiceSecrets:
     api_key_lookup: bytes
     person_hash: bytes
     status_links: bytes
+    operator_logins: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ async def _secrets(database: Database, encryption: EncryptionKeys) -> ServiceSec
                 api_key_lookup=await service_secrets.ensure(session, encryption, "api_key_lookup", now=now),
                 person_hash=await service_secrets.ensure(session, encryption, "person_hash", now=now),
                 status_links=await service_secrets.ensure(session, encryption, "status_links", now=now),
+                operator_logins=await service_secrets.ensure(session, encryption, "operator_logins", now=now),
             )
     except EncryptionError as problem:
         raise SettingsInvalid(

@@ -8,17 +8,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Literal, TypeAlias
 
 from starlette.types import ASGIApp
 
 from db.clock import utc_now
+from oauth_app.api.tokens import ApiTokens
 from oauth_app.background import BackgroundJob, running
 from oauth_app.component import ProvisionedComponent, component_name, load_component, load_partner_session
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.install_flow import InstallFlow
 from oauth_app.install_tokens import InstallTokens
+from oauth_app.operators import Operators
+from oauth_app.operators.identity_provider import IdentityProvider
+from oauth_app.operators.logins import Logins
+from oauth_app.operators.roles import AccessLists
+from oauth_app.operators.sessions import Sessions
+from oauth_app.operators.sign_in_links import SignInLinks
 from oauth_app.pages import Pages
+from oauth_app.panic import PanicSwitch, StoppableWebhook
+from oauth_app.rate_limits import RateLimits
 from oauth_app.services import Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
@@ -71,13 +81,54 @@ def connect_links_of(settings: Settings, stores: Stores) -> ConnectLinks:
     )
 
 
+def sign_in_links_of(settings: Settings, stores: Stores) -> SignInLinks | None:
+    """Build the sign-in links of the dashboard; ``None`` unless the service is only reached from this machine."""
+    return SignInLinks(stores.control, base_url=settings.base_url) if settings.on_loopback else None
+
+
+@asynccontextmanager
+async def operators_of(settings: Settings, stores: Stores) -> AsyncIterator[Operators]:
+    """Build what operators sign in with while the block lasts."""
+    sessions = Sessions(stores.control, secure=settings.secure_cookies)
+    links = sign_in_links_of(settings, stores)
+    if settings.oidc_issuer is None or settings.oidc_client_id is None or settings.oidc_client_secret is None:
+        yield Operators(sessions, None, links)
+        return
+    provider = IdentityProvider(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        client_secret=settings.oidc_client_secret.get_secret_value(),
+        redirect_uri=f"{settings.base_url}/dashboard/callback",
+    )
+    access = AccessLists(settings.operators, settings.viewers, settings.oidc_groups_claim)
+    try:
+        logins = Logins(stores.control, provider, access, secret=stores.secrets.operator_logins)
+        yield Operators(sessions, logins, links)
+    finally:
+        await provider.aclose()
+
+
+@asynccontextmanager
+async def panic_switch_of(stores: Stores) -> AsyncIterator[PanicSwitch]:
+    """Build the emergency stop while the block lasts."""
+    switch = PanicSwitch(stores.control)
+    try:
+        yield switch
+    finally:
+        await switch.close()
+
+
 @asynccontextmanager
 async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[SegmentAccess | None]:
-    """Build the clients of Segment while the block lasts; ``None`` without a Segment App."""
+    """Build the clients of Segment while the block lasts; ``None`` without a Segment App.
+
+    While the emergency stop is engaged they send nothing.
+    """
     if settings.segment_client_id is None or settings.segment_client_secret is None:
         yield None
         return
     limiter = RateLimiter()
+    panic = PanicSwitch(stores.control)
     identity = IdentityClient(
         identity_url=settings.segment_identity_url,
         config_api_url=settings.segment_config_api_url,
@@ -86,8 +137,9 @@ async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[Segmen
         redirect_uri=settings.redirect_uri,
         scope=settings.scope,
         limiter=limiter,
+        before_request=panic.refuse_use_of_segment,
     )
-    config_api = ConfigApi(settings.segment_config_api_url, limiter=limiter)
+    config_api = ConfigApi(settings.segment_config_api_url, limiter=limiter, before_request=panic.refuse_use_of_segment)
     tokens = InstallTokens(stores.control, stores.encryption, identity)
     subscription = load_component(settings)
     component = ProvisionedComponent.of(subscription, settings.segment_destination or subscription.name)
@@ -104,6 +156,7 @@ async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[Segmen
     finally:
         await config_api.aclose()
         await identity.aclose()
+        await panic.close()
 
 
 @asynccontextmanager
@@ -119,6 +172,9 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
         segment = await stack.enter_async_context(segment_of(settings, stores))
+        operators = await stack.enter_async_context(operators_of(settings, stores))
+        panic = await stack.enter_async_context(panic_switch_of(stores))
+        api_keys = api_keys_of(stores)
         owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         components = {subscription.name: subscription}
         activity = InstallActivity(stores.control)
@@ -131,7 +187,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         )
         webhook = Webhook(
             components,
-            api_keys_of(stores),
+            api_keys,
             stores.event_log,
             PersonHash(stores.secrets.person_hash),
             on_received=_on_received(activity, dispatcher),
@@ -141,9 +197,11 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
             if segment is not None:
                 jobs.append(BackgroundJob("outbox", outbox.run, outbox.stop))
-        services = _services(settings, stores, segment, outbox)
+        services = _services(
+            settings, stores, segment, outbox=outbox, operators=operators, panic=panic, api_keys=api_keys
+        )
         await stack.enter_async_context(running(jobs))
-        yield RunningService(services, webhook)
+        yield RunningService(services, StoppableWebhook(webhook, panic.engaged))
 
 
 def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:
@@ -155,7 +213,16 @@ def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[
     return received
 
 
-def _services(settings: Settings, stores: Stores, segment: SegmentAccess | None, outbox: OutboxWorker) -> Services:
+def _services(
+    settings: Settings,
+    stores: Stores,
+    segment: SegmentAccess | None,
+    *,
+    outbox: OutboxWorker,
+    operators: Operators,
+    panic: PanicSwitch,
+    api_keys: ApiKeys,
+) -> Services:
     partner_session = load_partner_session(settings)
     flow = None
     if segment is not None:
@@ -163,20 +230,28 @@ def _services(settings: Settings, stores: Stores, segment: SegmentAccess | None,
             stores.control,
             stores.encryption,
             segment.identity,
-            api_keys_of(stores),
+            api_keys,
             component=component_name(settings),
             scope=settings.scope,
             pkce=settings.segment_pkce,
         )
     return Services(
         settings=settings,
+        component=component_name(settings),
         database=stores.control,
         event_database=stores.events,
+        event_log=stores.event_log,
         pages=Pages(
             partner_name=settings.partner_name,
             support_url=settings.support_url,
             start_url="/auth/segment" if partner_session is not None or settings.partner_login_url else None,
         ),
+        api_keys=api_keys,
+        api_tokens=ApiTokens(stores.control),
+        operators=operators,
+        panic=panic,
+        rate_limits=RateLimits([ip_network(network) for network in settings.trusted_proxies]),
+        provisioner=None if segment is None else segment.provisioner,
         connect_links=connect_links_of(settings, stores),
         status_links=StatusLinks(stores.secrets.status_links),
         flow=flow,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import update
+from sqlalchemy import literal, tuple_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.control.tables import Install, InstallStatus
+from db.types import UtcDateTime
 
 _LIVE = (
     InstallStatus.PROVISIONING,
@@ -87,6 +88,12 @@ async def set_status(
     await session.exec(update(Install).where(col(Install.id) == install_id).values(**values))
 
 
+async def set_connection_state(session: AsyncSession, install_id: str, state: str, *, reason: str | None) -> None:
+    """Store how the connection stands, with a typed reason when it does not work."""
+    values = {"connection_state": state, "connection_reason": reason}
+    await session.exec(update(Install).where(col(Install.id) == install_id).values(**values))
+
+
 async def mark_receiving(session: AsyncSession, install_id: str, *, now: datetime) -> None:
     """Note that an event arrived; a connected install becomes *receiving*."""
     await session.exec(update(Install).where(col(Install.id) == install_id).values(last_event_at=now))
@@ -95,3 +102,16 @@ async def mark_receiving(session: AsyncSession, install_id: str, *, now: datetim
         .where(col(Install.id) == install_id, col(Install.status) == InstallStatus.CONNECTED)
         .values(status=InstallStatus.RECEIVING, status_reason=None, status_detail=None, updated_at=now)
     )
+
+
+async def page(session: AsyncSession, *, account: str | None, before: Install | None, limit: int) -> list[Install]:
+    """Return up to ``limit`` installs, the newest first, beginning after ``before``."""
+    statement = select(Install).order_by(col(Install.created_at).desc(), col(Install.id).desc()).limit(limit)
+    if account is not None:
+        statement = statement.where(Install.account == account)
+    if before is not None:
+        older = tuple_(col(Install.created_at), col(Install.id)) < tuple_(
+            literal(before.created_at, UtcDateTime()), literal(before.id)
+        )
+        statement = statement.where(older)
+    return list((await session.exec(statement)).all())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -17,18 +19,21 @@ from oauth_app.install_flow import (
     FlowStarted,
     cookie_name,
 )
+from oauth_app.rate_limits import Purpose, limited
+from oauth_app.routes.forms import read_form
 from oauth_app.same_site import is_same_site, is_speculative
 from oauth_app.services import Services, services_of
 
 _COOKIE_PATH = "/auth/segment"
+_LINK_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def routes() -> list[Route]:
     """The routes of the install flow."""
     return [
-        Route("/connect/{link}", connect_page, methods=["GET"]),
-        Route("/connect/{link}", connect_confirmed, methods=["POST"]),
-        Route("/auth/segment", start, methods=["GET"]),
+        Route("/connect/{link}", limited(Purpose.CONNECT, connect_page), methods=["GET"]),
+        Route("/connect/{link}", limited(Purpose.CONNECT, connect_confirmed), methods=["POST"]),
+        Route("/auth/segment", limited(Purpose.CONNECT, start), methods=["GET"]),
         Route("/auth/segment/callback", callback, methods=["GET"]),
         Route("/auth/segment/manual-key", manual_key, methods=["POST"]),
     ]
@@ -55,6 +60,8 @@ async def connect_confirmed(request: Request) -> Response:
     if not is_same_site(request.headers):
         return services.pages.failure(FailureReason.CROSS_SITE)
     token = request.path_params["link"]
+    if await services.panic.engaged():
+        return services.pages.failure(FailureReason.SERVICE_STOPPED)
     link = await services.connect_links.look(token)
     if link is not None and await _is_other_account(services, request, link.account):
         return services.pages.failure(FailureReason.OTHER_ACCOUNT)
@@ -72,9 +79,13 @@ async def start(request: Request) -> Response:
         return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
     link = request.query_params.get("link")
     if link:
+        if _LINK_TOKEN.fullmatch(link) is None:
+            return services.pages.failure(FailureReason.LINK_UNUSABLE)
         return RedirectResponse(request.url_for("connect_page", link=link).path, status_code=303)
     if request.method == "HEAD" or is_speculative(request.headers):
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    if await services.panic.engaged():
+        return services.pages.failure(FailureReason.SERVICE_STOPPED)
     account = None if services.partner_session is None else await services.partner_session(request)
     if account is None:
         if services.settings.partner_login_url:
@@ -93,9 +104,12 @@ async def callback(request: Request) -> Response:
     returned = read_callback(request.query_params.multi_items(), issuer=services.settings.segment_identity_url)
     if isinstance(returned, Refused):
         return services.pages.failure(returned.reason)
+    if await services.panic.engaged():
+        return services.pages.failure(FailureReason.SERVICE_STOPPED)
     cookie = request.cookies.get(cookie_name(returned.state or ""))
     if isinstance(returned, CodeReturned):
-        outcome = await services.flow.finish(returned, cookie=cookie)
+        signed_in = None if services.partner_session is None else await services.partner_session(request)
+        outcome = await services.flow.finish(returned, cookie=cookie, signed_in=signed_in)
     else:
         outcome = await services.flow.refuse(returned, cookie=cookie)
     return _show(services, outcome, state=returned.state)
@@ -108,7 +122,9 @@ async def manual_key(request: Request) -> Response:
         return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
     if not is_same_site(request.headers):
         return services.pages.failure(FailureReason.CROSS_SITE)
-    state = str((await request.form()).get("state") or "")
+    if await services.panic.engaged():
+        return services.pages.failure(FailureReason.SERVICE_STOPPED)
+    state = (await read_form(request)).get("state", "")
     made = await services.flow.manual_key(state, cookie=request.cookies.get(cookie_name(state)))
     if isinstance(made, FlowFailed):
         return services.pages.failure(made.reason)

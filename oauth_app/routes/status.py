@@ -10,6 +10,7 @@ from db.control import audit, flow_states, installs
 from db.control.tables import Install, InstallStatus
 from oauth_app.failures import FailureReason
 from oauth_app.install_record import queue_provisioning
+from oauth_app.routes.forms import read_form
 from oauth_app.same_site import is_same_site
 from oauth_app.services import Services, services_of
 
@@ -48,7 +49,7 @@ async def change(request: Request) -> Response:
         return services.pages.failure(FailureReason.LINK_UNUSABLE)
     if not is_same_site(request.headers):
         return services.pages.failure(FailureReason.CROSS_SITE)
-    action = str((await request.form()).get("action") or "")
+    action = (await read_form(request)).get("action", "")
     if install.status in _CHANGEABLE.get(action, set()) and install.source_name is not None:
         now = services.clock()
         async with services.database.transaction() as session:

@@ -19,11 +19,17 @@ from db.control import installs, service_secrets
 from db.control.tables import Install, OutboxEntry
 from db.database import Database
 from db.encryption import EncryptionKeys
+from db.event_log.sql import SqlEventLog
+from oauth_app.api.tokens import ApiTokens
 from oauth_app.application import assemble
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.demo.browser import Browser
 from oauth_app.install_flow import InstallFlow
+from oauth_app.operators import Operators
+from oauth_app.operators.sessions import Sessions
 from oauth_app.pages import Pages
+from oauth_app.panic import PanicSwitch
+from oauth_app.rate_limits import RateLimits
 from oauth_app.services import PartnerSession, Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
@@ -151,10 +157,20 @@ def build_front_door(
         scope=settings.scope,
         http=httpx.ASGITransport(sandbox.app),
     )
+    panic = PanicSwitch(database)
+    api_keys = ApiKeys(database, encryption, secret, clock)
     services = Services(
         settings=settings,
+        component="acme-crm",
         database=database,
         event_database=database,
+        event_log=SqlEventLog(database),
+        api_keys=api_keys,
+        api_tokens=ApiTokens(database, clock),
+        operators=Operators(Sessions(database, secure=settings.secure_cookies, clock=clock), None, None),
+        panic=panic,
+        rate_limits=RateLimits(),
+        provisioner=None,
         pages=Pages(
             partner_name=settings.partner_name,
             support_url="https://acme.example/help",
@@ -172,7 +188,7 @@ def build_front_door(
             database,
             encryption,
             identity,
-            ApiKeys(database, encryption, secret, clock),
+            api_keys,
             component="acme-crm",
             scope=settings.scope,
             pkce=settings.segment_pkce,
@@ -188,6 +204,7 @@ def build_front_door(
         try:
             yield RunningService(services, PlainTextResponse("no webhook here"))
         finally:
+            await panic.close()
             await identity.aclose()
 
     return FrontDoor(assemble(lifespan), services, sandbox, database, clock, woken)

@@ -1,0 +1,163 @@
+"""The shapes of the API's requests and answers. ``/api/openapi.json`` is made from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from db.control.tables import Install
+from db.event_log.records import EventDetail
+
+AccountName = Annotated[
+    str, Field(min_length=1, max_length=200, description="Your own identifier of the customer's account.")
+]
+
+
+class Shape(BaseModel):
+    """Base of all shapes: no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(Shape):
+    """Why a request was refused."""
+
+    code: str = Field(description="One word for programs.")
+    message: str = Field(description="A sentence for people.")
+
+
+class ConnectLinkRequest(Shape):
+    """Whom to make a connect link for."""
+
+    account: AccountName
+    return_to: str | None = Field(
+        default=None,
+        max_length=2000,
+        description="Where the finished page leads back to: a path of this service, or an origin of RETURN_ORIGINS.",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, max_length=50, description="Values for the destination's custom settings."
+    )
+
+
+class ConnectLinkAnswer(Shape):
+    """A single-use connect link."""
+
+    url: str
+    account: str
+    expires_at: datetime
+
+
+class ApiKeyRequest(Shape):
+    """Whom to make an API key for."""
+
+    account: AccountName
+
+
+class ApiKeyAnswer(Shape):
+    """A new API key for pasting into Segment. It is shown only in this answer."""
+
+    id: str
+    api_key: str
+    account: str
+    component: str
+
+
+class InstallAnswer(Shape):
+    """A connected workspace."""
+
+    id: str
+    account: str
+    component: str
+    workspace: str
+    source: str | None
+    status: str
+    reason: str | None
+    detail: str | None
+    created_at: datetime
+    updated_at: datetime
+    last_event_at: datetime | None
+
+    @classmethod
+    def of(cls, install: Install) -> InstallAnswer:
+        """Describe a stored install."""
+        return cls(
+            id=install.id,
+            account=install.account,
+            component=install.component,
+            workspace=install.workspace_name,
+            source=install.source_name,
+            status=install.status.value,
+            reason=install.status_reason,
+            detail=install.status_detail,
+            created_at=install.created_at,
+            updated_at=install.updated_at,
+            last_event_at=install.last_event_at,
+        )
+
+
+class InstallsAnswer(Shape):
+    """A page of installs, the newest first. ``next`` is the value of ``before`` for the page after it."""
+
+    installs: list[InstallAnswer]
+    next: str | None
+
+
+class HandlerReceipt(Shape):
+    """What one handler made of an event."""
+
+    handler: str
+    state: str
+    attempts: int
+    at: datetime
+    error: str | None
+
+
+class EventReceipt(Shape):
+    """What became of an event for one install or key. It holds nothing of the event's content but its name."""
+
+    account: str
+    component: str
+    install: str | None
+    type: str
+    event: str | None
+    received_at: datetime
+    state: str
+    attempts: int
+    finished_at: datetime | None
+    last_error: str | None
+    duplicates: int
+    differing_duplicates: int
+    handlers: list[HandlerReceipt]
+
+    @classmethod
+    def of(cls, detail: EventDetail) -> EventReceipt:
+        """Describe a stored event."""
+        record = detail.record
+        return cls(
+            account=record.account,
+            component=record.component,
+            install=record.install_id,
+            type=record.type,
+            event=record.event,
+            received_at=record.received_at,
+            state=record.state.value,
+            attempts=record.attempts,
+            finished_at=record.finished_at,
+            last_error=record.last_error,
+            duplicates=record.duplicates,
+            differing_duplicates=record.differing_duplicates,
+            handlers=[
+                HandlerReceipt(handler=h.handler, state=h.state.value, attempts=h.attempts, at=h.at, error=h.error)
+                for h in detail.handlers
+            ],
+        )
+
+
+class ReceiptAnswer(Shape):
+    """Everything that was received under one messageId."""
+
+    message_id: str
+    events: list[EventReceipt]

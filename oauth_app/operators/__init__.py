@@ -1,0 +1,21 @@
+"""Operators: who may use the dashboard, how they sign in, and how long they stay signed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oauth_app.operators.logins import Logins
+from oauth_app.operators.sessions import Sessions
+from oauth_app.operators.sign_in_links import SignInLinks
+
+
+@dataclass(frozen=True, slots=True)
+class Operators:
+    """Everything about operators. ``logins`` needs an identity provider, ``links`` a loopback ``BASE_URL``."""
+
+    sessions: Sessions
+    logins: Logins | None
+    links: SignInLinks | None
+
+
+__all__ = ["Operators"]

@@ -1,0 +1,137 @@
+"""The emergency stop: while it is engaged no process calls Segment, accepts events or starts a connection (TK-16).
+
+The stop is a row of the control store. What a process knows of it is never older than nine tenths of a second, so it
+takes hold everywhere within one second, and costs two or three small queries a second, however many events come. A
+store that cannot be read means that we don't know: then nothing is accepted either, as with any look-up of a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from db.control import emergency_stop
+from db.database import Database
+from segment_api.errors import SegmentUnavailable
+
+logger = logging.getLogger(__name__)
+
+MonotonicClock: TypeAlias = Callable[[], float]
+
+REREAD_AFTER_SECONDS = 0.4
+OLDEST_SECONDS = 0.9
+_RETRY_AFTER_SECONDS = 30
+_LONGEST_READ_SECONDS = 3.5
+
+
+class SegmentUseStopped(SegmentUnavailable):
+    """The operator stopped all use of Segment; nothing was sent."""
+
+
+class PanicSwitch:
+    """Tells whether the emergency stop is engaged; what it says is never older than nine tenths of a second."""
+
+    def __init__(self, database: Database, *, clock: MonotonicClock = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._read_at: float | None = None
+        self._engaged = False
+        self._reading: asyncio.Task[bool] | None = None
+
+    async def engaged(self) -> bool:
+        """Tell whether the stop is engaged.
+
+        Mostly nobody waits: the row is read again in the background before what is known gets too old.
+
+        Raises:
+            SQLAlchemyError, OSError: the store cannot be read.
+        """
+        age = math.inf if self._read_at is None else self._clock() - self._read_at
+        if age < REREAD_AFTER_SECONDS:
+            return self._engaged
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(_take_note)
+        if age < OLDEST_SECONDS:
+            return self._engaged
+        # One caller that gives up must not cancel the query that the others wait for.
+        return await asyncio.shield(self._reading)
+
+    async def refuse_use_of_segment(self) -> None:
+        """Let a request to Segment go on, or not.
+
+        Raises:
+            SegmentUseStopped: the stop is engaged, or nobody can tell.
+        """
+        try:
+            engaged = await self.engaged()
+        except (SQLAlchemyError, OSError) as error:
+            raise SegmentUseStopped("the emergency stop cannot be read") from error
+        if engaged:
+            raise SegmentUseStopped("the operator has stopped all use of Segment")
+
+    async def close(self) -> None:
+        """Wait for a query that is still on its way, before the store is closed."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    async def _read(self) -> bool:
+        asked_at = self._clock()
+        async with self._database.transaction() as session:
+            stop = await emergency_stop.get(session)
+        engaged = stop is not None
+        if engaged is not self._engaged:
+            logger.warning("emergency stop %s", "engaged: " + stop.reason if stop is not None else "lifted")
+        self._engaged, self._read_at = engaged, asked_at
+        return engaged
+
+
+class StoppableWebhook:
+    """The webhook behind the switch: while the stop is engaged every delivery is answered 503.
+
+    Segment tries those again for about four hours (contract 5.7), so a short stop loses nothing.
+    """
+
+    def __init__(self, webhook: ASGIApp, engaged: Callable[[], Awaitable[bool]]) -> None:
+        self._webhook = webhook
+        self._engaged = engaged
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and await self._is_stopped():
+            await _refuse(send)
+            return
+        await self._webhook(scope, receive, send)
+
+    async def _is_stopped(self) -> bool:
+        try:
+            async with asyncio.timeout(_LONGEST_READ_SECONDS):
+                return await self._engaged()
+        except (SQLAlchemyError, OSError) as error:
+            logger.warning("answering 503: the emergency stop cannot be read (%s)", type(error).__name__)
+            return True
+
+
+def _take_note(reading: asyncio.Task[bool]) -> None:
+    """Look at a failed query even if nobody waited for it; whoever asks next tries again, and is told."""
+    if not reading.cancelled() and (error := reading.exception()) is not None:
+        logger.warning("the emergency stop could not be read (%s)", type(error).__name__)
+
+
+async def _refuse(send: Send) -> None:
+    body = json.dumps({"message": "We cannot take events right now. Try again."}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"retry-after", str(_RETRY_AFTER_SECONDS).encode()),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
