@@ -1,7 +1,8 @@
 """API keys: minted for a customer's account, replayed by Segment on every delivery, recognised by keyed hash.
 
 A key is ``ews_`` and 40 letters and digits (more than 230 random bits): no colon, so the Basic header of a delivery
-splits cleanly (contract 5.3), and a fixed prefix that secret scanners can look for.
+splits cleanly (contract 5.3), and a fixed prefix that secret scanners can look for. The key of a signed Webhooks
+destination (contract 5.12) begins with ``ewh_`` and has a signing secret beside it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from db.encryption import EncryptionKeys
 from db.identifiers import new_id
 
 PREFIX = "ews_"
+SIGNED_PREFIX = "ewh_"
 _ALPHABET = string.ascii_letters + string.digits
 _CACHE_SECONDS = 1.0
 _CACHE_SIZE = 10_000
@@ -40,12 +42,21 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyHolder:
-    """Whom a key belongs to. ``install_id`` is empty for a key pasted by hand (contract 4.9, route B)."""
+    """Whom a key belongs to. ``install_id`` is empty for a key pasted by hand (contract 4.9, route B).
+
+    ``signing_secret_ciphertext`` is there when deliveries with this key have to be signed.
+    """
 
     key_id: str
     account: str
     component: str
     install_id: str | None
+    signing_secret_ciphertext: str | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether deliveries with this key have to be signed."""
+        return self.signing_secret_ciphertext is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +69,14 @@ class KeyLookup:
 
 @dataclass(frozen=True, slots=True)
 class MintedKey:
-    """A new key. ``api_key`` is the only clear copy there will be outside the ciphertext."""
+    """A new key. ``api_key`` and ``signing_secret`` are the only clear copies there will be outside ciphertexts."""
 
     id: str
     api_key: str
+    signing_secret: str | None = None
 
     def __repr__(self) -> str:
-        return f"MintedKey(id={self.id!r}, api_key='{PREFIX}…')"
+        return f"MintedKey(id={self.id!r}, api_key='{self.api_key[:4]}…')"
 
 
 _UNKNOWN = KeyLookup(KeyState.UNKNOWN)
@@ -97,12 +109,18 @@ class ApiKeys:
         account: str,
         component: str,
         install_id: str | None = None,
+        signed: bool = False,
         actor: str = "service",
     ) -> MintedKey:
-        """Make a key for an account (added if it is new), inside the caller's transaction."""
+        """Make a key for an account (added if it is new), inside the caller's transaction.
+
+        Args:
+            signed: make a signing secret as well, for a Webhooks destination that signs (contract 5.12).
+        """
         now = self._clock()
         await accounts.ensure(session, account, now=now)
-        clear = PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(40))
+        clear = (SIGNED_PREFIX if signed else PREFIX) + _random()
+        signing_secret = _random() if signed else None
         key_id = new_id("key")
         await api_keys.add(
             session,
@@ -110,6 +128,9 @@ class ApiKeys:
                 id=key_id,
                 key_hash=self._hash(clear),
                 key_ciphertext=self._encryption.encrypt(clear, api_keys.place(key_id)),
+                signing_secret_ciphertext=None
+                if signing_secret is None
+                else self._encryption.encrypt(signing_secret, api_keys.signing_secret_place(key_id)),
                 last_four=clear[-4:],
                 account=account,
                 component=component,
@@ -118,7 +139,7 @@ class ApiKeys:
             ),
         )
         await audit.add(session, actor=actor, action="api_key.mint", subject=key_id, now=now)
-        return MintedKey(key_id, clear)
+        return MintedKey(key_id, clear, signing_secret)
 
     async def look_up(self, presented: str) -> KeyLookup:
         """Tell whom a presented key belongs to; answers are remembered for one second.
@@ -136,11 +157,22 @@ class ApiKeys:
             return _UNKNOWN
         key, account = found
         state = _state(key, suspended=account.suspended_at is not None, now=now)
-        lookup = KeyLookup(state, KeyHolder(key.id, key.account, key.component, key.install_id))
+        holder = KeyHolder(key.id, key.account, key.component, key.install_id, key.signing_secret_ciphertext)
+        lookup = KeyLookup(state, holder)
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
         self._cache[key_hash] = (now + timedelta(seconds=_CACHE_SECONDS), lookup)
         return lookup
+
+    def signing_secret(self, holder: KeyHolder) -> str | None:
+        """Decrypt what deliveries with a key are signed with; ``None`` for a key without a signing secret.
+
+        Raises:
+            EncryptionError: ``ENCRYPTION_KEYS`` no longer opens it.
+        """
+        if holder.signing_secret_ciphertext is None:
+            return None
+        return self._encryption.decrypt(holder.signing_secret_ciphertext, api_keys.signing_secret_place(holder.key_id))
 
     async def reveal(self, session: AsyncSession, key_id: str, *, purpose: str) -> str:
         """Decrypt a key in order to push it to Segment or compare it with what Segment holds; leaves an audit entry.
@@ -186,6 +218,10 @@ class ApiKeys:
 
     def _hash(self, presented: str) -> str:
         return hmac.new(self._lookup_secret, presented.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def _random() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(40))
 
 
 def _state(key: ApiKey, *, suspended: bool, now: datetime) -> KeyState:

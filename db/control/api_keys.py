@@ -17,6 +17,11 @@ def place(key_id: str) -> Place:
     return Place("api_keys", "key_ciphertext", key_id)
 
 
+def signing_secret_place(key_id: str) -> Place:
+    """Where the ciphertext of a key's signing secret is bound to."""
+    return Place("api_keys", "signing_secret_ciphertext", key_id)
+
+
 async def add(session: AsyncSession, key: ApiKey) -> None:
     """Store a new key."""
     session.add(key)
@@ -70,7 +75,7 @@ async def revoke(session: AsyncSession, key_id: str, *, now: datetime) -> bool:
     statement = (
         update(ApiKey)
         .where(col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
-        .values(revoked_at=now)
+        .values(revoked_at=now, signing_secret_ciphertext=None)
         .returning(col(ApiKey.id))
     )
     return (await session.exec(statement)).scalar_one_or_none() is not None

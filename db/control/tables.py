@@ -150,6 +150,7 @@ class ApiKey(ControlTable, table=True):
     """A key the partner issued and Segment replays on every delivery: a keyed hash, and encrypted once.
 
     The ciphertext is erased once Segment holds another key, or the key is revoked: the hash is enough to recognise it.
+    A key with a signing secret belongs to a signed Webhooks destination (contract 5.12).
     """
 
     __tablename__ = "api_keys"
@@ -158,6 +159,7 @@ class ApiKey(ControlTable, table=True):
     id: str = Field(primary_key=True)
     key_hash: str = Field(unique=True)
     key_ciphertext: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    signing_secret_ciphertext: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
     last_four: str
     account: str
     component: str

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("key_hash", sa.String(), nullable=False),
         sa.Column("key_ciphertext", sa.Text(), nullable=True),
+        sa.Column("signing_secret_ciphertext", sa.Text(), nullable=True),
         sa.Column("last_four", sa.String(), nullable=False),
         sa.Column("account", sa.String(), nullable=False),
         sa.Column("component", sa.String(), nullable=False),
