@@ -13,7 +13,7 @@
         text-decoration: none; white-space: nowrap; }
     a:hover { background: #0e6b4d; }
     a:focus-visible { outline: 3px solid #12805c; outline-offset: 3px; }
-    i { width: .7em; height: .7em; border-radius: 50%; border: .16em solid #fff; border-right-color: transparent; }
+    i { width: .5em; height: .5em; border: solid #fff; border-width: .15em .15em 0 0; transform: rotate(45deg); }
   `;
   const draw = (link) => {
     if (link.dataset.enableWithSegment === "drawn") return;
@@ -31,7 +31,7 @@
     if (link.target) button.target = link.target;
     const mark = document.createElement("i");
     mark.setAttribute("aria-hidden", "true");
-    button.append(mark, link.textContent.trim() || "Enable with Segment");
+    button.append(link.textContent.trim() || "Enable with Segment", mark);
     root.append(button);
     link.replaceWith(host);
   };
