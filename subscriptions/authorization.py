@@ -1,14 +1,20 @@
-"""The API key in a delivery's ``Authorization`` header (contract 5.3)."""
+"""The API key of a delivery: how it is presented (contract 5.3), and whether it may be used."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 
+from subscriptions.api_keys import KeyHolder, KeyLookup, KeyState
 from subscriptions.errors import DeliveryRefused
 
 _MAX_LENGTH = 1024
 _HELP = "Copy a current API key into the destination's settings."
+_KEY_PROBLEMS = {
+    KeyState.UNKNOWN: (401, "Unknown API key. Copy a current key into the destination's settings."),
+    KeyState.REVOKED: (401, "This API key was revoked or has expired. Copy a current key into the settings."),
+    KeyState.SUSPENDED: (403, "The account of this API key is suspended."),
+}
 
 
 def presented_key(values: list[bytes]) -> str:
@@ -32,3 +38,16 @@ def presented_key(values: list[bytes]) -> str:
     if not colon or not key:
         raise DeliveryRefused(401, f"The Authorization header is malformed. {_HELP}")
     return key
+
+
+def check_key(lookup: KeyLookup, component: str) -> KeyHolder:
+    """Return whom a key belongs to, if it may be used for a component.
+
+    Raises:
+        DeliveryRefused: 401 for an unknown or revoked key, 403 for a suspended account or another component's key.
+    """
+    if lookup.state in _KEY_PROBLEMS or lookup.holder is None:
+        raise DeliveryRefused(*_KEY_PROBLEMS[lookup.state])
+    if lookup.holder.component != component:
+        raise DeliveryRefused(403, "This API key belongs to another destination.")
+    return lookup.holder

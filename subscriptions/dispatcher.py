@@ -22,12 +22,13 @@ from db.event_log.log import EventLog
 from db.event_log.records import ClaimedEvent, Settlement
 from db.event_log.tables import EventState, HandlerState
 from subscriptions.backoff import RetryPolicy
-from subscriptions.delivery import parse_event
+from subscriptions.delivery import check_event, parse_event
 from subscriptions.errors import DeliveryRefused, HandlerError
 from subscriptions.event import Event
 from subscriptions.handler import Handler
 from subscriptions.install_context import InstallContext, InstallContexts
 from subscriptions.leases import Leases
+from subscriptions.observer import Observer
 from subscriptions.outcome import Verdict, batch_errors, conclude, judge
 from subscriptions.subscription import Subscription
 
@@ -82,6 +83,7 @@ class Dispatcher:
         *,
         policy: RetryPolicy | None = None,
         limits: DispatchLimits | None = None,
+        observer: Observer | None = None,
         clock: Clock = utc_now,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -91,6 +93,7 @@ class Dispatcher:
         self._contexts = InstallContexts(database, clock)
         self._policy = policy or RetryPolicy()
         self._limits = limits or DispatchLimits()
+        self._observer = observer or Observer()
         self._clock = clock
         self._jitter = jitter
         self._wake = asyncio.Event()
@@ -208,6 +211,7 @@ class Dispatcher:
         subscription = self._components[claimed.component]
         try:
             event = parse_event(claimed.body, received_at=claimed.received_at, display_name=subscription.display_name)
+            check_event(event)
             install = await self._contexts.find(
                 account=claimed.account, component=claimed.component, install_id=claimed.install_id
             )
@@ -235,8 +239,9 @@ class Dispatcher:
         async def call() -> None:
             await handler.call(run.event, run.install, run.claimed.settings)
 
+        started = self._observer.clock()
         _, error = await self._guarded(handler, run.claimed.component, call)
-        await self._record(run, judge(handler.key, error))
+        await self._record(run, judge(handler.key, error), started)
 
     async def _call_batch(self, handler: Handler, runs: Sequence[_Run]) -> None:
         events = [run.event for run in runs]
@@ -244,10 +249,14 @@ class Dispatcher:
         async def call() -> object:
             return await handler.call_batch(events, runs[0].install, runs[0].claimed.settings)
 
+        started = self._observer.clock()
         answer, error = await self._guarded(handler, runs[0].claimed.component, call)
         errors = batch_errors(answer, events) if error is None else [error] * len(runs)
         await asyncio.gather(
-            *(self._record(run, judge(handler.key, failure)) for run, failure in zip(runs, errors, strict=True))
+            *(
+                self._record(run, judge(handler.key, failure), started)
+                for run, failure in zip(runs, errors, strict=True)
+            )
         )
 
     async def _guarded(
@@ -269,7 +278,8 @@ class Dispatcher:
                 logger.warning("Handler %s of component %s failed", handler.key, component, exc_info=error)
                 return None, error
 
-    async def _record(self, run: _Run, verdict: Verdict) -> None:
+    async def _record(self, run: _Run, verdict: Verdict, started: float) -> None:
+        self._observer.handled(verdict.handler, run.claimed, run.event, verdict.state, started=started)
         run.verdicts.append(verdict)
         run.calls_left -= 1
         if run.calls_left == 0:
@@ -286,6 +296,8 @@ class Dispatcher:
                 await self._erase(settlement, claimed)
             elif not await self._log.settle(settlement):
                 logger.warning("Event %d was taken over by somebody else; this attempt is not recorded", claimed.id)
+                return
+            self._observer.settled(claimed, settlement.state)
         except Exception as error:  # the lease will end, and the event is handled again
             logger.warning("The result of event %d could not be stored (%s)", claimed.id, type(error).__name__)
         finally:

@@ -19,12 +19,13 @@ from db.clock import Clock, utc_now
 from db.event_log.log import EventLog
 from db.event_log.records import EventLogUnavailable
 from db.identifiers import new_id
-from subscriptions.api_keys import ApiKeys, KeyHolder, KeyState
-from subscriptions.authorization import presented_key
+from subscriptions.api_keys import ApiKeys, KeyHolder
+from subscriptions.authorization import check_key, presented_key
 from subscriptions.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.delivery import check_event, new_event, parse_event
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import EVENT_TYPES
+from subscriptions.observer import Observer
 from subscriptions.person_hash import PersonHash
 from subscriptions.setting import SettingInvalid, SettingValue, resolve_settings
 from subscriptions.settings_header import read_settings_header
@@ -37,11 +38,6 @@ Received: TypeAlias = Callable[[str | None], None]
 
 logger = logging.getLogger(__name__)
 
-_KEY_PROBLEMS = {
-    KeyState.UNKNOWN: (401, "Unknown API key. Copy a current key into the destination's settings."),
-    KeyState.REVOKED: (401, "This API key was revoked or has expired. Copy a current key into the settings."),
-    KeyState.SUSPENDED: (403, "The account of this API key is suspended."),
-}
 _MOST_TYPES_LOGGED = 100
 
 
@@ -66,6 +62,7 @@ class Webhook:
     Args:
         components: the subscriptions by the name in the path.
         on_received: called after an event is durable, with its install's id, or ``None`` for a key without install.
+        observer: told of every answer and every stored event.
     """
 
     def __init__(
@@ -77,6 +74,7 @@ class Webhook:
         *,
         limits: WebhookLimits | None = None,
         on_received: Received | None = None,
+        observer: Observer | None = None,
         clock: Clock = utc_now,
     ) -> None:
         self._components = components
@@ -85,6 +83,7 @@ class Webhook:
         self._person_hash = person_hash
         self._limits = limits or WebhookLimits()
         self._on_received = on_received
+        self._observer = observer or Observer()
         self._clock = clock
         self._logged_types: set[tuple[str, str]] = set()
 
@@ -103,6 +102,8 @@ class Webhook:
             incident = new_id("inc")
             logger.exception("A delivery failed unexpectedly (incident %s)", incident)
             status, message = 500, f"Something went wrong on our side (incident {incident})."
+        component = _component_name(scope)
+        self._observer.answered(component if component in self._components else "", status)
         await self._answer(send, status, message)
 
     async def _receive(self, scope: Scope, receive: Receive) -> None:
@@ -122,17 +123,18 @@ class Webhook:
             self._log_missing_handler(subscription, event.type)
             raise DeliveryRefused(501, "Events of this type are not supported.")
         record = new_event(event, body, holder=holder, settings=settings, person_hash=self._person_hash)
-        await self._within_store_time("storing an event", self._event_log.append(record))
+        started = self._observer.clock()
+        appended = await self._within_store_time("storing an event", self._event_log.append(record))
+        self._observer.stored(record, duplicate=appended.duplicate, started=started)
         if self._on_received is not None:
             self._on_received(holder.install_id)
 
     async def _authorize(self, key: str, subscription: Subscription) -> KeyHolder:
         lookup = await self._within_store_time("looking up an API key", self._api_keys.look_up(key))
-        if lookup.state in _KEY_PROBLEMS or lookup.holder is None:
-            raise DeliveryRefused(*_KEY_PROBLEMS[lookup.state])
-        if lookup.holder.component != subscription.name:
-            raise DeliveryRefused(403, "This API key belongs to another destination.")
-        return lookup.holder
+        holder = check_key(lookup, subscription.name)
+        if holder.signed:
+            raise DeliveryRefused(401, "Deliveries with this API key have to be signed.")
+        return holder
 
     async def _read(self, headers: _Headers, receive: Receive) -> bytes:
         try:

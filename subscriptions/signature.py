@@ -1,0 +1,79 @@
+"""The ``X-Signature`` of Segment's Webhooks destinations (contract 5.12): pure functions over raw bytes.
+
+The signature is the lower-case hex HMAC-SHA1 of the JSON text that was sent; of a batch, of its first element alone.
+It is verified over the bytes as received: JSON that was parsed and written again is another text (``1.0``, ``\\/``,
+the order of keys), and the signature would not fit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n"
+# A whole string at a time, so that brackets and commas inside of it are not seen.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+
+
+class BatchInvalid(ValueError):
+    """The text is not a JSON array whose elements can be told apart."""
+
+
+def sign(secret: str, text: bytes) -> str:
+    """Return the signature of a JSON text."""
+    return hmac.new(secret.encode(), text, hashlib.sha1).hexdigest()
+
+
+def is_signed_with(secret: str, text: bytes, signature: bytes) -> bool:
+    """Tell whether a presented signature is the text's, in constant time."""
+    return hmac.compare_digest(sign(secret, text).encode(), signature)
+
+
+def is_batch(body: bytes) -> bool:
+    """Tell whether a body is an array."""
+    return body[:64].removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK).startswith(b"[")
+
+
+def signed_text(body: bytes) -> bytes:
+    """Return what the sender signed: the whole body, or the first element of a batch (nothing of an empty one).
+
+    Raises:
+        BatchInvalid: it begins like an array and is none.
+    """
+    return next(elements(body), b"") if is_batch(body) else body
+
+
+def elements(body: bytes) -> Iterator[bytes]:
+    """Yield the raw text of each element of a JSON array, one after the other.
+
+    Elements are told apart by brackets and commas alone, whatever else is wrong inside of them: one that is no JSON
+    does not spoil its neighbours.
+
+    Raises:
+        BatchInvalid: no array, one that does not end, or an element that is empty.
+    """
+    opening = body.find(b"[")
+    if opening < 0 or not is_batch(body):
+        raise BatchInvalid("it is not an array")
+    depth, start = 0, opening + 1
+    for token in _TOKEN.finditer(body, opening):
+        kind = token.group()
+        if kind in (b"[", b"{"):
+            depth += 1
+        elif kind in (b"]", b"}"):
+            depth -= 1
+        if depth == 0 or (depth == 1 and kind == b","):
+            text = body[start : token.start()].strip(_BLANK)
+            start = token.end()
+            if text:
+                yield text
+            elif depth or body[opening + 1 : token.start()].strip(_BLANK):
+                raise BatchInvalid("it holds an empty element")
+            if depth == 0:
+                if body[start:].strip(_BLANK):
+                    raise BatchInvalid("something follows the array")
+                return
+    raise BatchInvalid("the array does not end")

@@ -1,0 +1,279 @@
+"""The endpoint for Segment's signed Webhooks destinations (contract 5.12): a plain ASGI callable beside ``Webhook``.
+
+The key stands in the path, ``/subscriptions/{component}/{key}``, or in a Basic header that the customer's mapping
+sets. It tells the account, and with which secret the body has to be signed. A batch is signed over its first element
+alone, so the key is what the other elements stand on. After that everything is as for any other delivery: the same
+event log, dedupe and handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeAlias, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.clock import Clock, utc_now
+from db.encryption import EncryptionError
+from db.event_log.log import EventLog
+from db.event_log.records import EventLogUnavailable, NewEvent
+from db.identifiers import new_id
+from subscriptions.api_keys import ApiKeys, KeyHolder
+from subscriptions.authorization import check_key, presented_key
+from subscriptions.body import ClientGone, Receive, check_content_type, read_body
+from subscriptions.delivery import check_event, new_event, parse_event
+from subscriptions.errors import DeliveryRefused
+from subscriptions.event import Event
+from subscriptions.exchange import Headers, Scope, Send, answer, path_below_mount
+from subscriptions.observer import Observer
+from subscriptions.person_hash import PersonHash
+from subscriptions.setting import SettingInvalid, SettingValue, resolve_settings
+from subscriptions.settings_header import read_settings_header
+from subscriptions.signature import BatchInvalid, elements, is_batch, is_signed_with, signed_text
+from subscriptions.subscription import Subscription
+
+_Result = TypeVar("_Result")
+Received: TypeAlias = Callable[[str | None], None]
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("POST", "PUT", "PATCH")
+INVALID = "invalid"
+"""The type under which an element of a batch is stored that cannot be used; the dispatcher makes it a dead letter."""
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SignedWebhookLimits:
+    """What one delivery may cost (contract 5.8): a batch has up to 4,000 events of 32 KB, packed or not.
+
+    Segment waits 5 seconds for a single event and 10 for a batch; ``store_seconds`` is our share of that.
+    """
+
+    body_bytes: int = 32 * 1024 * 1024
+    single_bytes: int = 1024 * 1024
+    batch_events: int = 4_000
+    body_seconds: float = 10.0
+    store_seconds: float = 8.0
+    retry_after_seconds: int = 10
+
+
+class SignedWebhook:
+    """Receives signed deliveries for components. The arguments are those of ``Webhook``."""
+
+    def __init__(
+        self,
+        components: Mapping[str, Subscription],
+        api_keys: ApiKeys,
+        event_log: EventLog,
+        person_hash: PersonHash,
+        *,
+        limits: SignedWebhookLimits | None = None,
+        on_received: Received | None = None,
+        observer: Observer | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._components = components
+        self._api_keys = api_keys
+        self._event_log = event_log
+        self._person_hash = person_hash
+        self._limits = limits or SignedWebhookLimits()
+        self._on_received = on_received
+        self._observer = observer or Observer()
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        component, _, key = path_below_mount(scope).partition("/")
+        try:
+            status, message = 202, await self._receive(component, key, scope, receive)
+        except DeliveryRefused as refused:
+            status, message = refused.status, refused.message
+        except ClientGone:
+            return
+        except Exception:
+            incident = new_id("inc")
+            logger.exception("A signed delivery failed unexpectedly (incident %s)", incident)
+            status, message = 500, f"Something went wrong on our side (incident {incident})."
+        self._observer.answered(component if component in self._components else "", status)
+        await answer(send, status, message, extra=self._extra_headers(status))
+
+    async def _receive(self, component: str, key: str, scope: Scope, receive: Receive) -> str:
+        if scope["method"] not in METHODS:
+            raise DeliveryRefused(405, "Deliveries are sent with POST, PUT or PATCH.")
+        subscription = self._components.get(component)
+        if subscription is None or "/" in key:
+            raise DeliveryRefused(404, "There is no such endpoint.")
+        headers = Headers(scope["headers"])
+        lookup = await self._own("looking up an API key", self._api_keys.look_up(key or _key_in(headers)))
+        holder = check_key(lookup, subscription.name)
+        signature = _presented_signature(headers)
+        check_content_type(headers.get(b"content-type"))
+        body = await self._read(headers, receive)
+        self._check_signature(holder, body, signature)
+        settings = _settings(headers, subscription)
+        if is_batch(body):
+            return await self._store_batch(body, holder, settings, subscription)
+        if len(body) > self._limits.single_bytes:
+            raise DeliveryRefused(413, f"The event is larger than {self._limits.single_bytes} bytes.")
+        event = self._usable(body, subscription)
+        if event.type not in subscription.handled_types:
+            raise DeliveryRefused(501, "Events of this type are not supported.")
+        await self._store([self._record(event, body, holder, settings)], holder)
+        return "Accepted."
+
+    def _check_signature(self, holder: KeyHolder, body: bytes, signature: bytes) -> None:
+        try:
+            secret = self._api_keys.signing_secret(holder)
+        except EncryptionError as error:
+            logger.error("The signing secret of %s cannot be opened: %s", holder.key_id, error)  # noqa: TRY400
+            raise DeliveryRefused(503, "We cannot take events right now. Try again.") from None
+        if secret is None:
+            raise DeliveryRefused(401, "This API key has no signing secret; it is for deliveries that are not signed.")
+        try:
+            text = signed_text(body)
+        except BatchInvalid:
+            text = body
+        if not is_signed_with(secret, text, signature):
+            raise DeliveryRefused(401, "X-Signature does not fit the body. Copy the shared secret again.")
+
+    async def _store_batch(
+        self, body: bytes, holder: KeyHolder, settings: Mapping[str, SettingValue], subscription: Subscription
+    ) -> str:
+        """Store every element; one that cannot be used is stored as invalid, and never spoils the others.
+
+        A batch that is too long, or is no array after all, is refused before anything of it is stored.
+        """
+        try:
+            count = sum(1 for _ in islice(elements(body), self._limits.batch_events + 1))
+        except BatchInvalid as problem:
+            raise DeliveryRefused(400, f"The batch cannot be read: {problem}.") from None
+        if count > self._limits.batch_events:
+            raise DeliveryRefused(413, f"The batch has more than {self._limits.batch_events} events.")
+        invalid = 0
+        remaining = elements(body)
+        while part := list(islice(remaining, _AT_ONCE)):
+            records: list[NewEvent] = []
+            for text in part:
+                try:
+                    event = self._usable(text, subscription)
+                except DeliveryRefused:
+                    event, invalid = _invalid_event(text, self._clock), invalid + 1
+                records.append(self._record(event, text, holder, settings))
+            await self._store(records, holder)
+        if invalid:
+            logger.warning("Component %s: %d of %d events of a batch are invalid", subscription.name, invalid, count)
+            return f"Accepted {count - invalid} of {count} events; the others are kept and shown to the operator."
+        return f"Accepted {count} events."
+
+    def _usable(self, text: bytes, subscription: Subscription) -> Event:
+        event = parse_event(text, received_at=self._clock(), display_name=subscription.display_name)
+        check_event(event)
+        return event
+
+    def _record(self, event: Event, text: bytes, holder: KeyHolder, settings: Mapping[str, SettingValue]) -> NewEvent:
+        return new_event(event, text, holder=holder, settings=settings, person_hash=self._person_hash)
+
+    async def _store(self, records: Iterable[NewEvent], holder: KeyHolder) -> None:
+        """Store events together; they share a commit, and the answer waits for it."""
+
+        async def append(record: NewEvent) -> None:
+            started = self._observer.clock()
+            appended = await self._event_log.append(record)
+            self._observer.stored(record, duplicate=appended.duplicate, started=started)
+
+        await self._own("storing events", asyncio.gather(*(append(record) for record in records)))
+        if self._on_received is not None:
+            self._on_received(holder.install_id)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                return await read_body(
+                    receive,
+                    encoding=headers.get(b"content-encoding"),
+                    content_length=headers.get(b"content-length"),
+                    limit=self._limits.body_bytes,
+                )
+        except TimeoutError:
+            raise DeliveryRefused(503, "The body did not arrive in time. Try again.") from None
+
+    async def _own(self, doing: str, work: Awaitable[_Result]) -> _Result:
+        """Await our own store; whatever goes wrong there is worth a retry, so it is a 503."""
+        try:
+            async with asyncio.timeout(self._limits.store_seconds):
+                return await work
+        except Exception as error:
+            # Of a database's error the name only: its text may quote what was to be stored.
+            expected = isinstance(error, EventLogUnavailable | SQLAlchemyError | OSError)
+            name = type(error.__cause__ or error).__name__
+            logger.warning("Answering 503: %s failed (%s)", doing, name, exc_info=None if expected else error)
+            raise DeliveryRefused(503, "We cannot take events right now. Try again.") from error
+
+    def _extra_headers(self, status: int) -> tuple[tuple[bytes, bytes], ...]:
+        if status == 503:
+            return ((b"retry-after", str(self._limits.retry_after_seconds).encode()),)
+        if status == 405:
+            return ((b"allow", ", ".join(METHODS).encode()),)
+        return ((b"accept-encoding", b"gzip, identity"),) if status == 415 else ()
+
+
+def is_for_signed(scope: Scope) -> bool:
+    """Tell whether a request is meant for :class:`SignedWebhook`: by a key in the path, or by the kind of Basic key."""
+    if scope["type"] != "http":
+        return False
+    if "/" in path_below_mount(scope):
+        return True
+    return any(
+        name == b"authorization" and value[:6].lower() == b"basic " and value[6:].lstrip().startswith(_SIGNED_BASIC)
+        for name, value in scope["headers"]
+    )
+
+
+_SIGNED_BASIC = b"ZXdo"
+"""Base64 of the first three characters of every key with a signing secret."""
+
+
+def _key_in(headers: Headers) -> str:
+    return presented_key(headers.all(b"authorization"))
+
+
+def _presented_signature(headers: Headers) -> bytes:
+    values = headers.all(b"x-signature")
+    if not values:
+        raise DeliveryRefused(401, "The request has no X-Signature. Set the shared secret in the destination.")
+    if len(values) > 1:
+        raise DeliveryRefused(401, "The request has more than one X-Signature.")
+    return values[0].strip().lower()
+
+
+def _settings(headers: Headers, subscription: Subscription) -> Mapping[str, SettingValue]:
+    """Return the declared settings. These senders have no settings of ours, but a mapping may set the header."""
+    try:
+        return resolve_settings(
+            subscription.settings, read_settings_header(headers.get(b"x-segment-settings")).values
+        ).values
+    except SettingInvalid as error:
+        raise DeliveryRefused(400, str(error)) from None
+
+
+def _invalid_event(text: bytes, clock: Clock) -> Event:
+    """Return what stands in for an element that cannot be used; its bytes are kept beside it.
+
+    It keeps the ids that can be read, so that duplicates are recognised and a deletion covers it.
+    """
+    now = clock()
+    standing_in: dict[str, object] = {"type": INVALID}
+    try:
+        found = parse_event(text, received_at=now)
+    except DeliveryRefused:
+        pass
+    else:
+        standing_in |= {"userId": found.user_id, "anonymousId": found.anonymous_id, "messageId": found.message_id}
+    if not standing_in.get("messageId"):
+        standing_in["messageId"] = f"{INVALID}-{hashlib.sha256(text).hexdigest()[:32]}"
+    return Event(standing_in, received_at=now)
