@@ -13,12 +13,14 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from db.control import emergency_stop
+from db.control import audit, emergency_stop
 from db.database import Database
 from segment_api.errors import SegmentUnavailable
 
@@ -117,6 +119,48 @@ class StoppableWebhook:
         except (SQLAlchemyError, OSError) as error:
             logger.warning("answering 503: the emergency stop cannot be read (%s)", type(error).__name__)
             return True
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasing stop destroyed."""
+
+    tokens: int
+    api_keys: int
+
+
+async def stop_everything(database: Database, *, actor: str, reason: str, now: datetime) -> bool:
+    """Engage the stop; tells whether the service was running before."""
+    async with database.transaction() as session:
+        engaged = await emergency_stop.engage(session, actor=actor, reason=reason, now=now)
+        if engaged:
+            await audit.add(session, actor=actor, action="panic.engage", subject="service", reason=reason, now=now)
+    return engaged
+
+
+async def lift_stop(database: Database, *, actor: str, reason: str, now: datetime) -> bool:
+    """Let the service run again; tells whether it was stopped."""
+    async with database.transaction() as session:
+        lifted = await emergency_stop.lift(session)
+        if lifted:
+            await audit.add(session, actor=actor, action="panic.lift", subject="service", reason=reason, now=now)
+    return lifted
+
+
+async def erase_everything(database: Database, *, actor: str, reason: str, now: datetime) -> Erased:
+    """Destroy every install token and API key; cannot be undone. Engage the stop first."""
+    async with database.transaction() as session:
+        erased = Erased(*await emergency_stop.erase_secrets(session, now=now))
+        await audit.add(
+            session,
+            actor=actor,
+            action="panic.erase",
+            subject="service",
+            reason=reason,
+            now=now,
+            detail={"tokens": erased.tokens, "api_keys": erased.api_keys},
+        )
+    return erased
 
 
 def _take_note(reading: asyncio.Task[bool]) -> None:

@@ -42,9 +42,16 @@ async def add(
     )
 
 
-async def list_newest(session: AsyncSession, *, limit: int = 100) -> list[AuditEntry]:
-    """Return the newest entries, the newest first."""
-    return list((await session.exec(select(AuditEntry).order_by(col(AuditEntry.at).desc()).limit(limit))).all())
+async def list_newest(
+    session: AsyncSession, *, action: str | None = None, subject: str | None = None, limit: int = 100
+) -> list[AuditEntry]:
+    """Return the newest entries that match, the newest first."""
+    statement = select(AuditEntry).order_by(col(AuditEntry.at).desc(), col(AuditEntry.id)).limit(limit)
+    if action is not None:
+        statement = statement.where(AuditEntry.action == action)
+    if subject is not None:
+        statement = statement.where(AuditEntry.subject == subject)
+    return list((await session.exec(statement)).all())
 
 
 async def subjects(session: AsyncSession, *, action: str) -> set[str]:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from oauth_app.cli import accounts, demo, doctor, encryption_keys, events, installs, sandbox, serve, stores
+from oauth_app.cli import (
+    accounts,
+    api_tokens,
+    demo,
+    doctor,
+    encryption_keys,
+    events,
+    installs,
+    operators,
+    panic,
+    sandbox,
+    serve,
+    stores,
+)
 
 app = typer.Typer(
     name="enable-with-segment",
@@ -22,6 +35,9 @@ installs.register(app)
 events.register(app)
 encryption_keys.register(app)
 doctor.register(app)
+api_tokens.register(app)
+operators.register(app)
+panic.register(app)
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from oauth_app.application import create_application
 from oauth_app.cli.output import run, settings_or_exit, stop
 from oauth_app.logs import configure_logging
 from oauth_app.settings import Settings
-from oauth_app.wiring import check_service
+from oauth_app.stores import open_stores
+from oauth_app.wiring import check_service, sign_in_links_of
 
 _ROLE_VARIABLE = "ENABLE_WITH_SEGMENT_ROLE"
 
@@ -53,6 +54,7 @@ def serve(
         stop(["--workers and --role need PostgreSQL: set DATABASE_URL to postgresql+asyncpg://..."])
     configure_logging(settings.log_level)
     run(check_service(settings))
+    run(_show_way_in(settings))
     ready = f"enable-with-segment ready on http://{host}:{port} (role {role.value})"
     config = uvicorn.Config(
         "oauth_app.cli.serve:application",
@@ -85,6 +87,17 @@ def application() -> object:
     configure_logging(settings.log_level)
     role = os.environ.get(_ROLE_VARIABLE, "all")
     return create_application(settings, "web" if role == "web" else "worker" if role == "worker" else "all")
+
+
+async def _show_way_in(settings: Settings) -> None:
+    """At the first start on this machine, print a link that signs the operator in to the dashboard."""
+    if settings.oidc_issuer is not None or not settings.on_loopback:
+        return
+    async with open_stores(settings) as stores:
+        links = sign_in_links_of(settings, stores)
+        link = None if links is None else await links.mint_first()
+    if link is not None:
+        typer.echo(f"dashboard (works once, within 15 minutes): {link}", err=True)
 
 
 def _exit_cleanly(_number: int, _frame: FrameType | None) -> NoReturn:

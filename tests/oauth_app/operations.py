@@ -1,0 +1,140 @@
+"""The whole service in this process, over fresh SQLite stores, with a client that reaches it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+
+from db.clock import utc_now
+from db.control import installs
+from db.control.tables import AuditEntry, Install, InstallStatus
+from db.encryption import generate_encryption_key
+from db.identifiers import new_id
+from oauth_app.api.tokens import Scope
+from oauth_app.application import create_application
+from oauth_app.services import Services
+from oauth_app.settings import Settings
+from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+from subscriptions import Subscription
+from tests.journey.deployment import basic
+
+SERVICE = "http://localhost:8888"
+
+crm = Subscription("acme-crm")
+
+
+@crm.on("track")
+async def keep(event: object) -> None:
+    """Take every event."""
+
+
+@crm.on("identify")
+async def refuse(event: object) -> None:
+    """Fail, so that there is something to see."""
+    raise ValueError("no")
+
+
+@crm.on("delete")
+async def forget(event: object) -> None:
+    """Nothing is kept, so nothing is to be forgotten."""
+
+
+@dataclass
+class Operations:
+    """What a test of the API or the dashboard works with."""
+
+    app: Starlette
+    settings: Settings
+    http: httpx.AsyncClient
+
+    @property
+    def services(self) -> Services:
+        """The service's parts."""
+        services: Services = self.app.state.services
+        return services
+
+    async def token(self, *scopes: Scope, lifetime: timedelta | None = None) -> dict[str, str]:
+        """The headers of a caller with an API token; every scope if none is named."""
+        minted = await self.services.api_tokens.mint("test", scopes or tuple(Scope), lifetime=lifetime, actor="cli")
+        return {"Authorization": f"Bearer {minted.token}"}
+
+    async def install(self, account: str = "acct_1", number: int = 1, **values: Any) -> Install:
+        """A stored install."""
+        now = utc_now()
+        fields = {
+            "id": new_id("ins"),
+            "account": account,
+            "component": "acme-crm",
+            "install_name": f"installs/{number}",
+            "workspace_name": "workspaces/northwind",
+            "source_name": "workspaces/northwind/sources/web",
+            "scope": "destination/acme-crm",
+            "status": InstallStatus.CONNECTED,
+            "created_at": now,
+            "updated_at": now,
+        }
+        install = Install(**{**fields, **values})
+        async with self.services.database.transaction() as session:
+            session.add(install)
+        return install
+
+    async def api_key(self, account: str = "acct_1") -> tuple[str, str]:
+        """The id and the clear text of a new API key."""
+        async with self.services.database.transaction() as session:
+            minted = await self.services.api_keys.mint(session, account=account, component="acme-crm")
+        return minted.id, minted.api_key
+
+    async def deliver(self, key: str, message_id: str, **event: Any) -> httpx.Response:
+        """Deliver an event, as Segment would."""
+        body = {"type": "track", "event": "Signed Up", "messageId": message_id, "userId": "u", **event}
+        body.setdefault("timestamp", "2026-01-01T00:00:00Z")
+        headers = {"Authorization": basic(key)}
+        return await self.http.post(f"{SERVICE}/subscriptions/acme-crm", json=body, headers=headers)
+
+    async def audited(self, action: str) -> list[AuditEntry]:
+        """The audit's entries of an action."""
+        from db.control import audit
+
+        async with self.services.database.transaction() as session:
+            return await audit.list_newest(session, action=action)
+
+    async def stored_install(self, install_id: str) -> Install:
+        """An install as it is now."""
+        async with self.services.database.transaction() as session:
+            found = await installs.get(session, install_id)
+        assert found is not None
+        return found
+
+
+@contextlib.asynccontextmanager
+async def running_service(folder: Path, **environment: Any) -> AsyncIterator[Operations]:
+    """Run the service while the block lasts, without background work."""
+    settings = Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        **{
+            "base_url": SERVICE,
+            "partner_name": "Acme CRM",
+            "database_url": f"sqlite+aiosqlite:///{folder}/control.db",
+            "encryption_keys": generate_encryption_key(),
+            "handlers": "tests.oauth_app.operations:crm",
+            "segment_client_id": DEFAULT_CLIENT_ID,
+            "segment_client_secret": DEFAULT_CLIENT_SECRET,
+            "segment_destination": "acme-crm",
+            "segment_identity_url": "http://127.0.0.1:9",
+            "segment_config_api_url": "http://127.0.0.1:9/v1beta",
+            **environment,
+        },
+    )
+    app = create_application(settings, role="web")
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False)) as http,
+    ):
+        yield Operations(app, settings, http)
