@@ -40,6 +40,7 @@ from segment_api.secret import Secret
 from subscriptions.api_keys import ApiKeys
 from subscriptions.dispatcher import Dispatcher
 from subscriptions.install_activity import InstallActivity
+from subscriptions.install_announcer import InstallAnnouncer
 from subscriptions.outbox_worker import OutboxWorker
 from subscriptions.person_hash import PersonHash
 from subscriptions.provisioning import Provisioner
@@ -179,9 +180,10 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         components = {subscription.name: subscription}
         activity = InstallActivity(stores.control)
         dispatcher = Dispatcher(components, stores.event_log, stores.control)
+        announcer = InstallAnnouncer(stores.control, components)
         outbox = OutboxWorker(
             stores.control,
-            {} if segment is None else segment.provisioner.outbox_handlers(),
+            {**announcer.outbox_handlers(), **({} if segment is None else segment.provisioner.outbox_handlers())},
             owner=owner,
             given_up=None if segment is None else segment.provisioner.give_up,
         )
@@ -239,7 +241,6 @@ def _services(
         settings=settings,
         component=component_name(settings),
         database=stores.control,
-        event_database=stores.events,
         event_log=stores.event_log,
         pages=Pages(
             partner_name=settings.partner_name,

@@ -4,6 +4,7 @@
 
     SegmentError
     ├── SegmentUnavailable          5xx, no answer in time, no connection: try again later
+    │   ├── NotSent                 nothing went out, so nothing can have happened
     │   ├── InternalFailure         500 with code 13, which may mean anything: decide by a GET
     │   └── RateLimited             429 or code 8
     ├── InvalidAnswer               an answer that is not what the contract describes
@@ -42,6 +43,10 @@ class SegmentUnavailable(SegmentError):
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+
+
+class NotSent(SegmentUnavailable):
+    """No connection came about, or the request was withdrawn before it went out."""
 
 
 class InternalFailure(SegmentUnavailable):

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import httpx
 
 from segment_api.answers import Answer, retry_after_seconds
-from segment_api.errors import InvalidAnswer, SegmentUnavailable
+from segment_api.errors import InvalidAnswer, NotSent, SegmentUnavailable
 
 LARGEST_ANSWER = 64 * 1024
 """Bytes of an answer that are read; every answer of the contract is far smaller."""
@@ -75,6 +75,7 @@ async def answer_of(call: Awaitable[httpx.Response], *, within: float, what: str
         what: who is called, for the message.
 
     Raises:
+        NotSent: no connection.
         SegmentUnavailable: no complete answer.
         InvalidAnswer: an answer that is too large or compressed.
     """
@@ -83,6 +84,8 @@ async def answer_of(call: Awaitable[httpx.Response], *, within: float, what: str
             response = await call
     except TimeoutError:
         raise SegmentUnavailable(f"{what} did not answer within {within:g} s") from None
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        raise NotSent(f"{what} could not be reached ({type(error).__name__})") from None
     except httpx.HTTPError as error:
         # The exception's own text can hold parts of a malformed answer.
         raise SegmentUnavailable(f"{what} could not be reached ({type(error).__name__})") from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import httpx
 
 from segment_api.answers import config_api_object
 from segment_api.authorization_code import AuthorizationCodeClient, basic_credentials
-from segment_api.errors import SegmentUnavailable
+from segment_api.errors import NotSent, SegmentUnavailable
 from segment_api.grants import InstallGrant, RefreshedToken, read_refreshed_token
 from segment_api.http import BeforeRequest, answer_of, client_options
 from segment_api.names import install_name as normalised_install_name
@@ -86,10 +87,14 @@ class IdentityClient:
                 raise
         return await self._exchange_once(code, code_verifier)
 
-    async def refresh(self, install_name: str) -> RefreshedToken:
+    async def refresh(self, install_name: str, *, may_send: Callable[[], bool] = lambda: True) -> RefreshedToken:
         """Get a new install token; the earlier one stops working at once (contract 2.7). Never repeated here.
 
+        Args:
+            may_send: asked right before the request goes out, after any wait for the rate limit.
+
         Raises:
+            NotSent: ``may_send`` said no, or there was no connection.
             Unauthenticated, NotFound: the client or the install is not known, or no longer.
             SegmentUnavailable: no answer, 429 or 5xx. A token may have been issued and lost.
             ConfigApiError, InvalidAnswer: any other failure.
@@ -98,6 +103,8 @@ class IdentityClient:
         path = path_of(normalised_install_name(install_name))
         credentials = basic_credentials(self._client_id, self._client_secret.reveal())
         await self._limiter.acquire()
+        if not may_send():
+            raise NotSent("the refresh was withdrawn before it went out")
         answer = await answer_of(
             self._http.get(f"{self._config_api_url}/{path}/token", headers={"Authorization": credentials}),
             within=self._timeout,

@@ -64,7 +64,7 @@ def make_handler(function: HandlerFunction, *, type: str, event: str | None, bat
         raise HandlerInvalid(f"handler '{name}': event=... names a track event; '{type}' events are not chosen by name")
     if batch is not None and not 1 <= batch <= _MAX_BATCH:
         raise HandlerInvalid(f"handler '{name}': batch has to be between 1 and {_MAX_BATCH}")
-    if not _is_async(function):
+    if not is_async(function):
         raise HandlerInvalid(
             f"handler '{name}' has to be async: write 'async def {name}(...)', and put blocking work into "
             "'await asyncio.to_thread(...)'"
@@ -99,7 +99,8 @@ def _arguments(function: HandlerFunction, name: str, *, batched: bool) -> frozen
     return frozenset(parameter.name for parameter in parameters)
 
 
-def _is_async(function: object) -> bool:
+def is_async(function: object) -> bool:
+    """Tell whether calling this gives something to await."""
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004

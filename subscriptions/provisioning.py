@@ -25,6 +25,7 @@ from segment_api.errors import (
     SegmentUnavailable,
     Unauthenticated,
 )
+from subscriptions import connection_state
 from subscriptions.api_keys import ApiKeys
 from subscriptions.provisioning_access import AccessLost, AccessTokens
 from subscriptions.provisioning_calls import InstallCalls
@@ -104,12 +105,13 @@ class Provisioner:
         now = self._clock()
         status, sentence = explain(Reason.DISCONNECTED_BY_REQUEST)
         async with self._database.transaction() as session:
-            if await installs.lock(session, install_id) is None:
+            install = await installs.lock(session, install_id)
+            if install is None:
                 raise KeyError(install_id)
             await self._api_keys.revoke_of_install(session, install_id, actor=actor)
-            await installs.set_status(
+            await connection_state.set_status(
                 session,
-                install_id,
+                install,
                 status,
                 now=now,
                 reason=Reason.DISCONNECTED_BY_REQUEST.value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from segment_api.errors import SegmentUnavailable
 from subscriptions.provisioning_reasons import Reason
 
 
@@ -20,6 +21,10 @@ class AccessLost(Exception):
         self.reason = reason
 
 
+class AccessHeldBack(SegmentUnavailable):
+    """Segment refused this install, or failed us, so often that it is left alone for ``retry_after`` seconds."""
+
+
 class AccessTokens(Protocol):
     """Hands out access tokens, refreshed when needed."""
 
@@ -31,7 +36,12 @@ class AccessTokens(Protocol):
 
         Raises:
             AccessLost: the install is gone, or refresh was refused.
+            AccessHeldBack: Segment was asked too often lately; it was not asked now.
             segment_api.errors.SegmentUnavailable: not now.
             KeyError: no such install.
         """
+        ...
+
+    async def note_refused(self, install_id: str) -> None:
+        """Record that Segment refused even a token that was just renewed; it is asked again after a while."""
         ...

@@ -68,4 +68,8 @@ class InstallCalls:
             return await call(token)
         except Unauthenticated:
             token = await self._tokens.access_token(self._install_id, rejected=token)
-        return await call(token)
+        try:
+            return await call(token)
+        except Unauthenticated:
+            await self._tokens.note_refused(self._install_id)
+            raise

@@ -10,11 +10,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.clock import Clock
 from db.control import api_keys as stored_keys
-from db.control import audit, destinations, installs, outbox
+from db.control import audit, destinations, install_tokens, installs, outbox
 from db.control.tables import Install, InstallStatus
 from db.database import Database
 from segment_api.names import destination_name
+from subscriptions import connection_state
 from subscriptions.api_keys import ApiKeys
+from subscriptions.connection_state import ConnectionState
 from subscriptions.provisioning_decision import Seen
 from subscriptions.provisioning_plan import Component, Plan, ProvisioningEnded
 from subscriptions.provisioning_reasons import EXPLANATIONS, WAITING, Reason, explain
@@ -103,6 +105,8 @@ class ProvisioningRecords:
             if install.status is not InstallStatus.RECEIVING:
                 status = InstallStatus.RECEIVING if arrived else InstallStatus.CONNECTED
                 await installs.set_status(session, plan.install_id, status, now=now)
+            await connection_state.note(session, install, ConnectionState.CONNECTED, now=now)
+            await install_tokens.note_accepted(session, plan.install_id)
             if changed:
                 await audit.add(session, actor="service", action="destination.write", subject=plan.install_id, now=now)
 
@@ -115,8 +119,8 @@ class ProvisioningRecords:
             if install is None or install.status is InstallStatus.DISCONNECTED:
                 return
             status, sentence = explain(reason, source=install.source_name, detail=detail)
-            await installs.set_status(
-                session, install_id, status, now=self._clock(), reason=reason.value, detail=sentence
+            await connection_state.set_status(
+                session, install, status, now=self._clock(), reason=reason.value, detail=sentence
             )
 
     async def waiting(self, install_id: str) -> None:
@@ -133,8 +137,8 @@ class ProvisioningRecords:
             install = await installs.lock(session, install_id)
             if install is not None and install.status is InstallStatus.PROVISIONING:
                 reason = Reason.SEGMENT_UNAVAILABLE.value
-                await installs.set_status(
-                    session, install_id, status, now=self._clock(), reason=reason, detail=sentence
+                await connection_state.set_status(
+                    session, install, status, now=self._clock(), reason=reason, detail=sentence
                 )
 
     async def _want(self, session: AsyncSession, plan: Plan, *, ours: bool, applied: bool) -> None:

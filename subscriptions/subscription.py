@@ -10,6 +10,7 @@ from typing import TypeVar
 from subscriptions.errors import HandlerInvalid, SubscriptionNotLoaded
 from subscriptions.event import Event
 from subscriptions.handler import Handler, HandlerFunction, make_handler
+from subscriptions.install_function import InstallFunction, make_install_function
 from subscriptions.setting import Setting
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -47,6 +48,7 @@ class Subscription:
         self.display_name = display_name
         self.settings: tuple[Setting, ...] = tuple(settings)
         self._handlers: list[Handler] = []
+        self._install_functions: list[InstallFunction] = []
 
     def on(
         self,
@@ -79,6 +81,36 @@ class Subscription:
             return function
 
         return register
+
+    def on_install(self, *turns: str) -> Callable[[_Function], _Function]:
+        """Register an async function for turns in how an install's connection stands; it is returned unchanged.
+
+        ::
+
+            @crm.on_install("failing", "revoked")
+            async def tell_the_account_manager(install, turn, reason): ...
+
+        The function names the arguments it wants: ``install`` (an :class:`InstallContext`), ``turn`` (one of the
+        words below), ``reason`` (a word such as ``install_removed``, or ``None``) and ``detail`` (the sentence that
+        the customer sees, or ``None``). It is called *at least once* for each turn, and again later if it raises.
+
+        Args:
+            turns: of ``connected``, ``failing``, ``recovered``, ``drifted`` and ``revoked``; none means all.
+
+        Raises:
+            HandlerInvalid: an unknown turn or argument name, or a function that is not async.
+        """
+
+        def register(function: _Function) -> _Function:
+            self._install_functions.append(make_install_function(function, turns=turns))
+            return function
+
+        return register
+
+    @property
+    def install_functions(self) -> tuple[InstallFunction, ...]:
+        """The functions that are told about installs, in the order of registration."""
+        return tuple(self._install_functions)
 
     @property
     def handlers(self) -> tuple[Handler, ...]:

@@ -20,7 +20,9 @@ from segment_api.grants import InstallGrant
 from segment_sandbox import Sandbox
 from segment_sandbox.faults import Fault
 from segment_sandbox.world import Destination
+from subscriptions import Subscription
 from subscriptions.api_keys import ApiKeys
+from subscriptions.install_announcer import InstallAnnouncer
 from subscriptions.outbox_worker import OutboxWorker
 from subscriptions.provisioning import PROVISION, Provisioner
 from tests.segment_api.wire import CONFIG_API, SCOPE, SOURCE, Wire, consent, identity_client
@@ -83,9 +85,17 @@ class Stage:
             clock=self.clock,
             overwrite_policy=overwrite_policy,
         )
+        self.subscription = Subscription("acme-crm")
+        self.turns: list[tuple[str, str | None]] = []
+        self.announcer = InstallAnnouncer(database, {"acme-crm": self.subscription})
+
+        @self.subscription.on_install()
+        async def remember(turn: str, reason: str | None) -> None:
+            self.turns.append((turn, reason))
+
         self.worker = OutboxWorker(
             database,
-            self.provisioner.outbox_handlers(),
+            {**self.provisioner.outbox_handlers(), **self.announcer.outbox_handlers()},
             owner=new_id("own"),
             clock=self.clock,
             given_up=self.provisioner.give_up,
@@ -180,6 +190,7 @@ class Stage:
         async with self.database.transaction() as session:
             row = await install_tokens.get(session, install_id)
             assert row is not None
+            assert row.access_token_ciphertext is not None
             return self.encryption.decrypt(row.access_token_ciphertext, install_tokens.place(install_id))
 
     async def audited(self) -> list[AuditEntry]:
