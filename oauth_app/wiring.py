@@ -39,11 +39,13 @@ from segment_api.rate_limiter import RateLimiter
 from segment_api.secret import Secret
 from subscriptions.api_keys import ApiKeys
 from subscriptions.dispatcher import Dispatcher
+from subscriptions.endpoint import Endpoint
 from subscriptions.install_activity import InstallActivity
 from subscriptions.install_announcer import InstallAnnouncer
 from subscriptions.outbox_worker import OutboxWorker
 from subscriptions.person_hash import PersonHash
 from subscriptions.provisioning import Provisioner
+from subscriptions.signed_webhook import SignedWebhook
 from subscriptions.webhook import Webhook
 
 Role: TypeAlias = Literal["all", "web", "worker"]
@@ -187,12 +189,10 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             owner=owner,
             given_up=None if segment is None else segment.provisioner.give_up,
         )
-        webhook = Webhook(
-            components,
-            api_keys,
-            stores.event_log,
-            PersonHash(stores.secrets.person_hash),
-            on_received=_on_received(activity, dispatcher),
+        person_hash, received = PersonHash(stores.secrets.person_hash), _on_received(activity, dispatcher)
+        endpoint = Endpoint(
+            Webhook(components, api_keys, stores.event_log, person_hash, on_received=received),
+            SignedWebhook(components, api_keys, stores.event_log, person_hash, on_received=received),
         )
         jobs = [BackgroundJob("install activity", activity.run)]
         if role != "web":
@@ -203,7 +203,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             settings, stores, segment, outbox=outbox, operators=operators, panic=panic, api_keys=api_keys
         )
         await stack.enter_async_context(running(jobs))
-        yield RunningService(services, StoppableWebhook(webhook, panic.engaged))
+        yield RunningService(services, StoppableWebhook(endpoint, panic.engaged))
 
 
 def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:

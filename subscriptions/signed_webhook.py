@@ -222,22 +222,6 @@ class SignedWebhook:
         return ((b"accept-encoding", b"gzip, identity"),) if status == 415 else ()
 
 
-def is_for_signed(scope: Scope) -> bool:
-    """Tell whether a request is meant for :class:`SignedWebhook`: by a key in the path, or by the kind of Basic key."""
-    if scope["type"] != "http":
-        return False
-    if "/" in path_below_mount(scope):
-        return True
-    return any(
-        name == b"authorization" and value[:6].lower() == b"basic " and value[6:].lstrip().startswith(_SIGNED_BASIC)
-        for name, value in scope["headers"]
-    )
-
-
-_SIGNED_BASIC = b"ZXdo"
-"""Base64 of the first three characters of every key with a signing secret."""
-
-
 def _key_in(headers: Headers) -> str:
     return presented_key(headers.all(b"authorization"))
 

@@ -55,8 +55,14 @@ def connect_link(
 
 
 @keys.command("create")
-def create_key(account: Account, as_json: AsJson = False) -> None:
+def create_key(
+    account: Account,
+    signed: Annotated[bool, typer.Option("--signed", help="For a Webhooks destination: an URL and a secret.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Make an API key that a customer pastes into Segment. It is shown only now.
+
+    With --signed it is for a Webhooks destination: the customer pastes the URL and the shared secret.
 
     Example: enable-with-segment api-keys create --account acct_42 --json
     """
@@ -65,12 +71,13 @@ def create_key(account: Account, as_json: AsJson = False) -> None:
         check_account(account)
     except AccountInvalid as problem:
         stop([str(problem)])
-    minted = run(_create_key(settings, account))
+    minted = run(_create_key(settings, account, signed=signed))
     component = component_name(settings)
     if as_json:
-        print_json({"api_key": minted.api_key, "account": account, "component": component, "id": minted.id})
+        shown = {"api_key": minted.api_key, "account": account, "component": component, "id": minted.id}
+        print_json({**shown, **_signed_destination(settings, minted)})
         return
-    typer.echo(minted.api_key)
+    _print_minted(settings, minted)
     err.print(f"{minted.id} for {component}. Copy it now: it is not shown again.")
 
 
@@ -87,9 +94,19 @@ def list_keys(
         print_json([_described(key) for key in found])
         return
     print_table(
-        ["id", "ends in", "account", "component", "install", "created", "expires", "revoked"],
+        ["id", "ends in", "signed", "account", "component", "install", "created", "expires", "revoked"],
         [
-            (k.id, k.last_four, k.account, k.component, k.install_id, k.created_at, k.expires_at, k.revoked_at)
+            (
+                k.id,
+                k.last_four,
+                "yes" if k.signing_secret_ciphertext else None,
+                k.account,
+                k.component,
+                k.install_id,
+                k.created_at,
+                k.expires_at,
+                k.revoked_at,
+            )
             for k in found
         ],
         empty="There are no API keys yet. Make one with: enable-with-segment api-keys create --account ACCOUNT",
@@ -108,11 +125,13 @@ def rotate_key(
 
     Example: enable-with-segment api-keys rotate key_0a1b2c --overlap-hours 48
     """
-    minted = run(_rotate_key(settings_or_exit(), key_id, timedelta(hours=overlap_hours)))
+    settings = settings_or_exit()
+    minted = run(_rotate_key(settings, key_id, timedelta(hours=overlap_hours)))
     if as_json:
-        print_json({"api_key": minted.api_key, "id": minted.id, "replaces": key_id})
+        shown = {"api_key": minted.api_key, "id": minted.id, "replaces": key_id}
+        print_json({**shown, **_signed_destination(settings, minted)})
         return
-    typer.echo(minted.api_key)
+    _print_minted(settings, minted)
     err.print(f"{minted.id} replaces {key_id}, which works for {overlap_hours} more hours.")
 
 
@@ -140,10 +159,28 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
     return parsed
 
 
+def _signed_destination(settings: Settings, minted: MintedKey) -> dict[str, str]:
+    """What a customer pastes into a Webhooks destination; nothing for an ordinary key."""
+    if minted.signing_secret is None:
+        return {}
+    url = f"{settings.base_url}/subscriptions/{component_name(settings)}/{minted.api_key}"
+    return {"url": url, "signing_secret": minted.signing_secret}
+
+
+def _print_minted(settings: Settings, minted: MintedKey) -> None:
+    signed = _signed_destination(settings, minted)
+    if not signed:
+        typer.echo(minted.api_key)
+        return
+    typer.echo(f"URL            {signed['url']}")
+    typer.echo(f"Shared secret  {signed['signing_secret']}")
+
+
 def _described(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "last_four": key.last_four,
+        "signed": key.signing_secret_ciphertext is not None,
         "account": key.account,
         "component": key.component,
         "install": key.install_id,
@@ -159,9 +196,11 @@ async def _connect_link(settings: Settings, account: str, return_to: str | None,
         return await links.mint(account, return_to=return_to, settings=custom, actor="cli")
 
 
-async def _create_key(settings: Settings, account: str) -> MintedKey:
+async def _create_key(settings: Settings, account: str, *, signed: bool) -> MintedKey:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
-        return await api_keys_of(stores).mint(session, account=account, component=component_name(settings), actor="cli")
+        return await api_keys_of(stores).mint(
+            session, account=account, component=component_name(settings), signed=signed, actor="cli"
+        )
 
 
 async def _list_keys(settings: Settings, account: str | None) -> list[ApiKey]:
@@ -177,7 +216,13 @@ async def _rotate_key(settings: Settings, key_id: str, overlap: timedelta) -> Mi
             stop([f"there is no usable key {key_id}"], 1)
         if key.install_id is not None:
             stop([f"{key_id} belongs to {key.install_id}; use: installs rotate-key {key.install_id}"])
-        minted = await service.mint(session, account=key.account, component=key.component, actor="cli")
+        minted = await service.mint(
+            session,
+            account=key.account,
+            component=key.component,
+            signed=key.signing_secret_ciphertext is not None,
+            actor="cli",
+        )
         await service.expire(session, key_id, at=service.now() + overlap, actor="cli")
         return minted
 

@@ -1,0 +1,38 @@
+"""One address for every sender: picks who receives a delivery before anything of it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from subscriptions.body import Receive
+from subscriptions.exchange import Scope, Send, path_below_mount
+
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SIGNED_BASIC = b"ZXdo"
+"""Base64 of the first three characters of every key with a signing secret (``api_keys.SIGNED_PREFIX``)."""
+
+
+class Endpoint:
+    """Hands signed deliveries to one application and all others to another."""
+
+    def __init__(self, webhook: Application, signed_webhook: Application) -> None:
+        self._webhook = webhook
+        self._signed_webhook = signed_webhook
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        application = self._signed_webhook if is_signed(scope) else self._webhook
+        await application(scope, receive, send)
+
+
+def is_signed(scope: Scope) -> bool:
+    """Tell whether a delivery has to be signed: its key stands in the path, or is of that kind in the Basic header."""
+    if scope["type"] != "http":
+        return False
+    if "/" in path_below_mount(scope):
+        return True
+    return any(
+        name == b"authorization" and value[:6].lower() == b"basic " and value[6:].lstrip().startswith(_SIGNED_BASIC)
+        for name, value in scope["headers"]
+    )
