@@ -14,7 +14,9 @@ from db.encryption import (
     EncryptionKeys,
     EncryptionKeysInvalid,
     Place,
+    format_key_entries,
     generate_encryption_key,
+    parse_key_entries,
 )
 
 PLACE = Place("install_tokens", "access_token_ciphertext", "ins_1")
@@ -35,14 +37,14 @@ def test_what_is_encrypted_opens_in_its_place(plaintext: str, place: Place) -> N
         Place(PLACE.table + PLACE.column, "", PLACE.row),
     ],
 )
-def test_a_ciphertext_that_was_moved_does_not_open(elsewhere: Place) -> None:
+def test_tk_02_moved_ciphertext_does_not_open(elsewhere: Place) -> None:
     ciphertext = KEYS.encrypt("secret", PLACE)
     with pytest.raises(EncryptionError):
         KEYS.decrypt(ciphertext, elsewhere)
 
 
 @given(st.integers(min_value=0), st.integers(0, 7))
-def test_a_flipped_bit_does_not_open_and_tells_nothing(position: int, bit: int) -> None:
+def test_tk_03_flipped_bit_does_not_open_and_tells_nothing(position: int, bit: int) -> None:
     version, key_id, encoded = KEYS.encrypt("the-secret", PLACE).split(".")
     raw = bytearray(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     raw[position % len(raw)] ^= 1 << bit
@@ -105,11 +107,26 @@ GOOD = base64.b64encode(secrets.token_bytes(32)).decode()
         f"{'k' * 40}:{GOOD}",
     ],
 )
-def test_unusable_keys_are_refused_by_name_without_their_value(text: str) -> None:
+def test_tk_04_unusable_keys_are_refused_by_name_without_their_value(text: str) -> None:
     with pytest.raises(EncryptionKeysInvalid, match="ENCRYPTION_KEYS") as caught:
         EncryptionKeys.parse(text)
     assert GOOD not in str(caught.value)
     assert "encryption-keys generate" in str(caught.value)
+
+
+def test_the_current_key_alone_opens_only_its_own() -> None:
+    old, new = b"o" * 32, b"n" * 32
+    keys = EncryptionKeys({"new": new, "old": old})
+    alone = keys.only_current()
+    assert alone.key_ids == ("new",)
+    assert alone.decrypt(keys.encrypt("secret", PLACE), PLACE) == "secret"
+    with pytest.raises(EncryptionError, match="another key"):
+        alone.decrypt(EncryptionKeys({"old": old}).encrypt("secret", PLACE), PLACE)
+
+
+def test_key_entries_are_written_as_they_are_read() -> None:
+    text = f"{generate_encryption_key()},{generate_encryption_key()}"
+    assert format_key_entries(parse_key_entries(text)) == text
 
 
 def test_no_keys_at_all_are_refused() -> None:
