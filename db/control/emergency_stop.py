@@ -48,8 +48,19 @@ async def erase_secrets(session: AsyncSession, *, now: datetime) -> tuple[int, i
 
     Installs and events stay; the installs need to be connected again. Returns how many tokens and keys there were.
     """
-    tokens = await session.exec(delete(InstallToken))
-    keys = await session.exec(delete(ApiKey))
+    # The rows stay: a refresh that is on its way finds the generation passed, and cannot store what it brings.
+    tokens = await session.exec(
+        update(InstallToken)
+        .where(col(InstallToken.access_token_ciphertext).is_not(None))
+        .values(
+            access_token_ciphertext=None,
+            generation=col(InstallToken.generation) + 1,
+            lease_id=None,
+            leased_until=None,
+        )
+    )
+    keys = await session.exec(update(ApiKey).where(col(ApiKey.revoked_at).is_(None)).values(revoked_at=now))
+    await session.exec(update(ApiKey).values(key_ciphertext=None, signing_secret_ciphertext=None))
     await session.exec(delete(ConnectLink))
     await session.exec(delete(FlowState))
     reason, detail = _ERASED
