@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from db.clock import Clock
 from db.database import Database
-from db.event_log.log import EventArchive
+from db.event_log.log import StoredEventLog
 from oauth_app.api.tokens import ApiTokens
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.install_flow import InstallFlow
@@ -33,8 +33,7 @@ class Services:
     settings: Settings
     component: str
     database: Database
-    event_database: Database
-    event_log: EventArchive
+    event_log: StoredEventLog
     pages: Pages
     api_keys: ApiKeys
     api_tokens: ApiTokens

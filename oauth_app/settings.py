@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from db.database import DatabaseUrlInvalid, parse_url
+from db.event_log.records import ReplayPolicy
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -81,6 +82,10 @@ class Settings(BaseSettings):
     event_log_url: StoreUrl | None = Field(
         default=None,
         description="The event log; by default beside the control store (its own SQLite file, same PostgreSQL).",
+    )
+    replays: ReplayPolicy = Field(
+        default=ReplayPolicy.HOLD,
+        description="An event that Segment replays after it was handled: hold (count it only) or dispatch it again.",
     )
     encryption_keys: SecretStr | None = Field(
         default=None, description="Keys for stored secrets, 'id:base64' separated by commas; the first one encrypts."

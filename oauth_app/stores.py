@@ -11,7 +11,9 @@ from db.clock import utc_now
 from db.control import service_secrets
 from db.database import Database
 from db.encryption import EncryptionError, EncryptionKeys
-from db.event_log.sql import SqlEventLog
+from db.event_log.log import StoredEventLog
+from db.event_log.opening import open_event_log
+from db.event_log.records import EventLogOutdated
 from db.migrate import Store, is_current, migrate
 from oauth_app.key_provider import encryption_keys
 from oauth_app.settings import Settings, SettingsInvalid
@@ -38,8 +40,7 @@ class Stores:
     """Both stores, open, and what opens the secrets in them."""
 
     control: Database
-    events: Database
-    event_log: SqlEventLog
+    event_log: StoredEventLog
     encryption: EncryptionKeys
     secrets: ServiceSecrets
 
@@ -53,21 +54,18 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
         SchemaOutdated: a PostgreSQL store is not at the newest revision.
     """
     encryption = await encryption_keys(settings)
-    control, events = open_databases(settings)
-    event_log = SqlEventLog(events)
+    control = Database.open(settings.database_url)
+    event_log = open_event_log(settings.effective_event_log_url, replays=settings.replays)
     try:
         await _prepare(control, "control")
-        await _prepare(events, "event_log")
-        yield Stores(control, events, event_log, encryption, await _secrets(control, encryption))
+        try:
+            await event_log.check()
+        except EventLogOutdated as problem:
+            raise SchemaOutdated(str(problem)) from None
+        yield Stores(control, event_log, encryption, await _secrets(control, encryption))
     finally:
         await event_log.close()
-        await events.close()
         await control.close()
-
-
-def open_databases(settings: Settings) -> tuple[Database, Database]:
-    """Open the control store and the event log, without looking at their schema."""
-    return Database.open(settings.database_url), Database.open(settings.effective_event_log_url)
 
 
 @asynccontextmanager

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
+from db.event_log.message_key import key_of_body, key_of_message
 from db.event_log.records import NewEvent
 from subscriptions import strict_json
 from subscriptions.api_keys import KeyHolder
@@ -18,7 +16,6 @@ from subscriptions.setting import SettingValue
 
 MAX_DEPTH = 200
 _MAX_NAME = 200
-_OF_THE_TRANSPORT = ("receivedAt", "sentAt")
 
 
 def parse_event(body: bytes, *, received_at: datetime, display_name: str | None = None) -> Event:
@@ -62,13 +59,10 @@ def new_event(
     person_hash: PersonHash,
 ) -> NewEvent:
     """Build the log's record of an event that was checked."""
-    body_hash = canonical_hash(event.raw)
     message_id = event.message_id
-    identity = f"id\0{message_id}" if message_id is not None else f"body\0{body_hash}"
     return NewEvent(
         scope=f"install:{holder.install_id}" if holder.install_id else f"key:{holder.key_id}",
-        dedupe_key=hashlib.sha256(identity.encode()).hexdigest(),
-        body_hash=body_hash,
+        dedupe_key=key_of_body(body) if message_id is None else key_of_message(message_id),
         received_at=event.received_at,
         occurred_at=event.timestamp,
         account=holder.account,
@@ -83,13 +77,8 @@ def new_event(
         previous_hash=person_hash.of(event.previous_id) if event.type == "alias" else None,
         body=body,
         settings=settings,
+        replay=event.is_replay,
     )
-
-
-def canonical_hash(payload: Mapping[str, Any]) -> str:
-    """Hash an event without the times that differ from one transmission to the next (contract 5.7)."""
-    lasting = {key: value for key, value in payload.items() if key not in _OF_THE_TRANSPORT}
-    return hashlib.sha256(json.dumps(lasting, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def storable(text: str | None) -> str | None:

@@ -37,6 +37,7 @@ _RECORD = (
     col(StoredEvent.last_error),
     col(StoredEvent.duplicates),
     col(StoredEvent.differing_duplicates),
+    col(StoredEvent.replays),
     col(StoredEvent.body).is_(None).label("erased"),
 )
 
@@ -103,6 +104,12 @@ async def retry_dead_letters(connection: AsyncConnection, event_ids: Sequence[in
         .values(state=EventState.PENDING, attempts=0, available_at=now, finished_at=None)
     )
     return revived.rowcount
+
+
+async def drop_before(connection: AsyncConnection, instant: datetime) -> int:
+    """Delete events that were received before an instant and are finished with."""
+    old = (col(StoredEvent.received_at) < instant, col(StoredEvent.state) != EventState.PENDING)
+    return (await connection.execute(delete(StoredEvent).where(*old))).rowcount
 
 
 async def counts(connection: AsyncConnection, now: datetime) -> EventCounts:

@@ -16,6 +16,7 @@ from db.event_log import erasing
 from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
 from db.event_log.statements import OUTCOMES, insert_into
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, HandlerState, StoredEvent
+from db.event_log.tombstone import Tombstone
 
 _PENDING = col(StoredEvent.state) == EventState.PENDING
 
@@ -94,7 +95,7 @@ def _claimed(
     row: RowMapping,
     lease: str,
     finished: dict[int, list[HandlerResult]],
-    tombstones: dict[tuple[str, str, str], erasing.Tombstone],
+    tombstones: dict[tuple[str, str, str], Tombstone],
 ) -> ClaimedEvent:
     tombstone = tombstones.get((row["account"], row["component"], row["person_hash"] or row["device_hash"] or ""))
     return ClaimedEvent(

@@ -7,8 +7,7 @@ be covered. The ids are keyed hashes; the clear ids are only in the bodies, and 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,27 +16,7 @@ from sqlmodel import col
 from db.event_log.records import ErasureReport, NewEvent
 from db.event_log.statements import ERASURES, insert_into
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
-
-_SAME_DELETION = timedelta(hours=24)
-
-
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """Up to when a person's events are not handled, and whether the deletion's own work is done."""
-
-    through: datetime
-    completed: bool
-
-    def covers(self, *, event_type: str, occurred_at: datetime) -> bool:
-        """Tell whether an event is kept from the handlers.
-
-        A delete never is. An alias is not while the deletion still waits to be handled: it tells the partner which
-        other id is to be erased along.
-        """
-        if event_type == "delete" or (event_type == "alias" and not self.completed):
-            return False
-        return occurred_at <= self.through
-
+from db.event_log.tombstone import SAME_DELETION, Tombstone
 
 #: The hash that decides whether a tombstone covers an event: the person's, or the device's while nobody is known.
 SUBJECT = func.coalesce(col(StoredEvent.person_hash), col(StoredEvent.device_hash))
@@ -222,7 +201,7 @@ async def _is_repeated(connection: AsyncConnection, delete: NewEvent, hashes: se
     ).first()
     if first is None or first.state not in (EventState.PENDING, EventState.HANDLED):
         return False
-    if delete.received_at - first.requested_at > _SAME_DELETION:
+    if delete.received_at - first.requested_at > SAME_DELETION:
         return False
     newer = exists().where(
         col(StoredEvent.account) == delete.account,

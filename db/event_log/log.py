@@ -83,3 +83,23 @@ class EventArchive(Protocol):
     async def counts(self, now: datetime) -> EventCounts:
         """Count events by state."""
         ...
+
+
+class StoredEventLog(EventLog, EventArchive, Protocol):
+    """A whole log, with what its owner does to it."""
+
+    async def check(self) -> None:
+        """Return when the log answers and has the schema it needs; raises :class:`EventLogUnavailable` if not."""
+        ...
+
+    async def drop_before(self, instant: datetime) -> int:
+        """Forget old events, a segment at a time; returns how many.
+
+        A segment goes once its newest event was received before ``instant`` and none in it is pending. Until then a
+        message in it counts as a duplicate, so keep more than the dedupe window.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Write what is waiting, and let go of files and connections."""
+        ...

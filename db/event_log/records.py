@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 from db.event_log.tables import EventState, HandlerState
 
@@ -14,13 +15,32 @@ class EventLogUnavailable(Exception):
     """The log cannot take or give events now: the store is down, or too many events are waiting. Try again."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewEvent:
-    """A received event on its way in. Hashes are keyed, and made by the caller."""
+class EventLogOutdated(EventLogUnavailable):
+    """A shared log is not at the newest revision; the text says how to bring it there."""
+
+
+class ReplayPolicy(StrEnum):
+    """What becomes of an event that was handled before, when Segment replays it from its archive (contract 5.11).
+
+    A replayed event that is not in the log is new, under either policy.
+    """
+
+    HOLD = "hold"
+    """It is counted and not handled again, like any other duplicate."""
+    DISPATCH = "dispatch"
+    """It is handed to the handlers again."""
+
+
+class NewEvent(NamedTuple):
+    """A received event on its way in. Hashes are keyed, and made by the caller.
+
+    A named tuple, because one is made for every delivery and a frozen dataclass takes three times as long.
+    """
 
     scope: str
-    dedupe_key: str
-    body_hash: str
+    """The install, or the key where there is no install: the space in which message ids are unique."""
+    dedupe_key: bytes
+    """16 bytes from ``message_key``."""
     received_at: datetime
     occurred_at: datetime
     account: str
@@ -35,10 +55,11 @@ class NewEvent:
     previous_hash: str | None
     body: bytes
     settings: Mapping[str, Any]
+    replay: bool = False
+    """Whether Segment says that it sends the event from its archive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The answer to an append, given after the commit. ``event_id`` is empty for a duplicate."""
 
     event_id: int | None
@@ -134,6 +155,7 @@ class EventRecord:
     last_error: str | None
     duplicates: int
     differing_duplicates: int
+    replays: int
     erased: bool
 
 

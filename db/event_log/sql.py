@@ -1,10 +1,4 @@
-"""The event log over SQLite and PostgreSQL.
-
-On SQLite the log is a file of its own, opened like the control store: one connection and a rollback journal. The
-write-ahead log would be faster, but before SQLite 3.51.3 it can corrupt a file when two connections write or
-checkpoint at once, and the command line retries dead letters beside the running server. Group commit is what makes
-up for it: one synchronous commit serves every delivery that waits at that moment.
-"""
+"""The event log over PostgreSQL."""
 
 from __future__ import annotations
 
@@ -30,15 +24,19 @@ from db.event_log.records import (
     EventRecord,
     NewEvent,
     Proof,
+    ReplayPolicy,
+    EventLogOutdated,
     Settlement,
 )
+from db.migrate import is_current
 
 
 class SqlEventLog:
     """Implements ``EventLog`` and ``EventArchive``. The database has to be migrated (store ``event_log``)."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, replays: ReplayPolicy = ReplayPolicy.HOLD) -> None:
         self._database = database
+        self._replays = replays
         self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(self._append)
         self._settlements: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
 
@@ -96,15 +94,30 @@ class SqlEventLog:
         async with self._transaction() as connection:
             return await browsing.counts(connection, now)
 
+    async def check(self) -> None:
+        try:
+            current = await is_current(self._database, "event_log")
+        except (SQLAlchemyError, OSError) as error:
+            raise _unavailable(error) from error
+        if not current:
+            raise EventLogOutdated(
+                "the event log in PostgreSQL is not at the newest schema; run: enable-with-segment migrate"
+            )
+
+    async def drop_before(self, instant: datetime) -> int:
+        async with self._transaction() as connection:
+            return await browsing.drop_before(connection, instant)
+
     async def close(self) -> None:
-        """Wait for what is being written. The database itself belongs to the caller."""
+        """Wait for what is being written, and close the database."""
         await self._appends.close()
         await self._settlements.close()
+        await self._database.close()
 
     async def _append(self, events: Sequence[NewEvent]) -> Sequence[Appended | Exception]:
         try:
             async with self._transaction() as connection:
-                return await appending.append(connection, events)
+                return await appending.append(connection, events, self._replays)
         except EventLogUnavailable as unavailable:
             cause = unavailable.__cause__
             refused = isinstance(cause, DBAPIError) and not isinstance(cause, InterfaceError | OperationalError)
@@ -115,7 +128,7 @@ class SqlEventLog:
         for event in events:
             try:
                 async with self._transaction() as connection:
-                    results += await appending.append(connection, [event])
+                    results += await appending.append(connection, [event], self._replays)
             except EventLogUnavailable as refusal:
                 results.append(refusal)
         return results
@@ -130,4 +143,8 @@ class SqlEventLog:
             async with self._database.engine.begin() as connection:
                 yield connection
         except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise EventLogUnavailable(f"the event log's database failed: {type(error).__name__}") from error
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> EventLogUnavailable:
+    return EventLogUnavailable(f"the event log's database failed: {type(error).__name__}")

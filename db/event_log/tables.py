@@ -77,9 +77,8 @@ class StoredEvent(EventLogTable, table=True):
     id: int | None = Field(default=None, sa_column=Column(_ROW_ID, primary_key=True, autoincrement=True))
     scope: str
     """The install, or the key where there is no install: the space in which message ids are unique."""
-    dedupe_key: str
+    dedupe_key: bytes
     """Hash of the message id, or of the body where there is none (contract 5.7)."""
-    body_hash: str
     received_at: datetime = Field(sa_type=UtcDateTime)
     occurred_at: datetime = Field(sa_type=UtcDateTime)
     account: str
@@ -107,6 +106,8 @@ class StoredEvent(EventLogTable, table=True):
     """How often the same message came again, by retry or replay."""
     differing_duplicates: int = 0
     """How many of those had another body under the same message id."""
+    replays: int = 0
+    """How many of the duplicates Segment sent from its archive."""
 
 
 class HandlerOutcome(EventLogTable, table=True):

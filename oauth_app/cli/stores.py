@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from db.database import Database, parse_url
 from db.migrate import migrate as migrate_store
 from oauth_app.cli.output import out, run, settings_or_exit
 from oauth_app.settings import Settings
-from oauth_app.stores import open_databases
 
 
 def register(app: typer.Typer) -> None:
@@ -25,10 +25,15 @@ def migrate() -> None:
 
 
 async def _migrate(settings: Settings) -> None:
-    control, events = open_databases(settings)
+    control = Database.open(settings.database_url)
     try:
         await migrate_store(control, "control")
+    finally:
+        await control.close()
+    if parse_url(settings.effective_event_log_url).get_backend_name() == "sqlite":
+        return  # an SQLite event log looks after its own files
+    events = Database.open(settings.effective_event_log_url)
+    try:
         await migrate_store(events, "event_log")
     finally:
         await events.close()
-        await control.close()

@@ -11,7 +11,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from db.database import Database
-from db.migrate import Store, is_current
+from db.event_log.log import StoredEventLog
+from db.event_log.records import EventLogUnavailable
+from db.migrate import is_current
 from oauth_app.services import services_of
 
 logger = logging.getLogger(__name__)
@@ -52,16 +54,25 @@ async def readyz(request: Request) -> Response:
     """Both stores answer and have the newest schema; 503 with the names of what does not."""
     services = services_of(request)
     checks = {
-        "control_store": await _is_ready(services.database, "control"),
-        "event_log": await _is_ready(services.event_database, "event_log"),
+        "control_store": await _is_current(services.database),
+        "event_log": await _answers(services.event_log),
     }
     ready = all(checks.values())
     return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
 
 
-async def _is_ready(database: Database, store: Store) -> bool:
+async def _is_current(database: Database) -> bool:
     try:
-        return await is_current(database, store)
+        return await is_current(database, "control")
     except (SQLAlchemyError, OSError):
-        logger.warning("the %s store does not answer", store, exc_info=True)
+        logger.warning("the control store does not answer", exc_info=True)
         return False
+
+
+async def _answers(event_log: StoredEventLog) -> bool:
+    try:
+        await event_log.check()
+    except EventLogUnavailable as problem:
+        logger.warning("the event log does not answer: %s", problem)
+        return False
+    return True

@@ -6,17 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from db.database import Database
-from db.event_log.sql import SqlEventLog
-from db.migrate import migrate
+from db.event_log.log import StoredEventLog
+from db.event_log.opening import open_event_log
 
 
 @pytest.fixture
-async def event_log(database_url: str) -> AsyncIterator[SqlEventLog]:
-    """A migrated, empty event log; a test that uses it runs once on SQLite and once on PostgreSQL."""
-    database = Database.open(database_url)
-    await migrate(database, "event_log")
-    log = SqlEventLog(database)
+async def event_log(database_url: str) -> AsyncIterator[StoredEventLog]:
+    """An empty event log; a test that uses it runs once on SQLite and once on PostgreSQL."""
+    log = open_event_log(database_url.replace("control.db", "events.db"))
     yield log
     await log.close()
-    await database.close()

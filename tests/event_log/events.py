@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from db.event_log.message_key import key_of_message
 from db.event_log.records import NewEvent
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -22,8 +21,7 @@ def new_event(message_id: str = "m-1", **changes: Any) -> NewEvent:
     body = b'{"type":"identify","userId":"u-1"}'
     event = NewEvent(
         scope="install:ins_1",
-        dedupe_key=hashlib.sha256(message_id.encode()).hexdigest(),
-        body_hash=hashlib.sha256(body).hexdigest(),
+        dedupe_key=key_of_message(message_id),
         received_at=NOON,
         occurred_at=NOON,
         account="acme",
@@ -39,4 +37,4 @@ def new_event(message_id: str = "m-1", **changes: Any) -> NewEvent:
         body=body,
         settings={},
     )
-    return replace(event, **changes)
+    return event._replace(**changes)

@@ -6,15 +6,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from db.event_log.sql import SqlEventLog
+from db.database import Database
 from db.event_log.tables import EventLogTable
 
 
-async def test_the_migrated_store_is_the_declared_one(event_log: SqlEventLog) -> None:
+async def test_the_migrated_store_is_the_declared_one(database: Database) -> None:
     def differences(connection: Connection) -> list[object]:
         ours = set(EventLogTable.metadata.tables)
         options = {"include_name": lambda name, kind, _parents: kind != "table" or name in ours}
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), EventLogTable.metadata))
 
-    async with event_log._transaction() as connection:
+    async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []

@@ -249,7 +249,7 @@ def stored(folder: Path) -> dict[str, bytes]:
 def assert_really_read(places: Mapping[str, bytes], install: str) -> None:
     """Harmless things have to be found where they belong; otherwise nothing was looked at."""
     assert install.encode() in places["file control.db"]
-    assert b"m-1" in places["file events.db"]
+    assert any(b"m-1" in content for name, content in places.items() if name.startswith("file events.db"))
     assert b"acct_northwind" in places["file service.log"]
     assert b"m-1" in places["output of events show m-1"]
     pages = b"".join(content for place, content in places.items() if place.startswith("page"))

@@ -163,7 +163,6 @@ def build_front_door(
         settings=settings,
         component="acme-crm",
         database=database,
-        event_database=database,
         event_log=SqlEventLog(database),
         api_keys=api_keys,
         api_tokens=ApiTokens(database, clock),

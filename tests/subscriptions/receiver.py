@@ -18,16 +18,19 @@ from db.clock import utc_now
 from db.control import service_secrets
 from db.database import Database
 from db.encryption import EncryptionKeys
-from db.event_log.log import EventLog
+from db.event_log.log import EventLog, StoredEventLog
+from db.event_log.opening import open_event_log
 from db.event_log.records import EventFilter, EventRecord
-from db.event_log.sql import SqlEventLog
 from db.migrate import migrate
 from subscriptions import Event, InstallContext, Subscription
 from subscriptions.api_keys import ApiKeys
 from subscriptions.dispatcher import Dispatcher, DispatchLimits
+from subscriptions.endpoint import Endpoint
 from subscriptions.event import EVENT_TYPES
 from subscriptions.handler import HandlerFunction
+from subscriptions.observer import Observer
 from subscriptions.person_hash import PersonHash
+from subscriptions.signed_webhook import SignedWebhook, SignedWebhookLimits
 from subscriptions.webhook import Webhook, WebhookLimits
 
 
@@ -70,7 +73,7 @@ class Receiver:
 
     database: Database
     api_keys: ApiKeys
-    log: SqlEventLog
+    log: StoredEventLog
     webhook: Webhook
     dispatcher: Dispatcher
     client: httpx.AsyncClient
@@ -106,6 +109,14 @@ class Receiver:
         self.extra_keys[minted.api_key] = minted.id
         return minted.api_key
 
+    async def mint_signed(self, account: str = "acme", *, component: str = "acme-crm") -> tuple[str, str]:
+        """Make a key of a signed destination; returns it and its signing secret."""
+        async with self.database.transaction() as session:
+            minted = await self.api_keys.mint(session, account=account, component=component, signed=True)
+        self.extra_keys[minted.api_key] = minted.id
+        assert minted.signing_secret is not None
+        return minted.api_key, minted.signing_secret
+
     async def records(self, **wanted: Any) -> list[EventRecord]:
         """Return what is in the log, the oldest first."""
         return list(reversed(await self.log.find(EventFilter(**wanted), limit=1_000)))
@@ -129,21 +140,22 @@ async def open_receiver(
     webhook_limits: WebhookLimits | None = None,
     dispatch_limits: DispatchLimits | None = None,
     event_log: EventLog | None = None,
+    signed_limits: SignedWebhookLimits | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Receiver]:
     """Open a service over fresh stores. On SQLite the event log gets a file of its own, as in production."""
     clock = Clock()
     async with AsyncExitStack() as stack:
         database = Database.open(url)
         stack.push_async_callback(database.close)
-        log_database = Database.open(url.replace("control.db", "events.db"))
-        stack.push_async_callback(log_database.close)
         await migrate(database, "control")
-        await migrate(log_database, "event_log")
+        if database.dialect == "postgresql":
+            await migrate(database, "event_log")
         async with database.transaction() as session:
             lookup = await service_secrets.ensure(session, encryption, "api_key_lookup", now=utc_now())
             person = await service_secrets.ensure(session, encryption, PersonHash.SECRET_NAME, now=utc_now())
         api_keys = ApiKeys(database, encryption, lookup, clock)
-        log = SqlEventLog(log_database)
+        log = open_event_log(url.replace("control.db", "events.db"))
         stack.push_async_callback(log.close)
         components = {subscription.name: subscription for subscription in subscriptions}
         received: list[str | None] = []
@@ -154,10 +166,29 @@ async def open_receiver(
             PersonHash(person),
             limits=webhook_limits,
             on_received=received.append,
+            observer=observer,
             clock=clock,
         )
-        dispatcher = Dispatcher(components, log, database, limits=dispatch_limits, clock=clock, jitter=lambda: 1.0)
-        app = Starlette(routes=[Mount("/subscriptions", app=webhook)])
+        signed_webhook = SignedWebhook(
+            components,
+            api_keys,
+            event_log or log,
+            PersonHash(person),
+            limits=signed_limits,
+            on_received=received.append,
+            observer=observer,
+            clock=clock,
+        )
+        dispatcher = Dispatcher(
+            components,
+            log,
+            database,
+            limits=dispatch_limits,
+            observer=observer,
+            clock=clock,
+            jitter=lambda: 1.0,
+        )
+        app = Starlette(routes=[Mount("/subscriptions", app=Endpoint(webhook, signed_webhook))])
         transport = httpx.ASGITransport(app=app)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://service"))
         async with database.transaction() as session:

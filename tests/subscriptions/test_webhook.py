@@ -17,7 +17,7 @@ import uvicorn
 from db.control import accounts
 from db.encryption import EncryptionKeys
 from db.event_log.records import Appended, EventLogUnavailable, NewEvent
-from db.event_log.sql import SqlEventLog
+from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
 from subscriptions import Event, Setting, Subscription
 from subscriptions.webhook import WebhookLimits
@@ -298,7 +298,7 @@ async def test_case_076_an_answer_does_not_wait_for_a_handler(tmp_path: Path, en
         assert {record.state for record in await receiver.records()} == {EventState.HANDLED}
 
 
-class BrokenLog(SqlEventLog):
+class BrokenLog(SqliteEventLog):
     """An event log whose database is down."""
 
     def __init__(self, problem: BaseException | None) -> None:

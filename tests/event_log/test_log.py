@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-import pytest
-
+from db.event_log.log import StoredEventLog
 from db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
-from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState, HandlerState
 from tests.event_log.events import NOON, later, new_event
 
 COMPONENTS = ["acme-crm"]
 
 
-async def _claim(log: SqlEventLog, lease: str = "a", *, minutes: float = 0, limit: int = 10) -> list[int]:
+async def _claim(log: StoredEventLog, lease: str = "a", *, minutes: float = 0, limit: int = 10) -> list[int]:
     now = later(minutes=minutes)
     claimed = await log.claim(COMPONENTS, limit=limit, lease=lease, now=now, until=now + timedelta(minutes=1))
     return [event.id for event in claimed]
 
 
-async def test_an_event_comes_back_byte_for_byte(event_log: SqlEventLog) -> None:
+async def test_an_event_comes_back_byte_for_byte(event_log: StoredEventLog) -> None:
     body = '{ "type":"track", "x": 1.0, "é": "\\u0000" }'.encode()
     appended = await event_log.append(new_event(body=body, settings={"region": "eu", "odd": "\x00"}))
     (event,) = await event_log.claim(COMPONENTS, limit=10, lease="a", now=NOON, until=later(minutes=1))
@@ -31,9 +29,9 @@ async def test_an_event_comes_back_byte_for_byte(event_log: SqlEventLog) -> None
     assert event.received_at == NOON
 
 
-async def test_the_same_message_is_stored_once_and_counted(event_log: SqlEventLog) -> None:
+async def test_the_same_message_is_stored_once_and_counted(event_log: StoredEventLog) -> None:
     together = await asyncio.gather(*(event_log.append(new_event()) for _ in range(5)))
-    again = await event_log.append(new_event(body_hash="another body"))
+    again = await event_log.append(new_event(body=b'{"type":"identify","userId":"u-2"}'))
     elsewhere = await event_log.append(new_event(scope="install:ins_2"))
     assert sorted(answer.duplicate for answer in together) == [False, True, True, True, True]
     assert again.duplicate
@@ -42,14 +40,14 @@ async def test_the_same_message_is_stored_once_and_counted(event_log: SqlEventLo
     assert (record.duplicates, record.differing_duplicates) == (5, 1)
 
 
-async def test_a_claimed_event_is_nobody_elses_until_its_lease_ends(event_log: SqlEventLog) -> None:
+async def test_a_claimed_event_is_nobody_elses_until_its_lease_ends(event_log: StoredEventLog) -> None:
     await event_log.append(new_event())
     assert len(await _claim(event_log, "a")) == 1
     assert await _claim(event_log, "b") == []
     assert len(await _claim(event_log, "b", minutes=2)) == 1
 
 
-async def test_a_settlement_under_a_lost_lease_changes_nothing(event_log: SqlEventLog) -> None:
+async def test_a_settlement_under_a_lost_lease_changes_nothing(event_log: StoredEventLog) -> None:
     await event_log.append(new_event())
     (event_id,) = await _claim(event_log, "a")
     await _claim(event_log, "b", minutes=2)
@@ -60,7 +58,7 @@ async def test_a_settlement_under_a_lost_lease_changes_nothing(event_log: SqlEve
     assert (record.last_error, record.attempts) == ("broken", 1)
 
 
-async def test_a_lease_can_be_renewed_and_given_back(event_log: SqlEventLog) -> None:
+async def test_a_lease_can_be_renewed_and_given_back(event_log: StoredEventLog) -> None:
     await event_log.append(new_event())
     (event_id,) = await _claim(event_log, "a")
     await event_log.renew("a", [event_id], until=later(minutes=5))
@@ -69,7 +67,7 @@ async def test_a_lease_can_be_renewed_and_given_back(event_log: SqlEventLog) -> 
     assert await _claim(event_log, "b", minutes=2) == [event_id]
 
 
-async def test_a_retry_calls_only_the_handler_that_failed(event_log: SqlEventLog) -> None:
+async def test_a_retry_calls_only_the_handler_that_failed(event_log: StoredEventLog) -> None:
     await event_log.append(new_event())
     (event_id,) = await _claim(event_log, "a")
     results = (HandlerResult("good", HandlerState.DONE), HandlerResult("bad", HandlerState.RETRY, "down"))
@@ -81,14 +79,14 @@ async def test_a_retry_calls_only_the_handler_that_failed(event_log: SqlEventLog
     assert [result.handler for result in event.finished] == ["good"]
 
 
-async def test_claims_of_several_workers_never_overlap(event_log: SqlEventLog) -> None:
+async def test_claims_of_several_workers_never_overlap(event_log: StoredEventLog) -> None:
     await asyncio.gather(*(event_log.append(new_event(f"m-{number}")) for number in range(40)))
     claims = await asyncio.gather(*(_claim(event_log, f"worker {number}", limit=10) for number in range(4)))
     taken = [event_id for claim in claims for event_id in claim]
     assert len(taken) == len(set(taken)) == 40
 
 
-async def test_a_delete_waits_for_work_on_the_person_and_suppresses_the_rest(event_log: SqlEventLog) -> None:
+async def test_a_delete_waits_for_work_on_the_person_and_suppresses_the_rest(event_log: StoredEventLog) -> None:
     await event_log.append(new_event("before"))
     (running,) = await _claim(event_log, "a")
     await event_log.append(new_event("gone", type="delete", occurred_at=later(seconds=1), received_at=later(seconds=2)))
@@ -107,7 +105,7 @@ async def test_a_delete_waits_for_work_on_the_person_and_suppresses_the_rest(eve
     assert bodies == {"before": True, "gone": True, "late": True, "newer": False}
 
 
-async def test_an_operator_can_look_prove_and_retry(event_log: SqlEventLog) -> None:
+async def test_an_operator_can_look_prove_and_retry(event_log: StoredEventLog) -> None:
     await event_log.append(new_event("m-1"))
     await event_log.append(new_event("m-2", type="track", event="Order Completed"))
     first, second = await _claim(event_log, "a")
@@ -129,7 +127,7 @@ async def test_an_operator_can_look_prove_and_retry(event_log: SqlEventLog) -> N
     assert [result.handler for result in event.finished] == ["count"]
 
 
-async def test_one_event_the_store_refuses_does_not_take_its_neighbours_along(event_log: SqlEventLog) -> None:
+async def test_one_event_the_store_refuses_does_not_take_its_neighbours_along(event_log: StoredEventLog) -> None:
     refused = new_event("refused", account=None)
     answers = await asyncio.gather(
         *(event_log.append(event) for event in (new_event("a"), refused, new_event("b"))), return_exceptions=True
@@ -138,17 +136,7 @@ async def test_one_event_the_store_refuses_does_not_take_its_neighbours_along(ev
     assert [record.message_id for record in await event_log.tail(0, EventFilter())] == ["a", "b"]
 
 
-async def test_a_store_that_is_gone_is_unavailable(event_log: SqlEventLog) -> None:
-    async with event_log._transaction() as connection:
-        await connection.exec_driver_sql("DROP TABLE handler_outcomes")
-        await connection.exec_driver_sql("DROP TABLE events")
-    with pytest.raises(EventLogUnavailable):
-        await event_log.append(new_event())
-    with pytest.raises(EventLogUnavailable):
-        await _claim(event_log)
-
-
-async def test_a_delete_in_one_group_with_the_events_it_covers(event_log: SqlEventLog) -> None:
+async def test_a_delete_in_one_group_with_the_events_it_covers(event_log: StoredEventLog) -> None:
     """Late events of merged ids are covered; the delete waits for the alias; a second delete is no second job."""
     together = [
         new_event("alias", type="alias", person_hash="person-1", previous_hash="lead-1", device_hash="device-1"),

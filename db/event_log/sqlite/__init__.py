@@ -1,0 +1,5 @@
+"""The event log in SQLite files: one small catalogue, and segments that events are appended to."""
+
+from db.event_log.sqlite.log import SqliteEventLog
+
+__all__ = ["SqliteEventLog"]

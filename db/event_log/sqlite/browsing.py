@@ -1,0 +1,193 @@
+"""The operator's questions to the event log."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from db.event_log.message_key import key_of_message
+from db.event_log.records import EventCounts, EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.sqlite import claiming, outcomes
+from db.event_log.sqlite.catalogue import Catalogue
+from db.event_log.sqlite.instants import to_instant, to_microseconds
+from db.event_log.sqlite.segment import DEAD_LETTER, PENDING, placeholders
+from db.event_log.sqlite.segments import Segments
+from db.event_log.sqlite.states import NUMBERS, STATES
+
+_RECORD = (
+    "events.id, message_id, received_at, occurred_at, origin, type, event, state, attempts, available_at, finished_at,"
+    " last_error, duplicates, differing_duplicates, replays, bodies.id IS NULL"
+)
+_FROM = "FROM events LEFT JOIN bodies ON bodies.id = events.id"
+_CHUNK = 500
+
+
+def find(segments: Segments, catalogue: Catalogue, wanted: EventFilter, *, limit: int) -> list[EventRecord]:
+    """Return the newest events that match, the newest first."""
+    condition, values = _condition(catalogue, wanted)
+    found: list[EventRecord] = []
+    for segment in segments.newest_first():
+        if len(found) >= limit:
+            break
+        rows = segment.select(
+            f"SELECT {_RECORD} {_FROM} WHERE {condition} ORDER BY events.id DESC LIMIT ?",
+            (*values, limit - len(found)),
+        )
+        found += [_record(catalogue, row) for row in rows]
+    return found
+
+
+def tail(
+    segments: Segments, catalogue: Catalogue, after_id: int, wanted: EventFilter, *, limit: int
+) -> list[EventRecord]:
+    """Return matching events after an id, in the order of arrival."""
+    condition, values = _condition(catalogue, wanted)
+    found: list[EventRecord] = []
+    for segment in segments:
+        if len(found) >= limit:
+            break
+        rows = segment.select(
+            f"SELECT {_RECORD} {_FROM} WHERE events.id > ? AND {condition} ORDER BY events.id LIMIT ?",
+            (after_id, *values, limit - len(found)),
+        )
+        found += [_record(catalogue, row) for row in rows]
+    return found
+
+
+def show(segments: Segments, catalogue: Catalogue, message_id: str) -> list[EventDetail]:
+    """Return every event of a message id with its body and outcomes."""
+    return [
+        EventDetail(_record(catalogue, row[:-3]), row[-3], json.loads(row[-2] or "{}"), tuple(outcomes.read(row[-1])))
+        for segment in segments
+        for row in segment.select(
+            f"SELECT {_RECORD}, body, settings, outcomes {_FROM} WHERE key = ? ORDER BY events.id",
+            (key_of_message(message_id),),
+        )
+    ]
+
+
+def prove(segments: Segments, message_ids: Sequence[str]) -> Proof:
+    """Compare message ids with the log: which never arrived, and which are not finished with."""
+    wanted = list(dict.fromkeys(message_ids))
+    keys = [key_of_message(message_id) for message_id in wanted]
+    states: dict[bytes, set[int]] = defaultdict(set)
+    for segment in segments:
+        for start in range(0, len(keys), _CHUNK):
+            part = keys[start : start + _CHUNK]
+            rows = segment.select(
+                f"SELECT key, state FROM events WHERE key IN ({placeholders(len(part))})",  # noqa: S608
+                part,
+            )
+            for key, state in rows:
+                states[key].add(state)
+    pairs = list(zip(wanted, keys, strict=True))
+    return Proof(
+        checked=len(wanted),
+        missing=tuple(message_id for message_id, key in pairs if key not in states),
+        unhandled=tuple(message_id for message_id, key in pairs if states.get(key, set()) & {PENDING, DEAD_LETTER}),
+    )
+
+
+def retry_dead_letters(segments: Segments, event_ids: Sequence[int] | None, *, now: datetime) -> int:
+    """Make dead letters pending again with a fresh count of attempts; handlers that were done stay done."""
+    revived = 0
+    for segment in segments:
+        rows = list(segment.select("SELECT id, outcomes FROM events WHERE state = 5"))
+        chosen = [row for row in rows if event_ids is None or row[0] in event_ids]
+        if not chosen:
+            continue
+        segment.begin()
+        segment.connection.executemany(
+            "UPDATE events SET state = 0, attempts = 0, finished_at = NULL, available_at = ?, outcomes = ?"
+            " WHERE id = ?",
+            [(to_microseconds(now), outcomes.only_done(before), event_id) for event_id, before in chosen],
+        )
+        segment.waiting += len(chosen)
+        revived += len(chosen)
+    return revived
+
+
+def counts(segments: Segments, catalogue: Catalogue, now: datetime) -> EventCounts:
+    """Count events by state, and those that are due."""
+    by_state: Counter[int] = Counter()
+    duplicates = 0
+    for segment in segments:
+        rows = segment.select("SELECT state, count(*), sum(duplicates) FROM events GROUP BY state")
+        for state, count, again in rows:
+            by_state[state] += count
+            duplicates += again
+    return EventCounts(
+        by_state={STATES[state]: count for state, count in by_state.items()},
+        duplicates=duplicates,
+        due=claiming.count_due(segments, catalogue, now),
+    )
+
+
+def _condition(catalogue: Catalogue, wanted: EventFilter) -> tuple[str, list[object]]:
+    parts, values = ["TRUE"], list[object]()
+    if wanted.state is not None:
+        # The number is written out: only then SQLite sees that the partial index of that state fits.
+        parts.append(f"state = {NUMBERS[wanted.state]}")
+    if wanted.type is not None:
+        parts.append("type = ?")
+        values.append(wanted.type)
+    if wanted.message_id is not None:
+        parts.append("key = ?")
+        values.append(key_of_message(wanted.message_id))
+    of_origin = {"account": wanted.account, "component": wanted.component, "install_id": wanted.install_id}
+    asked = {name: value for name, value in of_origin.items() if value is not None}
+    if asked:
+        chosen = [
+            origin.id
+            for origin in catalogue.origins()
+            if all(getattr(origin, name) == value for name, value in asked.items())
+        ]
+        parts.append(f"origin IN ({placeholders(len(chosen))})")
+        values += chosen
+    return " AND ".join(parts), values
+
+
+def _record(catalogue: Catalogue, row: Sequence[Any]) -> EventRecord:
+    (
+        event_id,
+        message_id,
+        received_at,
+        occurred_at,
+        origin_id,
+        kind,
+        event,
+        state,
+        attempts,
+        available_at,
+        finished_at,
+        last_error,
+        duplicates,
+        differing,
+        replays,
+        erased,
+    ) = row
+    origin = catalogue.origin(origin_id)
+    return EventRecord(
+        id=event_id,
+        message_id=message_id,
+        received_at=to_instant(received_at),
+        occurred_at=to_instant(occurred_at),
+        account=origin.account,
+        component=origin.component,
+        key_id=origin.key_id,
+        install_id=origin.install_id,
+        type=kind,
+        event=event,
+        state=STATES[state],
+        attempts=attempts,
+        available_at=to_instant(available_at),
+        finished_at=None if finished_at is None else to_instant(finished_at),
+        last_error=last_error,
+        duplicates=duplicates,
+        differing_duplicates=differing,
+        replays=replays,
+        erased=bool(erased),
+    )

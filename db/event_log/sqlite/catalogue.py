@@ -1,0 +1,193 @@
+"""The catalogue: what belongs to no segment. Who sends events, and who was erased."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from db.event_log.records import NewEvent
+from db.event_log.sqlite.connection import open_connection, transaction
+from db.event_log.sqlite.instants import to_instant, to_microseconds
+from db.event_log.tombstone import Tombstone
+
+_CACHE = 4 * 1024 * 1024
+_CHUNK = 1_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS origins (
+  id INTEGER PRIMARY KEY,
+  scope INTEGER NOT NULL,
+  scope_name TEXT NOT NULL,
+  account TEXT NOT NULL,
+  component TEXT NOT NULL,
+  key_id TEXT NOT NULL,
+  install_id TEXT
+);
+CREATE UNIQUE INDEX IF NOT EXISTS origin ON origins (scope_name, account, component, key_id);
+CREATE TABLE IF NOT EXISTS erasures (
+  account TEXT NOT NULL,
+  component TEXT NOT NULL,
+  person_hash TEXT NOT NULL,
+  erased_through INTEGER NOT NULL,
+  requested_at INTEGER NOT NULL,
+  event_id INTEGER NOT NULL,
+  completed_at INTEGER,
+  PRIMARY KEY (account, component, person_hash)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS erasures_of_event ON erasures (event_id);
+PRAGMA user_version = 1;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who sent an event. ``scope`` is the space in which message ids are unique; several keys may share one."""
+
+    id: int
+    scope: int
+    account: str
+    component: str
+    key_id: str
+    install_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRequest:
+    """The work of a delete event for one id: as stored."""
+
+    event_id: int
+    through: datetime
+    requested_at: datetime
+
+
+class Catalogue:
+    """The open catalogue. Origins are few and remembered; tombstones are looked up."""
+
+    def __init__(self, path: Path, *, vfs: str | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.connection = open_connection(path, cache_bytes=_CACHE, vfs=vfs)
+        if not self.connection.execute("PRAGMA user_version").fetchall()[0][0]:
+            with transaction(self.connection):
+                self.connection.execute(_SCHEMA)
+        self._by_identity: dict[tuple[str, str, str, str], Origin] = {}
+        self._by_id: dict[int, Origin] = {}
+        self._load()
+
+    def origin_of(self, event: NewEvent) -> Origin:
+        """Return the origin of an event, written down first if it is new."""
+        identity = (event.scope, event.account, event.component, event.key_id)
+        known = self._by_identity.get(identity)
+        return known if known is not None else self._add(event)
+
+    def origin(self, origin_id: int) -> Origin:
+        """Return an origin by its id."""
+        if origin_id not in self._by_id:  # another process has added it
+            self._load()
+        return self._by_id[origin_id]
+
+    def origins(self) -> Collection[Origin]:
+        """Return every origin."""
+        self._load()
+        return self._by_id.values()
+
+    def origins_of(self, components: Collection[str]) -> list[int] | None:
+        """Return the ids of the origins of some components; ``None`` when that is all there are."""
+        chosen = [origin.id for origin in self._by_id.values() if origin.component in components]
+        return None if len(chosen) == len(self._by_id) else chosen
+
+    def tombstones(
+        self, account: str, component: str, subjects: Collection[str]
+    ) -> dict[str, tuple[Tombstone, ErasureRequest]]:
+        """Return the tombstones of some people of an account."""
+        found: dict[str, tuple[Tombstone, ErasureRequest]] = {}
+        for chunk in chunks(sorted(subjects)):
+            rows = self.connection.execute(
+                "SELECT person_hash, erased_through, completed_at, event_id, requested_at FROM erasures"  # noqa: S608
+                f" WHERE account = ? AND component = ? AND person_hash IN ({','.join('?' * len(chunk))})",
+                (account, component, *chunk),
+            )
+            for subject, through, completed, event_id, requested in rows:
+                when = to_instant(through)
+                tombstone = Tombstone(when, completed=completed is not None)
+                found[subject] = (tombstone, ErasureRequest(event_id, when, to_instant(requested)))
+        return found
+
+    def write_tombstones(
+        self,
+        event_id: int,
+        *,
+        account: str,
+        component: str,
+        hashes: Iterable[str],
+        through: datetime,
+        requested_at: datetime,
+    ) -> None:
+        """Add tombstones, or move those that are there forward; a newer delete keeps the work it was given."""
+        with transaction(self.connection):
+            self.connection.executemany(
+                "INSERT INTO erasures VALUES (?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET"
+                " erased_through = max(erased_through, excluded.erased_through), requested_at = excluded.requested_at,"
+                " event_id = excluded.event_id, completed_at = NULL WHERE excluded.event_id >= event_id",
+                [
+                    (account, component, subject, to_microseconds(through), to_microseconds(requested_at), event_id)
+                    for subject in sorted(hashes)
+                ],
+            )
+
+    def extend_tombstones(self, account: str, component: str, hashes: Collection[str], through: datetime) -> None:
+        """Let tombstones cover more time."""
+        until = to_microseconds(through)
+        with transaction(self.connection):
+            self.connection.executemany(
+                "UPDATE erasures SET erased_through = ?"
+                " WHERE account = ? AND component = ? AND person_hash = ? AND erased_through < ?",
+                [(until, account, component, subject, until) for subject in sorted(hashes)],
+            )
+
+    def complete(self, event_id: int, *, now: datetime) -> None:
+        """Note that a delete's work is done."""
+        self.connection.execute(
+            "UPDATE erasures SET completed_at = ? WHERE event_id = ?", (to_microseconds(now), event_id)
+        )
+
+    def erased_by(self, event_id: int) -> dict[str, datetime]:
+        """Return the people that a delete event covers, and up to when."""
+        rows = self.connection.execute(
+            "SELECT person_hash, erased_through FROM erasures WHERE event_id = ?", (event_id,)
+        )
+        return {subject: to_instant(through) for subject, through in rows}
+
+    def has_tombstones(self) -> bool:
+        """Tell whether anybody was ever erased."""
+        return self.connection.execute("SELECT 1 FROM erasures LIMIT 1").fetchone() is not None
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def _load(self) -> None:
+        rows = self.connection.execute(
+            "SELECT id, scope, account, component, key_id, install_id, scope_name FROM origins"
+        )
+        for *values, scope_name in rows:
+            origin = Origin(*values)
+            self._by_id[origin.id] = origin
+            self._by_identity[scope_name, origin.account, origin.component, origin.key_id] = origin
+
+    def _add(self, event: NewEvent) -> Origin:
+        with transaction(self.connection):
+            self.connection.execute(
+                "INSERT INTO origins (scope, scope_name, account, component, key_id, install_id) VALUES ("
+                " coalesce((SELECT scope FROM origins WHERE scope_name = ?1),"
+                " (SELECT coalesce(max(scope), 0) + 1 FROM origins)), ?1, ?2, ?3, ?4, ?5)",
+                (event.scope, event.account, event.component, event.key_id, event.install_id),
+            )
+        self._load()
+        return self._by_identity[event.scope, event.account, event.component, event.key_id]
+
+
+def chunks(values: list[str]) -> Iterable[list[str]]:
+    """Cut a list into pieces that fit into one statement."""
+    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))

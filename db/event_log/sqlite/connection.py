@@ -1,0 +1,52 @@
+"""Opening an SQLite file durably, and the one way to write to it.
+
+The driver brings an SQLite of its own, new enough (3.51.3) not to corrupt a write-ahead log when two connections
+write or checkpoint at the same moment, so the command line may work beside the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+FIRST_SOUND_SQLITE = 3_051_003
+_CHECKPOINT_BYTES = 8 * 1024 * 1024
+_PAGE_BYTES = 8192
+_BUSY_MILLISECONDS = 5_000
+
+if apsw.SQLITE_VERSION_NUMBER < FIRST_SOUND_SQLITE:  # pragma: no cover
+    raise ImportError(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; install a newer apsw")
+
+
+def open_connection(path: Path, *, cache_bytes: int, vfs: str | None = None) -> apsw.Connection:
+    """Open a file so that a commit is on the disk when it returns."""
+    connection = apsw.Connection(str(path), vfs=vfs)
+    connection.set_busy_timeout(_BUSY_MILLISECONDS)
+    for pragma in (
+        f"page_size={_PAGE_BYTES}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"cache_size={-cache_bytes // 1024}",
+        f"wal_autocheckpoint={_CHECKPOINT_BYTES // _PAGE_BYTES}",
+        "secure_delete=ON",
+        "foreign_keys=OFF",
+        "temp_store=MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+@contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """Commit on a clean exit and roll back on an exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

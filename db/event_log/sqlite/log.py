@@ -1,0 +1,255 @@
+"""The event log over SQLite files.
+
+Everything runs inside the event loop. Whatever was submitted while the loop went once round its ready tasks is
+written in one transaction, committed, and answered: under load one flush of the disk serves many deliveries, and a
+quiet service answers without delay. A thread for the commits was slower on one core (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from db.event_log.records import (
+    Appended,
+    ClaimedEvent,
+    ErasureReport,
+    EventCounts,
+    EventDetail,
+    EventFilter,
+    EventLogUnavailable,
+    EventRecord,
+    NewEvent,
+    Proof,
+    ReplayPolicy,
+    Settlement,
+)
+from db.event_log.sqlite import appending, browsing, claiming, erasing
+from db.event_log.sqlite.catalogue import Catalogue
+from db.event_log.sqlite.instants import to_microseconds
+from db.event_log.sqlite.leases import Leases
+from db.event_log.sqlite.segments import SegmentLimits, Segments
+from db.event_log.sqlite.writer_lock import WriterLock
+
+logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+#: What SQLite says about a row, not about the file: the row's neighbours can be stored all the same.
+_REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, TypeError, UnicodeError, ValueError)
+
+
+class SqliteEventLog:
+    """Implements ``EventLog`` and ``EventArchive`` in files beside each other: ``events.db``, ``events.db.000…1``, …
+
+    Args:
+        path: the catalogue's file; a missing folder is made.
+        replays: what becomes of an event that Segment replays after it was handled.
+        most_waiting: the most events and results that may wait for one commit; more are refused.
+        vfs: the name of an SQLite VFS, for measuring with a slower disk.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        limits: SegmentLimits | None = None,
+        replays: ReplayPolicy = ReplayPolicy.HOLD,
+        most_waiting: int = 10_000,
+        vfs: str | None = None,
+    ) -> None:
+        self._path = path
+        self._limits = limits or SegmentLimits()
+        self._replays = replays
+        self._most_waiting = most_waiting
+        self._vfs = vfs
+        self._files: tuple[Catalogue, Segments] | None = None
+        self._writer = WriterLock(path)
+        self._leases = Leases()
+        self._appends: list[tuple[NewEvent, asyncio.Future[Appended]]] = []
+        self._settlements: list[tuple[Settlement, asyncio.Future[bool]]] = []
+        self._flush_is_due = False
+
+    async def append(self, event: NewEvent) -> Appended:
+        future: asyncio.Future[Appended] = self._waiting_room()
+        self._appends.append((event, future))
+        return await future
+
+    async def settle(self, settlement: Settlement) -> bool:
+        future: asyncio.Future[bool] = self._waiting_room()
+        self._settlements.append((settlement, future))
+        return await future
+
+    async def claim(
+        self, components: Collection[str], *, limit: int, lease: str, now: datetime, until: datetime
+    ) -> list[ClaimedEvent]:
+        def work(catalogue: Catalogue, segments: Segments) -> list[ClaimedEvent]:
+            self._writer.acquire()
+            return claiming.claim(
+                segments, catalogue, self._leases, components, limit=limit, lease=lease, now=now, until=until
+            )
+
+        return self._read(work)
+
+    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
+        self._leases.renew(event_ids, lease, until)
+
+    async def release(self, lease: str, event_ids: Sequence[int]) -> None:
+        self._leases.end(event_ids, lease)
+
+    async def erase(self, settlement: Settlement) -> ErasureReport | None:
+        def work(catalogue: Catalogue, segments: Segments) -> ErasureReport | None:
+            with segments.transaction():
+                answers, committed = claiming.settle(segments, self._leases, [settlement])
+                if not answers[0]:
+                    return None
+                report = erasing.wipe(segments, catalogue, settlement.event_id, now=settlement.at)
+            committed()
+            catalogue.complete(settlement.event_id, now=settlement.at)
+            segments.forget_deleted()
+            return report
+
+        return self._read(work)
+
+    async def due(self, components: Collection[str], *, now: datetime) -> int:
+        return self._read(lambda catalogue, segments: claiming.count_due(segments, catalogue, now, components))
+
+    async def find(self, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
+        return self._read(lambda catalogue, segments: browsing.find(segments, catalogue, wanted, limit=limit))
+
+    async def tail(self, after_id: int, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
+        return self._read(lambda catalogue, segments: browsing.tail(segments, catalogue, after_id, wanted, limit=limit))
+
+    async def show(self, message_id: str) -> list[EventDetail]:
+        return self._read(lambda catalogue, segments: browsing.show(segments, catalogue, message_id))
+
+    async def prove(self, message_ids: Sequence[str]) -> Proof:
+        return self._read(lambda _, segments: browsing.prove(segments, message_ids))
+
+    async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
+        def work(_: Catalogue, segments: Segments) -> int:
+            with segments.transaction():
+                return browsing.retry_dead_letters(segments, event_ids, now=now)
+
+        return self._read(work)
+
+    async def counts(self, now: datetime) -> EventCounts:
+        return self._read(lambda catalogue, segments: browsing.counts(segments, catalogue, now))
+
+    async def drop_before(self, instant: datetime) -> int:
+        return self._read(lambda _, segments: segments.drop_before(to_microseconds(instant)))
+
+    async def drop_over(self, limit_bytes: int) -> int:
+        return self._read(lambda _, segments: segments.drop_over(limit_bytes))
+
+    async def check(self) -> None:
+        self._read(lambda _, segments: segments.active.refresh())
+
+    async def close(self) -> None:
+        """Write what is waiting and close the files."""
+        self._flush()
+        self._close_files()
+        self._writer.release()
+
+    def _waiting_room(self) -> asyncio.Future[_Result]:
+        if len(self._appends) + len(self._settlements) >= self._most_waiting:
+            raise EventLogUnavailable("too many events are waiting to be stored")
+        loop = asyncio.get_running_loop()
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            loop.call_soon(self._flush)
+        return loop.create_future()
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        appends, self._appends = [item for item in self._appends if not item[1].done()], []
+        settlements, self._settlements = [item for item in self._settlements if not item[1].done()], []
+        if not appends and not settlements:
+            return
+        try:
+            appended, settled = self._write([event for event, _ in appends], [item for item, _ in settlements])
+        except Exception as error:
+            if isinstance(error, _REFUSED) and len(appends) + len(settlements) > 1:
+                # One event that cannot be stored must not take its neighbours along.
+                for append in appends:
+                    self._flush_alone([append], [])
+                self._flush_alone([], settlements)
+                return
+            failure = error if isinstance(error, EventLogUnavailable) else _unavailable(error)
+            for _, refused_append in appends:
+                refused_append.set_exception(failure)
+            for _, refused_settlement in settlements:
+                refused_settlement.set_exception(failure)
+            return
+        for (_, waiting), appended_one in zip(appends, appended, strict=True):
+            waiting.set_result(appended_one)
+        for (_, waiting_settlement), is_ours in zip(settlements, settled, strict=True):
+            waiting_settlement.set_result(is_ours)
+
+    def _flush_alone(
+        self,
+        appends: list[tuple[NewEvent, asyncio.Future[Appended]]],
+        settlements: list[tuple[Settlement, asyncio.Future[bool]]],
+    ) -> None:
+        before, self._appends, self._settlements = (self._appends, self._settlements), appends, settlements
+        self._flush()
+        self._appends, self._settlements = before
+
+    def _write(
+        self, events: Sequence[NewEvent], settlements: Sequence[Settlement]
+    ) -> tuple[list[Appended], list[bool]]:
+        notes: list[Callable[[], None]] = []
+        appended: list[Appended] = []
+        settled: list[bool] = []
+
+        def work(catalogue: Catalogue, segments: Segments) -> None:
+            nonlocal appended, settled
+            if events:
+                self._writer.acquire()
+                segments.rotate_if_due(to_microseconds(events[0].received_at))
+            with segments.transaction():
+                if events:
+                    appended, note = appending.append(segments, catalogue, events, self._replays)
+                    notes.append(note)
+                if settlements:
+                    settled, note = claiming.settle(segments, self._leases, settlements)
+                    notes.append(note)
+
+        self._open_and(work)
+        for note in notes:
+            note()
+        return appended, settled
+
+    def _read(self, work: Callable[[Catalogue, Segments], _Result]) -> _Result:
+        try:
+            return self._open_and(work)
+        except (apsw.Error, OSError) as error:
+            raise _unavailable(error) from error
+
+    def _open_and(self, work: Callable[[Catalogue, Segments], _Result]) -> _Result:
+        if self._files is None:
+            catalogue = Catalogue(self._path, vfs=self._vfs)
+            self._files = catalogue, Segments(self._path, self._limits, vfs=self._vfs)
+        try:
+            return work(*self._files)
+        except (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError):
+            # The files are opened anew for the next attempt, so that the log comes back when its disk does.
+            self._close_files()
+            raise
+
+    def _close_files(self) -> None:
+        files, self._files = self._files, None
+        for part in files or ():
+            part.close()
+
+
+def _unavailable(error: Exception) -> EventLogUnavailable:
+    unavailable = EventLogUnavailable(f"the event log's files failed: {type(error).__name__}")
+    unavailable.__cause__ = error
+    return unavailable

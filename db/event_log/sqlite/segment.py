@@ -1,0 +1,160 @@
+"""One segment: an SQLite file that holds the events received while it was the newest one.
+
+Ids run on from segment to segment, and a segment's name carries its first id. Only two indexes have to be kept for
+every event, the message key and the person; the others hold few rows. Bodies stand apart from what is looked at
+and changed often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from db.event_log.sqlite.connection import open_connection, transaction
+from db.event_log.sqlite.key_filter import KeyFilter
+
+PENDING, HANDLED, UNSUPPORTED, SUPPRESSED, REPEATED_DELETE, DEAD_LETTER = range(6)
+
+_ACTIVE_CACHE = 64 * 1024 * 1024
+_SEALED_CACHE = 1024 * 1024
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+  id INTEGER PRIMARY KEY,
+  key BLOB NOT NULL,
+  scope INTEGER NOT NULL,
+  origin INTEGER NOT NULL,
+  received_at INTEGER NOT NULL,
+  occurred_at INTEGER NOT NULL,
+  message_id TEXT,
+  type TEXT NOT NULL,
+  event TEXT,
+  person_hash TEXT,
+  device_hash TEXT,
+  previous_hash TEXT,
+  settings TEXT,
+  available_at INTEGER NOT NULL,
+  state INTEGER NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  finished_at INTEGER,
+  last_error TEXT,
+  outcomes TEXT,
+  duplicates INTEGER NOT NULL DEFAULT 0,
+  differing_duplicates INTEGER NOT NULL DEFAULT 0,
+  replays INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (key, scope)
+);
+CREATE INDEX IF NOT EXISTS people ON events (coalesce(person_hash, device_hash));
+CREATE INDEX IF NOT EXISTS waiting ON events (available_at, origin) WHERE state = 0;
+CREATE INDEX IF NOT EXISTS dead_letters ON events (id) WHERE state = 5;
+CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS seal (keys BLOB NOT NULL, newest INTEGER NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+
+class Segment:
+    """An open segment.
+
+    Attributes:
+        first_id: the lowest id an event in it can have.
+        next_id: the id its next event gets.
+        count: how many events it holds.
+        waiting: how many of them are pending.
+    """
+
+    def __init__(self, path: Path, first_id: int, *, capacity: int, vfs: str | None = None) -> None:
+        self.path = path
+        self.first_id = first_id
+        self.connection = open_connection(path, cache_bytes=_ACTIVE_CACHE, vfs=vfs)
+        if self._number("PRAGMA user_version") == 0:
+            with transaction(self.connection):
+                self.connection.execute(_SCHEMA)
+        self._version = self._data_version()
+        self.waiting = self._count_waiting()
+        self.next_id = max(first_id - 1, self._number("SELECT max(id) FROM events")) + 1
+        self.count = self.next_id - first_id
+        self.oldest = self._number("SELECT received_at FROM events ORDER BY id LIMIT 1")
+        self._capacity = capacity
+        self.newest = self._number("SELECT newest FROM seal")
+        self.sealed = self.newest > 0
+        if self.sealed:
+            self._shrink_cache()
+        else:
+            self.newest = self._number("SELECT received_at FROM events ORDER BY id DESC LIMIT 1")
+
+    @cached_property
+    def keys(self) -> KeyFilter:
+        """The message keys in it."""
+        if self.sealed:
+            ((stored,),) = self.select("SELECT keys FROM seal")
+            return KeyFilter(bytearray(stored))
+        made = KeyFilter.for_keys(self._capacity)
+        for (key,) in self.connection.execute("SELECT key FROM events"):
+            made.add(key)
+        return made
+
+    def select(self, statement: str, values: Sequence[Any] = ()) -> Generator[tuple[Any, ...], None, None]:
+        """Run a query; what is not read to its end has to be closed."""
+        cursor = self.connection.execute(statement, values)
+        try:
+            yield from cursor
+        finally:
+            cursor.close()
+
+    def first(self, statement: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Return the first row of a query."""
+        row: tuple[Any, ...] | None = self.connection.execute(statement, values).fetchone()
+        return row
+
+    def begin(self) -> None:
+        """Start a transaction, if none is open; :meth:`Segments.commit` ends it."""
+        if not self.connection.in_transaction:
+            self.connection.execute("BEGIN IMMEDIATE")
+
+    def seal(self) -> None:
+        """Take no more events: write the filter down, so that it need not be made again."""
+        with transaction(self.connection):
+            self.connection.execute("INSERT INTO seal VALUES (?, ?)", (self.keys.bits, self.newest))
+        self.sealed = True
+        self._shrink_cache()
+
+    def refresh(self) -> None:
+        """Notice what another process changed."""
+        version = self._data_version()
+        if version != self._version:
+            self._version = version
+            self.waiting = self._count_waiting()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def files(self) -> Iterator[Path]:
+        """Name the file and what SQLite keeps beside it."""
+        for suffix in ("", "-wal", "-shm"):
+            yield self.path.with_name(self.path.name + suffix)
+
+    def bytes(self) -> int:
+        """Return how much of the disk it takes."""
+        return sum(file.stat().st_size for file in self.files() if file.exists())
+
+    def _shrink_cache(self) -> None:
+        self.connection.execute(f"PRAGMA cache_size={-_SEALED_CACHE // 1024}")
+
+    def _data_version(self) -> int:
+        return self._number("PRAGMA data_version")
+
+    def _count_waiting(self) -> int:
+        return self._number("SELECT count(*) FROM events WHERE state = 0")
+
+    def _number(self, statement: str) -> int:
+        row = self.connection.execute(statement).fetchone()
+        return 0 if row is None or row[0] is None else int(row[0])
+
+
+def placeholders(count: int) -> str:
+    """Return ``?,?,?`` for a list of values."""
+    return ",".join("?" * count)

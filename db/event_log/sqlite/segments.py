@@ -1,0 +1,154 @@
+"""The segments of a log, the oldest first: where an event is, where the next one goes, what can be dropped."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from db.event_log.sqlite.key_filter import probe
+from db.event_log.sqlite.segment import Segment
+
+logger = logging.getLogger(__name__)
+
+_DIGITS = 15
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLimits:
+    """When a new segment is begun, and for how long messages are recognised as duplicates.
+
+    A message is looked for in every segment that may hold one received within ``dedupe``, so the window is at least
+    that long and at most one segment longer.
+    """
+
+    events: int = 1_000_000
+    age: timedelta = timedelta(days=1)
+    dedupe: timedelta = timedelta(days=30)
+
+
+class Segments:
+    """The open segments beside a catalogue."""
+
+    def __init__(self, catalogue: Path, limits: SegmentLimits, *, vfs: str | None = None) -> None:
+        self._catalogue = catalogue
+        self._limits = limits
+        self._vfs = vfs
+        self._age = limits.age // _MICROSECOND
+        self._dedupe = limits.dedupe // _MICROSECOND
+        self._segments = [self._open(first_id) for first_id in self._first_ids()] or [self._open(1)]
+
+    @property
+    def active(self) -> Segment:
+        """The segment that events are appended to."""
+        return self._segments[-1]
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self._segments)
+
+    def newest_first(self) -> Iterator[Segment]:
+        """Every segment, the active one first."""
+        return reversed(self._segments)
+
+    def of_event(self, event_id: int) -> Segment | None:
+        """Return the segment that an event is or was in; ``None`` when it was dropped."""
+        position = bisect_right(self._segments, event_id, key=lambda segment: segment.first_id)
+        return self._segments[position - 1] if position else None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit whatever segments were begun meanwhile, the oldest first; roll all of them back on an exception."""
+        try:
+            yield
+            for segment in self._segments:
+                if segment.connection.in_transaction:
+                    segment.connection.execute("COMMIT")
+        except BaseException:
+            for segment in self._segments:
+                if segment.connection.in_transaction:
+                    segment.connection.execute("ROLLBACK")
+            raise
+
+    def look_for_others(self) -> None:
+        """Notice segments that another process has begun or dropped."""
+        there = self._first_ids()
+        known = {segment.first_id: segment for segment in self._segments}
+        for first_id in known.keys() - set(there):
+            known.pop(first_id).close()
+        self._segments = [known.get(first_id) or self._open(first_id) for first_id in there]
+
+    def rotate_if_due(self, now: int) -> None:
+        """Begin a new segment when the active one is full or old; ``now`` in microseconds."""
+        active = self.active
+        if active.count and (active.count >= self._limits.events or now - active.oldest >= self._age):
+            active.seal()
+            self._segments.append(self._open(active.next_id))
+
+    def holding(self, key: bytes, scope: int, now: int) -> Segment | None:
+        """Return the sealed segment within the dedupe window that holds a message; the newest first."""
+        if len(self._segments) == 1:
+            return None
+        position, step = probe(key)
+        since = now - self._dedupe
+        for segment in reversed(self._segments[:-1]):
+            if segment.newest < since:
+                break
+            if segment.keys.holds(position, step) and segment.first(
+                "SELECT 1 FROM events WHERE key = ? AND scope = ?", (key, scope)
+            ):
+                return segment
+        return None
+
+    def drop_before(self, instant: int) -> int:
+        """Delete whole segments whose events are older and settled; returns how many events that were."""
+        dropped = 0
+        for segment in self._segments[:-1]:
+            if segment.newest >= instant or segment.waiting:
+                break
+            dropped += self._drop(segment)
+        return dropped
+
+    def drop_over(self, limit: int) -> int:
+        """Delete the oldest settled segments until the log takes no more than ``limit`` bytes."""
+        dropped, total = 0, self.bytes()
+        for segment in self._segments[:-1]:
+            if total <= limit or segment.waiting:
+                break
+            total -= segment.bytes()
+            dropped += self._drop(segment)
+        return dropped
+
+    def forget_deleted(self) -> None:
+        """Remove what was deleted from the write-ahead logs as well."""
+        for segment in self._segments:
+            segment.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def bytes(self) -> int:
+        """Return how much of the disk all segments take."""
+        return sum(segment.bytes() for segment in self._segments)
+
+    def close(self) -> None:
+        """Close every file."""
+        for segment in self._segments:
+            segment.close()
+
+    def _drop(self, segment: Segment) -> int:
+        segment.close()
+        for file in segment.files():
+            file.unlink(missing_ok=True)
+        self._segments = [other for other in self._segments if other is not segment]
+        logger.info("Dropped an old segment of the event log with %d events", segment.count)
+        return segment.count
+
+    def _open(self, first_id: int) -> Segment:
+        path = self._catalogue.with_name(f"{self._catalogue.name}.{first_id:0{_DIGITS}}")
+        return Segment(path, first_id, capacity=self._limits.events, vfs=self._vfs)
+
+    def _first_ids(self) -> list[int]:
+        found = self._catalogue.parent.glob(f"{self._catalogue.name}.{'[0-9]' * _DIGITS}")
+        return sorted(int(path.name.rpartition(".")[2]) for path in found)

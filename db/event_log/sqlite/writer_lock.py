@@ -1,0 +1,39 @@
+"""One process appends to an SQLite event log and hands its events out; others may look, and retry dead letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+from db.event_log.records import EventLogUnavailable
+
+
+class WriterLock:
+    """A lock that ends with the process, however that dies: an exclusive transaction on a file of its own."""
+
+    def __init__(self, catalogue: Path) -> None:
+        self._path = catalogue.with_name(f"{catalogue.name}.writer")
+        self._connection: apsw.Connection | None = None
+
+    def acquire(self) -> None:
+        """Become the writing process, or stay it.
+
+        Raises:
+            EventLogUnavailable: another process is.
+        """
+        if self._connection is not None:
+            return
+        connection = apsw.Connection(str(self._path))
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except apsw.Error as error:
+            connection.close()
+            raise EventLogUnavailable("another process is writing to this event log") from error
+        self._connection = connection
+
+    def release(self) -> None:
+        """Let another process write."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
