@@ -33,7 +33,7 @@ from oauth_app.install_token_decision import (
     reason_for_refusal,
     retry_at,
 )
-from segment_api.errors import ConfigApiError, InvalidAnswer, SegmentUnavailable
+from segment_api.errors import ConfigApiError, InvalidAnswer, NotSent, SegmentUnavailable
 from segment_api.grants import RefreshedToken
 from segment_api.identity import IdentityClient
 from subscriptions import connection_state
@@ -117,7 +117,7 @@ class InstallTokens:
     async def _live_token(self, install_id: str, rejected: str | None) -> str:
         patience = self._clock() + 2 * self._lease
         pause = _FIRST_PAUSE_SECONDS
-        while True:
+        while self._clock() < patience:
             found = await self._use_or_lease(install_id, rejected)
             if isinstance(found, str):
                 return found
@@ -125,11 +125,10 @@ class InstallTokens:
                 refreshed = await self._refresh(found)
                 if refreshed is not None:
                     return refreshed
-            elif self._clock() >= patience:
-                raise SegmentUnavailable(f"the token of {install_id} is being refreshed elsewhere for too long")
             else:
                 await self._sleep(pause * (0.5 + self._jitter() / 2))
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        raise SegmentUnavailable(f"the token of {install_id} could not be refreshed within {2 * self._lease}")
 
     async def _use_or_lease(self, install_id: str, rejected: str | None) -> str | TokenLease | None:
         """Return the token, or the lease to refresh it, or ``None`` while somebody else has that."""
@@ -164,9 +163,7 @@ class InstallTokens:
             raise KeyError(lease.install_id)
         asked_at = self._clock()
         try:
-            refreshed = await self._identity.refresh(
-                install.install_name, may_send=lambda: self._clock() < lease.until - self._lease / 2
-            )
+            refreshed = await self._identity.refresh(install.install_name, may_send=lambda: self._in_time(lease))
         except ConfigApiError as refused:
             lost = await self._lose(lease, refused)
             if lost is None:
@@ -205,9 +202,10 @@ class InstallTokens:
         """Write down a failed refresh. Tells whether to go on at once.
 
         That is so once after an outcome that was not seen, because the stored token may be dead (one further mint,
-        and no loop), and when the lease was lost, because somebody else has taken care.
+        and no loop), and when the lease was lost or ran out, because then somebody else takes care.
         """
-        now, failures = self._clock(), lease.failures + 1
+        withdrawn = isinstance(failed, NotSent) and not self._in_time(lease)
+        now, failures = self._clock(), lease.failures + (not withdrawn)
         unseen = may_have_minted(failed)
         once_more = unseen and lease.health is not TokenHealth.UNCERTAIN and not lease.abandoned
         again = None if once_more else retry_at(now, failures, failed, repeated=unseen, jitter=self._jitter())
@@ -221,7 +219,11 @@ class InstallTokens:
             )
             if unseen:
                 await self._audit(session, "install_token.uncertain", lease.install_id)
-        return once_more or not kept
+        return once_more or withdrawn or not kept
+
+    def _in_time(self, lease: TokenLease) -> bool:
+        """Tell whether a request may go out: its answer is then here, or given up, before the lease ends."""
+        return self._clock() < lease.until - self._lease / 2
 
     async def _lose(self, lease: TokenLease, refused: ConfigApiError) -> AccessLost | None:
         """Mark the install as one that Segment gives no tokens for (case 40); ``None`` when the lease was lost."""

@@ -1,0 +1,155 @@
+"""A refresh race: several processes, many tasks in each, one install whose token has run out, one Segment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import update
+from sqlmodel import col
+
+from db.clock import utc_now
+from db.control.tables import InstallToken
+from db.database import Database
+from segment_sandbox import Sandbox
+from segment_sandbox.faults import Fault
+from tests.tokens.refresher import TASKS
+
+PROCESSES = 4
+SHORT_LEASE_SECONDS = 2.0
+REFRESH_ROUTE = "GET .*/token"
+
+
+@dataclass
+class Round:
+    """What every task of every process got, and what that took."""
+
+    obtained: list[str]
+    live: str
+    mints: int
+
+    @property
+    def not_live(self) -> list[str]:
+        """What was handed out and is not the token that Segment accepts."""
+        return [token for token in self.obtained if token != self.live]
+
+
+@dataclass
+class Race:
+    """Processes that wait for a round."""
+
+    sandbox: Sandbox
+    database: Database
+    install_id: str
+    install_name: str
+    processes: list[Process] = field(default_factory=list)
+
+    async def all_at_once(self) -> Round:
+        """Every task of every process wants a token in the same moment."""
+        seen = await self._outdate()
+        return await self._collect(seen, [asyncio.create_task(self._ask(process)) for process in self.processes])
+
+    async def cut_off(self) -> Round:
+        """The same, and the first answer gets lost after Segment has issued the token."""
+        self.sandbox.state.faults.add(REFRESH_ROUTE, Fault(reset=True, after=True))
+        return await self.all_at_once()
+
+    async def frozen_holder(self) -> Round:
+        """The holder is stopped with its request under way, wakes up after its lease, and finds others served."""
+        seen = await self._outdate()
+        holder, *others = self.processes
+        self.sandbox.state.faults.add(REFRESH_ROUTE, Fault(delay_seconds=0.1))
+        late = asyncio.create_task(self._ask(holder, SHORT_LEASE_SECONDS))
+        while self._requests() == seen:  # noqa: ASYNC110  # a request has no event of its own
+            await asyncio.sleep(0.005)
+        holder.send_signal(signal.SIGSTOP)
+        try:
+            served = [asyncio.create_task(self._ask(process, SHORT_LEASE_SECONDS)) for process in others]
+            await asyncio.gather(*served)
+        finally:
+            holder.send_signal(signal.SIGCONT)
+        return await self._collect(seen, [late, *served])
+
+    async def _collect(self, seen: int, asked: list[asyncio.Task[list[str]]]) -> Round:
+        answers = await asyncio.gather(*asked)
+        (live,) = [token.value for token in self.sandbox.state.world.tokens.values() if token.install]
+        obtained = [token for answer in answers for token in answer]
+        assert len(obtained) == PROCESSES * TASKS
+        return Round(obtained, live, self._requests() - seen)
+
+    async def _ask(self, process: Process, lease_seconds: float = 30) -> list[str]:
+        assert process.stdin is not None
+        process.stdin.write(f"{lease_seconds}\n".encode())
+        return await _line(process)
+
+    async def _outdate(self) -> int:
+        """Let the stored token run out, here and at Segment; returns how many refreshes there were so far."""
+        self.sandbox.state.world.revoke_tokens(self.install_name)
+        async with self.database.transaction() as session:
+            await session.exec(
+                update(InstallToken)
+                .where(col(InstallToken.install_id) == self.install_id)
+                .values(expires_at=utc_now() - timedelta(seconds=1))
+            )
+        return self._requests()
+
+    def _requests(self) -> int:
+        return sum(record.path.endswith("/token") for record in self.sandbox.state.transcript.requests)
+
+
+@asynccontextmanager
+async def racing(
+    sandbox: Sandbox,
+    database: Database,
+    encryption_keys: str,
+    *,
+    install_id: str,
+    install_name: str,
+) -> AsyncIterator[Race]:
+    """Serve the sandbox on a socket and start the processes; they are gone when the block ends."""
+    race = Race(sandbox, database, install_id, install_name)
+    async with sandbox.listening() as segment:
+        environment = {
+            **os.environ,
+            "RACE_DATABASE": database.engine.url.render_as_string(hide_password=False),
+            "RACE_KEYS": encryption_keys,
+            "RACE_SEGMENT": segment,
+            "RACE_INSTALL": install_id,
+        }
+        try:
+            for _ in range(PROCESSES):
+                race.processes.append(
+                    await asyncio.create_subprocess_exec(
+                        sys.executable,
+                        "-m",
+                        "tests.tokens.refresher",
+                        stdin=PIPE,
+                        stdout=PIPE,
+                        env=environment,
+                        cwd=Path(__file__).parents[2],
+                    )
+                )
+            await asyncio.gather(*(_line(process) for process in race.processes))
+            yield race
+        finally:
+            for process in race.processes:
+                if process.stdin is not None:
+                    process.stdin.close()
+            await asyncio.gather(*(process.wait() for process in race.processes))
+
+
+async def _line(process: Process) -> list[str]:
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    assert line, "a process of the race ended"
+    answer: list[str] = json.loads(line)
+    return answer
