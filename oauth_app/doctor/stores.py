@@ -13,6 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.control.key_status import KeyStatus, key_status
 from db.database import Database, parse_url
 from db.encryption import EncryptionKeys
+from db.event_log.opening import open_event_log
+from db.event_log.records import EventLogUnavailable
 from db.migrate import Store, is_current
 from oauth_app.doctor.finding import Finding, failure, ok, warning
 from oauth_app.key_provider import encryption_keys
@@ -51,6 +53,9 @@ async def _check_store(store: Store, url: str, keys: EncryptionKeys | None) -> A
     if file is not None and not file.exists():
         yield warning(check, f"The {name} does not exist yet.", "It is made when the service starts.")
         return
+    if file is not None and store == "event_log":
+        yield await _check_event_log_files(url)
+        return
     database = Database.open(url)
     try:
         if await is_current(database, store):
@@ -70,6 +75,18 @@ async def _check_store(store: Store, url: str, keys: EncryptionKeys | None) -> A
         )
     finally:
         await database.close()
+
+
+async def _check_event_log_files(url: str) -> Finding:
+    """Let the log look at its own files: they belong to its own SQLite, and it syncs every commit by construction."""
+    event_log = open_event_log(url)
+    try:
+        await event_log.check()
+    except EventLogUnavailable as problem:
+        return failure("event-log", f"The event log does not answer: {problem}.", "Check EVENT_LOG_URL.")
+    finally:
+        await event_log.close()
+    return ok("event-log", "The event log answers, and syncs every commit.")
 
 
 def judge_keys(status: KeyStatus) -> Finding:
