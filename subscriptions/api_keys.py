@@ -1,19 +1,18 @@
 """API keys: minted for a customer's account, replayed by Segment on every delivery, recognised by keyed hash.
 
-A key is ``ews_`` and 40 letters and digits (more than 230 random bits): no colon, so the Basic header of a delivery
-splits cleanly (contract 5.3), and a fixed prefix that secret scanners can look for. The key of a signed Webhooks
-destination (contract 5.12) begins with ``ewh_`` and has a signing secret beside it.
+Their form is that of ``subscriptions.api_key_format``, unless the partner's own function makes them. The key of a
+signed Webhooks destination (contract 5.12) has a signing secret beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
-import string
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TypeAlias
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -23,10 +22,18 @@ from db.control.tables import ApiKey
 from db.database import Database
 from db.encryption import EncryptionKeys
 from db.identifiers import new_id
+from subscriptions.api_key_format import (
+    PREFIX,
+    SIGNED_PREFIX,
+    ApiKeyInvalid,
+    check_foreign_key,
+    new_key,
+    new_secret,
+)
 
-PREFIX = "ews_"
-SIGNED_PREFIX = "ewh_"
-_ALPHABET = string.ascii_letters + string.digits
+ApiKeyHook: TypeAlias = Callable[[str, str], str]
+"""A partner's function ``(account, component) -> key``; called within a transaction, so it must not wait."""
+
 _CACHE_SECONDS = 1.0
 _CACHE_SIZE = 10_000
 
@@ -87,15 +94,23 @@ class ApiKeys:
 
     Args:
         lookup_secret: 32 bytes that key the hash (``db.control.service_secrets``).
+        hook: makes the keys in place of ours.
     """
 
     def __init__(
-        self, database: Database, encryption: EncryptionKeys, lookup_secret: bytes, clock: Clock = utc_now
+        self,
+        database: Database,
+        encryption: EncryptionKeys,
+        lookup_secret: bytes,
+        clock: Clock = utc_now,
+        *,
+        hook: ApiKeyHook | None = None,
     ) -> None:
         self._database = database
         self._encryption = encryption
         self._lookup_secret = lookup_secret
         self._clock = clock
+        self._hook = hook
         self._cache: dict[str, tuple[datetime, KeyLookup]] = {}
 
     def now(self) -> datetime:
@@ -116,11 +131,14 @@ class ApiKeys:
 
         Args:
             signed: make a signing secret as well, for a Webhooks destination that signs (contract 5.12).
+
+        Raises:
+            ApiKeyInvalid: the partner's function returned no usable key, or one that is in use.
         """
         now = self._clock()
         await accounts.ensure(session, account, now=now)
-        clear = (SIGNED_PREFIX if signed else PREFIX) + _random()
-        signing_secret = _random() if signed else None
+        clear = await self._new_key(session, account, component, signed=signed)
+        signing_secret = new_secret() if signed else None
         key_id = new_id("key")
         await api_keys.add(
             session,
@@ -140,6 +158,14 @@ class ApiKeys:
         )
         await audit.add(session, actor=actor, action="api_key.mint", subject=key_id, now=now)
         return MintedKey(key_id, clear, signing_secret)
+
+    async def _new_key(self, session: AsyncSession, account: str, component: str, *, signed: bool) -> str:
+        if self._hook is None:
+            return new_key(SIGNED_PREFIX if signed else PREFIX)
+        key = check_foreign_key(self._hook(account, component))
+        if await api_keys.find_by_hash(session, self._hash(key)) is not None:
+            raise ApiKeyInvalid("API_KEY_HOOK returned a key that it had returned before")
+        return key
 
     async def look_up(self, presented: str) -> KeyLookup:
         """Tell whom a presented key belongs to; answers are remembered for one second.
@@ -178,11 +204,11 @@ class ApiKeys:
         """Decrypt a key in order to push it to Segment or compare it with what Segment holds; leaves an audit entry.
 
         Raises:
-            KeyError: no such key.
+            KeyError: no such key, or it was replaced or revoked.
             EncryptionError: ``ENCRYPTION_KEYS`` no longer opens it.
         """
         key = await api_keys.get(session, key_id)
-        if key is None:
+        if key is None or key.key_ciphertext is None:
             raise KeyError(key_id)
         await audit.add(
             session,
@@ -195,13 +221,16 @@ class ApiKeys:
         return self._encryption.decrypt(key.key_ciphertext, api_keys.place(key_id))
 
     async def expire(self, session: AsyncSession, key_id: str, *, at: datetime, actor: str) -> None:
-        """Let a key that was replaced work until ``at`` (contract case 59: an overlap of at least 24 hours)."""
+        """Let a key that was replaced work until ``at`` (contract case 59: an overlap of at least 24 hours).
+
+        Its ciphertext is erased now: the hash is enough to recognise it.
+        """
         await api_keys.expire(session, key_id, at=at)
         await audit.add(session, actor=actor, action="api_key.expire", subject=key_id, now=self._clock())
         self._cache.clear()
 
     async def revoke(self, session: AsyncSession, key_id: str, *, actor: str) -> bool:
-        """Revoke a key; other processes notice within a second. Tells whether it was usable before."""
+        """Revoke a key and erase it; other processes notice within a second. Tells whether it was usable before."""
         now = self._clock()
         revoked = await api_keys.revoke(session, key_id, now=now)
         if revoked:
@@ -210,7 +239,7 @@ class ApiKeys:
         return revoked
 
     async def revoke_of_install(self, session: AsyncSession, install_id: str, *, actor: str) -> None:
-        """Revoke every key of an install."""
+        """Revoke and erase every key of an install."""
         now = self._clock()
         await api_keys.revoke_of_install(session, install_id, now=now)
         await audit.add(session, actor=actor, action="api_key.revoke_of_install", subject=install_id, now=now)
@@ -218,10 +247,6 @@ class ApiKeys:
 
     def _hash(self, presented: str) -> str:
         return hmac.new(self._lookup_secret, presented.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-
-
-def _random() -> str:
-    return "".join(secrets.choice(_ALPHABET) for _ in range(40))
 
 
 def _state(key: ApiKey, *, suspended: bool, now: datetime) -> KeyState:

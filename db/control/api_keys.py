@@ -62,16 +62,16 @@ async def list_all(session: AsyncSession, *, account: str | None = None) -> list
 
 
 async def expire(session: AsyncSession, key_id: str, *, at: datetime) -> None:
-    """Let a key work until ``at`` and no longer (the overlap of a rotation)."""
+    """Let a key work until ``at`` and no longer (the overlap of a rotation), and erase its ciphertext."""
     await session.exec(
         update(ApiKey)
         .where(col(ApiKey.id) == key_id, or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > at))
-        .values(expires_at=at)
+        .values(expires_at=at, key_ciphertext=None)
     )
 
 
 async def revoke(session: AsyncSession, key_id: str, *, now: datetime) -> bool:
-    """Revoke a key at once; tells whether it was usable before."""
+    """Revoke a key at once and erase its ciphertexts; tells whether it was usable before."""
     statement = (
         update(ApiKey)
         .where(col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
@@ -82,9 +82,9 @@ async def revoke(session: AsyncSession, key_id: str, *, now: datetime) -> bool:
 
 
 async def revoke_of_install(session: AsyncSession, install_id: str, *, now: datetime) -> None:
-    """Revoke every key of an install."""
+    """Revoke every key of an install and erase its ciphertexts."""
     await session.exec(
         update(ApiKey)
         .where(col(ApiKey.install_id) == install_id, col(ApiKey.revoked_at).is_(None))
-        .values(revoked_at=now)
+        .values(revoked_at=now, key_ciphertext=None, signing_secret_ciphertext=None)
     )
