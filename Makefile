@@ -32,7 +32,7 @@ demo: install
 
 test: install
 	@$(BIN)/python -m tests.announce
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .
