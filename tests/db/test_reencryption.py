@@ -83,6 +83,13 @@ async def test_the_service_binds_ciphertexts_to_the_places_that_are_looked_at(st
     assert not any(use.opens for use in await keys_in_use(store, EncryptionKeys({"old": b"x" * 32})))
 
 
+async def test_tk_01_the_database_holds_no_secret_in_clear(sqlite_database: Database, tmp_path: Path) -> None:
+    await fill(sqlite_database)
+    raw = (tmp_path / "control.db").read_bytes()
+    assert b"ins_004" in raw
+    assert clear("").encode() not in raw
+
+
 async def test_everything_moves_to_the_current_key_and_opens_with_it_alone(store: Database) -> None:
     progress: list[int] = []
     work = Reencryption(store, BOTH, pace=Pace(batch=5), sleep=at_once)

@@ -39,7 +39,6 @@ async def test_tk_05_tk_06_reencryption_is_killed_three_times_under_load_and_end
     old, new = (deployment.environment["ENCRYPTION_KEYS"], generate_encryption_key())
     old_id, new_id = (key.partition(":")[0] for key in (old, new))
     deployment.environment["DATABASE_URL"] = database_url
-    assert (await deployment.command("migrate")).status == 0
     key = await fill(deployment)
     deployment.environment["ENCRYPTION_KEYS"] = f"{new},{old}"
     service = deployment.serve()
