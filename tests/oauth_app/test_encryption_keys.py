@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ from oauth_app.cli import app
 from oauth_app.settings import Settings, SettingsInvalid, load_settings
 from oauth_app.stores import open_stores
 
-Invoke = Callable[..., Any]
-
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -31,6 +30,16 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("ENCRYPTION_KEYS", generate_encryption_key())
     start()
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """``serve`` configures logging for its whole process, which here is the tests' own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 def start() -> None:
@@ -124,7 +133,7 @@ GOOD = base64.b64encode(b"g" * 32).decode()
     ids=["missing", "short", "repeated id", "opens nothing", "malformed"],
 )
 def test_tk_04_a_start_without_the_right_keys_exits_non_zero_and_names_the_variable(
-    monkeypatch: pytest.MonkeyPatch, value: str | None
+    monkeypatch: pytest.MonkeyPatch, logging_as_before: None, value: str | None
 ) -> None:
     monkeypatch.setenv("HANDLERS", "examples.acme_crm.handlers:crm")
     if value is None:
