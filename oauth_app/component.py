@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from oauth_app.services import PartnerSession
 from oauth_app.settings import Settings, SettingsInvalid
 from subscriptions import Subscription, load_subscription
+from subscriptions.api_keys import ApiKeyHook
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,32 @@ def load_partner_session(settings: Settings) -> PartnerSession | None:
     """
     if settings.partner_session is None:
         return None
+    hook: PartnerSession = _load_function("PARTNER_SESSION", settings.partner_session)
+    return hook
+
+
+def load_api_key_hook(settings: Settings) -> ApiKeyHook | None:
+    """Import the function that API_KEY_HOOK names, which makes API keys.
+
+    Raises:
+        SettingsInvalid: there is no such module or attribute, or it cannot be called.
+    """
+    if settings.api_key_hook is None:
+        return None
+    hook: ApiKeyHook = _load_function("API_KEY_HOOK", settings.api_key_hook)
+    return hook
+
+
+def _load_function(setting: str, reference: str) -> Any:
     _find_modules_here()
-    module_name, _, attribute = settings.partner_session.partition(":")
+    module_name, _, attribute = reference.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as problem:
-        raise SettingsInvalid([f"PARTNER_SESSION names a module that is not there: {problem.name}"]) from None
+        raise SettingsInvalid([f"{setting} names a module that is not there: {problem.name}"]) from None
     if not callable(found):
-        raise SettingsInvalid([f"PARTNER_SESSION: '{attribute}' is not a function of {module_name}"])
-    hook: PartnerSession = found
-    return hook
+        raise SettingsInvalid([f"{setting}: '{attribute}' is not a function of {module_name}"])
+    return found
 
 
 def _find_modules_here() -> None:

@@ -12,7 +12,8 @@ from subscriptions.backoff import RetryPolicy
 from subscriptions.provisioning_reasons import Reason
 
 REFRESH_WHEN_LEFT = timedelta(seconds=60)
-BACKOFF = RetryPolicy(first=timedelta(minutes=1), ceiling=timedelta(hours=1))
+AFTER_REFUSAL = RetryPolicy(first=timedelta(minutes=1), ceiling=timedelta(hours=1))
+AFTER_OUTAGE = RetryPolicy(first=timedelta(seconds=15), ceiling=timedelta(minutes=10))
 _PATIENT_FAILURES = 3
 
 
@@ -78,8 +79,10 @@ def retry_at(
     """
     asked = failed.retry_after if isinstance(failed, SegmentUnavailable) else None
     pause = timedelta(seconds=asked or 0)
-    if isinstance(failed, ConfigApiError) or repeated or failures >= _PATIENT_FAILURES:
-        pause = max(pause, BACKOFF.delay(failures, jitter=jitter))
+    if isinstance(failed, ConfigApiError):
+        pause = max(pause, AFTER_REFUSAL.delay(failures, jitter=jitter))
+    elif repeated or failures >= _PATIENT_FAILURES:
+        pause = max(pause, AFTER_OUTAGE.delay(failures, jitter=jitter))
     return now + pause if pause else None
 
 

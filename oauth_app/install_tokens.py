@@ -26,7 +26,7 @@ from db.database import Database
 from db.encryption import EncryptionKeys
 from oauth_app.install_record import queue_provisioning
 from oauth_app.install_token_decision import (
-    BACKOFF,
+    AFTER_REFUSAL,
     Step,
     may_have_minted,
     next_step,
@@ -110,7 +110,7 @@ class InstallTokens:
             if row is None:
                 return
             failures = row.failures + 1
-            again = self._clock() + BACKOFF.delay(failures, jitter=self._jitter())
+            again = self._clock() + AFTER_REFUSAL.delay(failures, jitter=self._jitter())
             await install_tokens.note_refused(session, install_id, failures=failures, retry_at=again)
             await self._audit(session, "install_token.refused", install_id)
 
@@ -204,11 +204,12 @@ class InstallTokens:
         That is so once after an outcome that was not seen, because the stored token may be dead (one further mint,
         and no loop), and when the lease was lost or ran out, because then somebody else takes care.
         """
-        withdrawn = isinstance(failed, NotSent) and not self._in_time(lease)
-        now, failures = self._clock(), lease.failures + (not withdrawn)
-        unseen = may_have_minted(failed)
+        now, sent = self._clock(), not isinstance(failed, NotSent)
+        unseen, failures = may_have_minted(failed), lease.failures + sent
         once_more = unseen and lease.health is not TokenHealth.UNCERTAIN and not lease.abandoned
-        again = None if once_more else retry_at(now, failures, failed, repeated=unseen, jitter=self._jitter())
+        again = None
+        if sent and not once_more:
+            again = retry_at(now, failures, failed, repeated=unseen, jitter=self._jitter())
         async with self._database.transaction() as session:
             kept = await token_leases.give_back(
                 session,
@@ -219,6 +220,7 @@ class InstallTokens:
             )
             if unseen:
                 await self._audit(session, "install_token.uncertain", lease.install_id)
+        withdrawn = not sent and not self._in_time(lease)
         return once_more or withdrawn or not kept
 
     def _in_time(self, lease: TokenLease) -> bool:

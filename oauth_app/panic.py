@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.control import audit, emergency_stop
 from db.database import Database
-from segment_api.errors import SegmentUnavailable
+from segment_api.errors import NotSent
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _RETRY_AFTER_SECONDS = 30
 _LONGEST_READ_SECONDS = 3.5
 
 
-class SegmentUseStopped(SegmentUnavailable):
+class SegmentUseStopped(NotSent):
     """The operator stopped all use of Segment; nothing was sent."""
 
 

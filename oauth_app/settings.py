@@ -129,6 +129,16 @@ class Settings(BaseSettings):
         default="ask",
         description="When the destination already holds another API key: ask the customer, or overwrite it.",
     )
+    reconcile: Literal["report", "repair"] = Field(
+        default="report",
+        description="When a destination was changed in Segment: tell you, or put it right as well.",
+    )
+    reconcile_hours: int = Field(
+        default=24, ge=0, le=720, description="How often every destination is looked at in Segment; 0 for never."
+    )
+    api_key_hook: Hook | None = Field(
+        default=None, description="A function (account, component) -> API key, in place of the service's own keys."
+    )
     oidc_issuer: HttpUrl | None = Field(
         default=None, description="The identity provider that operators sign in with, as it names itself."
     )

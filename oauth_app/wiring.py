@@ -16,7 +16,13 @@ from starlette.types import ASGIApp
 from db.clock import utc_now
 from oauth_app.api.tokens import ApiTokens
 from oauth_app.background import BackgroundJob, running
-from oauth_app.component import ProvisionedComponent, component_name, load_component, load_partner_session
+from oauth_app.component import (
+    ProvisionedComponent,
+    component_name,
+    load_api_key_hook,
+    load_component,
+    load_partner_session,
+)
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.install_flow import InstallFlow
 from oauth_app.install_tokens import InstallTokens
@@ -68,9 +74,10 @@ class RunningService:
     webhook: ASGIApp
 
 
-def api_keys_of(stores: Stores) -> ApiKeys:
+def api_keys_of(settings: Settings, stores: Stores) -> ApiKeys:
     """Build the API keys over open stores."""
-    return ApiKeys(stores.control, stores.encryption, stores.secrets.api_key_lookup)
+    hook = load_api_key_hook(settings)
+    return ApiKeys(stores.control, stores.encryption, stores.secrets.api_key_lookup, hook=hook)
 
 
 def connect_links_of(settings: Settings, stores: Stores) -> ConnectLinks:
@@ -148,7 +155,7 @@ async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[Segmen
     component = ProvisionedComponent.of(subscription, settings.segment_destination or subscription.name)
     provisioner = Provisioner(
         stores.control,
-        api_keys_of(stores),
+        api_keys_of(settings, stores),
         tokens,
         config_api,
         {component.name: component},
@@ -177,7 +184,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         segment = await stack.enter_async_context(segment_of(settings, stores))
         operators = await stack.enter_async_context(operators_of(settings, stores))
         panic = await stack.enter_async_context(panic_switch_of(stores))
-        api_keys = api_keys_of(stores)
+        api_keys = api_keys_of(settings, stores)
         owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         components = {subscription.name: subscription}
         activity = InstallActivity(stores.control)

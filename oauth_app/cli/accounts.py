@@ -198,7 +198,7 @@ async def _connect_link(settings: Settings, account: str, return_to: str | None,
 
 async def _create_key(settings: Settings, account: str, *, signed: bool) -> MintedKey:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
-        return await api_keys_of(stores).mint(
+        return await api_keys_of(settings, stores).mint(
             session, account=account, component=component_name(settings), signed=signed, actor="cli"
         )
 
@@ -210,7 +210,7 @@ async def _list_keys(settings: Settings, account: str | None) -> list[ApiKey]:
 
 async def _rotate_key(settings: Settings, key_id: str, overlap: timedelta) -> MintedKey:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
-        service = api_keys_of(stores)
+        service = api_keys_of(settings, stores)
         key = await stored_keys.get(session, key_id)
         if key is None or key.revoked_at is not None:
             stop([f"there is no usable key {key_id}"], 1)
@@ -229,4 +229,4 @@ async def _rotate_key(settings: Settings, key_id: str, overlap: timedelta) -> Mi
 
 async def _revoke_key(settings: Settings, key_id: str) -> bool:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
-        return await api_keys_of(stores).revoke(session, key_id, actor="cli")
+        return await api_keys_of(settings, stores).revoke(session, key_id, actor="cli")
