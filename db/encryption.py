@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import re
 import secrets
 from collections.abc import Mapping
@@ -95,9 +96,7 @@ class EncryptionKeys:
 
     def only_current(self) -> EncryptionKeys:
         """Return keys that hold nothing but the encrypting one: what they open needs no older key."""
-        alone = object.__new__(EncryptionKeys)
-        alone._setting = self._setting
-        alone._current = self._current
+        alone = copy.copy(self)
         alone._ciphers = {self._current: self._ciphers[self._current]}
         return alone
 

@@ -123,6 +123,9 @@ def _environment(service: int, sandbox: int) -> dict[str, str]:
         "DATABASE_URL": f"sqlite+aiosqlite:///{_FOLDER}/control.db",
         "EVENT_LOG_URL": f"sqlite+aiosqlite:///{_FOLDER}/events.db",
         "ENCRYPTION_KEYS": generate_encryption_key(),
+        "ENCRYPTION_KEYS_FILE": "",  # an empty value is none, whatever this shell has
+        "ENCRYPTION_KMS_URL": "",
+        "ENCRYPTION_KMS_TOKEN": "",
         "SEGMENT_CLIENT_ID": DEFAULT_CLIENT_ID,
         "SEGMENT_CLIENT_SECRET": DEFAULT_CLIENT_SECRET,
         "SEGMENT_DESTINATION": "acme-crm",
