@@ -16,10 +16,13 @@ from typer.testing import CliRunner
 
 from db.clock import utc_now
 from db.control.service_secrets import ensure
-from db.encryption import generate_encryption_key
+from db.encryption import format_key_entries, generate_encryption_key
 from oauth_app.cli import app
+from oauth_app.key_provider import encryption_keys, new_configured_key
 from oauth_app.settings import Settings, SettingsInvalid, load_settings
 from oauth_app.stores import open_stores
+from tests.key_service import TOKEN, KeyService
+from tests.listening import listening
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +173,28 @@ async def test_the_canary_opens_with_every_configured_key(monkeypatch: pytest.Mo
     async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
         before = stores.secrets.api_key_lookup
         assert await ensure(session, stores.encryption, "api_key_lookup", now=utc_now()) == before
+
+
+async def test_keys_are_wrapped_by_the_key_service_and_unwrapped_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite:///./wrapped/control.db")
+    monkeypatch.setenv("ENCRYPTION_KMS_TOKEN", TOKEN)
+    async with listening(KeyService().app) as port:
+        monkeypatch.setenv("ENCRYPTION_KMS_URL", f"http://127.0.0.1:{port}/v1")
+        key_id, wrapped = await new_configured_key(load_settings())
+        monkeypatch.setenv("ENCRYPTION_KEYS", format_key_entries({key_id: wrapped}))
+        async with open_stores(load_settings()) as stores:
+            assert stores.encryption.key_ids == (key_id,)
+            assert len(wrapped) > 32
+
+        monkeypatch.setenv("ENCRYPTION_KMS_TOKEN", "hunter2")
+        with pytest.raises(SettingsInvalid, match=r"ENCRYPTION_KMS_URL.*refuses.*403") as refused:
+            await encryption_keys(load_settings())
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_tk_04_a_clear_key_where_a_wrapped_one_belongs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCRYPTION_KMS_TOKEN", TOKEN)
+    async with listening(KeyService().app) as port:
+        monkeypatch.setenv("ENCRYPTION_KMS_URL", f"http://127.0.0.1:{port}/v1")
+        with pytest.raises(SettingsInvalid, match=r"ENCRYPTION_KMS_URL.*refuses to unwrap"):
+            await encryption_keys(load_settings())
