@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from starlette.types import ASGIApp
 
 from db.clock import utc_now
+from db.control.tables import OutboxEntry
 from oauth_app.api.tokens import ApiTokens
 from oauth_app.background import BackgroundJob, running
 from oauth_app.component import (
@@ -51,6 +52,8 @@ from subscriptions.install_announcer import InstallAnnouncer
 from subscriptions.outbox_worker import OutboxWorker
 from subscriptions.person_hash import PersonHash
 from subscriptions.provisioning import Provisioner
+from subscriptions.reconciliation import Reconciler
+from subscriptions.reconciliation_sweep import ReconciliationSweep
 from subscriptions.signed_webhook import SignedWebhook
 from subscriptions.webhook import Webhook
 
@@ -64,6 +67,11 @@ class SegmentAccess:
     identity: IdentityClient
     tokens: InstallTokens
     provisioner: Provisioner
+    reconciler: Reconciler
+
+    def outbox_handlers(self) -> dict[str, Callable[[OutboxEntry], Awaitable[None]]]:
+        """Return what the outbox does by calling Segment."""
+        return {**self.provisioner.outbox_handlers(), **self.reconciler.outbox_handlers()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +161,18 @@ async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[Segmen
     tokens = InstallTokens(stores.control, stores.encryption, identity)
     subscription = load_component(settings)
     component = ProvisionedComponent.of(subscription, settings.segment_destination or subscription.name)
+    api_keys = api_keys_of(settings, stores)
     provisioner = Provisioner(
         stores.control,
-        api_keys_of(settings, stores),
+        api_keys,
         tokens,
         config_api,
         {component.name: component},
         overwrite_policy=settings.overwrite_destination,
     )
+    reconciler = Reconciler(stores.control, api_keys, tokens, config_api, policy=settings.reconcile)
     try:
-        yield SegmentAccess(identity, tokens, provisioner)
+        yield SegmentAccess(identity, tokens, provisioner, reconciler)
     finally:
         await config_api.aclose()
         await identity.aclose()
@@ -192,7 +202,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         announcer = InstallAnnouncer(stores.control, components)
         outbox = OutboxWorker(
             stores.control,
-            {**announcer.outbox_handlers(), **({} if segment is None else segment.provisioner.outbox_handlers())},
+            {**announcer.outbox_handlers(), **({} if segment is None else segment.outbox_handlers())},
             owner=owner,
             given_up=None if segment is None else segment.provisioner.give_up,
         )
@@ -201,11 +211,17 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             Webhook(components, api_keys, stores.event_log, person_hash, on_received=received),
             SignedWebhook(components, api_keys, stores.event_log, person_hash, on_received=received),
         )
+        for sink in subscription.sinks:
+            stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run)]
         if role != "web":
             jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
             if segment is not None:
                 jobs.append(BackgroundJob("outbox", outbox.run, outbox.stop))
+                if settings.reconcile_hours:
+                    interval = timedelta(hours=settings.reconcile_hours)
+                    sweep = ReconciliationSweep(stores.control, interval=interval, wake=outbox.wake)
+                    jobs.append(BackgroundJob("reconciliation", sweep.run))
         services = _services(
             settings, stores, segment, outbox=outbox, operators=operators, panic=panic, api_keys=api_keys
         )

@@ -50,13 +50,15 @@ class Handler:
         return {name: value for name, value in offered.items() if name in self.arguments}
 
 
-def make_handler(function: HandlerFunction, *, type: str, event: str | None, batch: int | None) -> Handler:
-    """Check a function and its conditions.
+def make_handler(
+    function: HandlerFunction, *, type: str, event: str | None, batch: int | None, name: str | None = None
+) -> Handler:
+    """Check a function and its conditions. It goes by its own name when it is given no other.
 
     Raises:
         HandlerInvalid: an unknown type or argument, a function that is not async, a batch size out of range.
     """
-    name = getattr(function, "__name__", None) or getattr(getattr(function, "func", None), "__name__", None)
+    name = name or getattr(function, "__name__", None) or getattr(getattr(function, "func", None), "__name__", None)
     name = name or function.__class__.__name__
     if type not in EVENT_TYPES:
         raise HandlerInvalid(f"handler '{name}': there is no event type '{type}'; there are {', '.join(EVENT_TYPES)}")

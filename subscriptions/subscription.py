@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from subscriptions.errors import HandlerInvalid, SubscriptionNotLoaded
-from subscriptions.event import Event
+from subscriptions.event import EVENT_TYPES, Event
 from subscriptions.handler import Handler, HandlerFunction, make_handler
 from subscriptions.install_function import InstallFunction, make_install_function
 from subscriptions.setting import Setting
+from subscriptions.sinks.sink import Sink
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _Function = TypeVar("_Function", bound=HandlerFunction)
@@ -48,6 +49,7 @@ class Subscription:
         self.display_name = display_name
         self.settings: tuple[Setting, ...] = tuple(settings)
         self._handlers: list[Handler] = []
+        self._sinks: list[Sink] = []
         self._install_functions: list[InstallFunction] = []
 
     def on(
@@ -74,13 +76,33 @@ class Subscription:
         """
 
         def register(function: _Function) -> _Function:
-            handler = make_handler(function, type=type, event=event, batch=batch)
-            if any(other.key == handler.key for other in self._handlers):
-                raise HandlerInvalid(f"component '{self.name}' has a handler '{handler.key}' already")
-            self._handlers.append(handler)
+            self._add(make_handler(function, type=type, event=event, batch=batch))
             return function
 
         return register
+
+    def to(self, sink: Sink, *, types: Sequence[str] = EVENT_TYPES) -> None:
+        """Send events to a sink, such as ``JsonLinesSink``; deletions always reach it, whatever the types.
+
+        ::
+
+            crm.to(JsonLinesSink("/data/events"), types=["track", "page"])
+
+        Args:
+            types: the types of event it gets, all of them when left out.
+
+        Raises:
+            HandlerInvalid: an unknown type, or a second sink of the same name.
+        """
+        for type in dict.fromkeys([*types, "delete"]):
+            function = sink.erase if type == "delete" else sink.write
+            self._add(make_handler(function, type=type, event=None, batch=sink.batch, name=sink.name))
+        self._sinks.append(sink)
+
+    def _add(self, handler: Handler) -> None:
+        if any(other.key == handler.key for other in self._handlers):
+            raise HandlerInvalid(f"component '{self.name}' has a handler '{handler.key}' already")
+        self._handlers.append(handler)
 
     def on_install(self, *turns: str) -> Callable[[_Function], _Function]:
         """Register an async function for turns in how an install's connection stands; it is returned unchanged.
@@ -116,6 +138,11 @@ class Subscription:
     def handlers(self) -> tuple[Handler, ...]:
         """Every handler, in the order of registration."""
         return tuple(self._handlers)
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Every sink; whoever runs the handlers closes them at the end."""
+        return tuple(self._sinks)
 
     @property
     def handled_types(self) -> frozenset[str]:

@@ -1,0 +1,141 @@
+"""Events to an HTTP endpoint, signed by Standard Webhooks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_network
+from urllib.parse import urlsplit
+
+import httpx
+
+from db.clock import Clock, utc_now
+from subscriptions.errors import InvalidEventPayload, RetryError
+from subscriptions.event import Event
+from subscriptions.install_context import InstallContext
+from subscriptions.sinks.address_guard import AddressRefused
+from subscriptions.sinks.guarded_transport import GuardedTransport, Resolve, resolve
+from subscriptions.sinks.record import SinkRecord, record_of
+from subscriptions.sinks.standard_webhooks import key_of, signed_headers
+
+_AT_ONCE = 8
+_MOST_REDIRECTS = 3
+_FINAL = frozenset({400, 405, 413, 414, 415, 422, 501})
+"""Statuses that the same request would get again; any other refusal may be mended at the receiver, and is retried."""
+
+
+class HttpSink:
+    """Posts each event as ``{"type", "timestamp", "data"}``; ``data`` is the form of ``sinks.record``.
+
+    ``webhook-id`` is the same on every retry, so the receiver can tell a repetition. Deletions are posted like any
+    other event: the receiver has to erase the person.
+
+    Args:
+        url: an https URL on the public internet.
+        secret: ``whsec_...``, shared with the receiver (``sinks.standard_webhooks.new_secret``).
+        name: names the sink in the event log; give a second HTTP sink another one.
+        allow: networks that may be reached although they are not public, such as ``10.2.0.0/16``; http is
+            allowed with them.
+        timeout_seconds: for one request.
+
+    Raises:
+        ValueError: the URL, the secret or a network cannot be used.
+    """
+
+    batch = 2 * _AT_ONCE
+
+    def __init__(
+        self,
+        url: str,
+        secret: str,
+        *,
+        name: str = "http",
+        allow: Sequence[str] = (),
+        timeout_seconds: float = 10.0,
+        resolve: Resolve = resolve,
+        clock: Clock = utc_now,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ({"https", "http"} if allow else {"https"}) or not parts.hostname or parts.username:
+            raise ValueError("an HTTP sink needs an https URL without credentials")
+        key_of(secret)
+        self.name = name
+        self._url = url
+        self._secret = secret
+        self._clock = clock
+        self._transport = GuardedTransport([ip_network(network) for network in allow], resolve=resolve)
+        self._client = httpx.AsyncClient(transport=self._transport, timeout=timeout_seconds, trust_env=False)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def write(self, events: Sequence[Event], install: InstallContext) -> list[Exception | None]:
+        """Post each event; the answer says for each what became of it."""
+        return list(await asyncio.gather(*(self._post(record_of(event, install)) for event in events)))
+
+    async def erase(self, events: Sequence[Event], install: InstallContext) -> list[Exception | None]:
+        """Post each deletion."""
+        return await self.write(events, install)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def _post(self, record: SinkRecord) -> Exception | None:
+        data = record.as_json()
+        body = json.dumps(
+            {"type": record.type, "timestamp": data["timestamp"], "data": data}, ensure_ascii=False
+        ).encode(errors="replace")
+        async with self._turns:
+            try:
+                status, retry_after = await self._send(record.id, body)
+            except AddressRefused as refused:
+                return RetryError(str(refused))
+            except httpx.HTTPError as error:
+                return RetryError(f"the endpoint does not answer ({type(error).__name__})")
+        return judge_status(status, retry_after, now=self._clock())
+
+    async def _send(self, message_id: str, body: bytes) -> tuple[int, str | None]:
+        headers = {
+            "content-type": "application/json",
+            **signed_headers(self._secret, message_id=message_id, timestamp=int(self._clock().timestamp()), body=body),
+        }
+        url = httpx.URL(self._url)
+        for _ in range(_MOST_REDIRECTS + 1):
+            request = self._client.build_request("POST", url, content=body, headers=headers)
+            response = await self._client.send(request, stream=True)
+            await response.aclose()  # what it says is of no interest, and might be endless
+            if response.status_code not in (307, 308) or "location" not in response.headers:
+                return response.status_code, response.headers.get("retry-after")
+            target = url.join(response.headers["location"])
+            if target.scheme != url.scheme or target.userinfo:
+                break
+            url = target
+        return 310, None
+
+
+def judge_status(status: int, retry_after: str | None, *, now: datetime) -> Exception | None:
+    """Say what an endpoint's status means for the event: delivered, a dead letter, or another attempt."""
+    if 200 <= status < 300:
+        return None
+    if status in _FINAL:
+        return InvalidEventPayload(f"the endpoint answered {status}")
+    if 300 <= status < 400:
+        return RetryError("the endpoint redirects to where it cannot be followed")
+    return RetryError(f"the endpoint answered {status}", retry_after=parse_retry_after(retry_after, now=now))
+
+
+def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:
+    """Read a ``Retry-After`` header (RFC 9110, section 10.2.3): seconds or a date; ``None`` when it is neither."""
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return timedelta(seconds=min(int(text[:9]), 86_400))
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return min(max(at - now, timedelta(0)), timedelta(days=1))
