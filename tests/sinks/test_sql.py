@@ -1,0 +1,120 @@
+"""The SQL sink on both engines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from subscriptions import InstallContext, RetryError
+from subscriptions.sinks import SqlSink
+from subscriptions.sinks.sql import CONTACTS, EVENTS, merge_traits
+from tests.sinks.conftest import NOON, event
+
+
+@pytest.fixture
+async def sink(empty_database_url: str) -> AsyncIterator[SqlSink]:
+    made = SqlSink(empty_database_url)
+    yield made
+    await made.aclose()
+
+
+async def rows(url: str, table: Any) -> list[dict[str, Any]]:
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            return [dict(row) for row in (await connection.execute(select(table))).mappings()]
+    finally:
+        await engine.dispose()
+
+
+async def test_events_and_contacts(sink: SqlSink, empty_database_url: str, install: InstallContext) -> None:
+    events = [
+        event("identify", traits={"email": "k@mail.example", "plan": "free"}, messageId="m-1"),
+        event("track", event="Paid", messageId="m-2", properties={"total": 1.5, "text": "a\0b"}),
+        event("identify", minutes=-5, traits={"plan": "older", "city": "Graz"}),
+        event("identify", None, anonymousId="device-1", traits={"plan": "nobody yet"}),
+    ]
+    await sink.write(events, install)
+    await sink.write(events, install)  # at least once
+    stored = await rows(empty_database_url, EVENTS)
+    assert sorted(str(row["name"]) for row in stored) == ["None", "None", "None", "Paid"]
+    (paid,) = [row for row in stored if row["type"] == "track"]
+    assert (paid["account"], paid["message_id"], paid["timestamp"]) == ("acme", "m-2", NOON)
+    assert paid["payload"]["properties"]["total"] == 1.5
+    (contact,) = await rows(empty_database_url, CONTACTS)
+    assert contact["traits"] == {"email": "k@mail.example", "plan": "free", "city": "Graz"}
+    assert contact["updated_at"] == NOON
+    await sink.write([event("identify", minutes=1, traits={"plan": None})], install)
+    await sink.write([event("identify", traits={"plan": "late"})], install)
+    (contact,) = await rows(empty_database_url, CONTACTS)
+    assert contact["traits"] == {"email": "k@mail.example", "city": "Graz"}
+
+
+async def test_case_107_a_deletion_reaches_both_tables_and_merged_ids(
+    sink: SqlSink, empty_database_url: str, install: InstallContext
+) -> None:
+    other = InstallContext("globex", "acme-crm")
+    await sink.write(
+        [
+            event("track", None, anonymousId="device-1", event="before"),
+            event("alias", "u-1", previousId="device-1"),
+            event("alias", "u-1", previousId="u-0"),
+            event("identify", "u-0", traits={"email": "old@mail.example"}),
+            event("identify", "u-1", traits={"email": "k@mail.example"}),
+            event("identify", "u-1", minutes=10, traits={"plan": "came back"}),
+            event("track", "u-2", event="somebody else"),
+            event("identify", "u-2", traits={"email": "else@mail.example"}),
+        ],
+        install,
+    )
+    await sink.write([event("identify", "u-1", traits={"email": "same id elsewhere"})], other)
+    await sink.erase([event("delete", "u-1", minutes=5), event("delete", "nobody")], install)
+    contacts = {(row["account"], row["user_id"]): row["traits"] for row in await rows(empty_database_url, CONTACTS)}
+    assert contacts == {
+        ("acme", "u-1"): {"plan": "came back"},
+        ("acme", "u-2"): {"email": "else@mail.example"},
+        ("globex", "u-1"): {"email": "same id elsewhere"},
+    }
+    kept = [(row["account"], row["type"], row["user_id"]) for row in await rows(empty_database_url, EVENTS)]
+    assert sorted(kept) == [
+        ("acme", "identify", "u-1"),
+        ("acme", "identify", "u-2"),
+        ("acme", "track", "u-2"),
+        ("globex", "identify", "u-1"),
+    ]
+
+
+async def test_a_database_that_fails_is_tried_again_and_quotes_no_row(install: InstallContext) -> None:
+    sink = SqlSink("sqlite+aiosqlite:////no/such/folder/sink.db")
+    for attempt in (sink.write, sink.erase):
+        with pytest.raises(RetryError) as refused:
+            await attempt([event("identify", traits={"email": "k@mail.example"})], install)
+        assert "OperationalError" in str(refused.value)
+        assert "mail.example" not in str(refused.value)
+    await sink.aclose()
+
+
+VALUES = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(), max_size=3)
+
+
+@given(
+    st.lists(VALUES, max_size=6).flatmap(lambda items: st.tuples(st.just(items), st.permutations(range(len(items)))))
+)
+def test_traits_end_the_same_in_whatever_order_events_come(drawn: tuple[list[dict[str, Any]], list[int]]) -> None:
+    items, order = drawn
+    at = [event("identify", minutes=number).timestamp for number in range(len(items))]
+
+    def merged(numbers: list[int]) -> tuple[dict[str, Any], dict[str, str]]:
+        traits: dict[str, Any] = {}
+        times: dict[str, str] = {}
+        for number in numbers:
+            traits, times = merge_traits(traits, times, items[number], at[number])
+        return traits, times
+
+    assert merged(order) == merged(list(range(len(items))))
