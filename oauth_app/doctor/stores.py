@@ -54,10 +54,6 @@ async def _check_store(store: Store, url: str, keys: EncryptionKeys | None) -> A
         yield warning(check, f"The {name} does not exist yet.", "It is made when the service starts.")
         return
     if file is not None and store == "event_log":
-        # Its files belong to one process and one driver; a second connection from here could do harm.
-        yield ok(check, f"The {name} is in {file.resolve().parent}; the service alone opens it.")
-        return
-    if file is not None and store == "event_log":
         yield await _check_event_log_files(url)
         return
     database = Database.open(url)
