@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import claiming
-from db.event_log.records import EventCounts, EventDetail, EventFilter, EventRecord, HandlerRecord, Proof
+from db.event_log.records import UNFINISHED, EventCounts, EventDetail, EventFilter, EventRecord, Proof
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
 
 _CHUNK = 1_000
@@ -63,7 +63,7 @@ async def show(connection: AsyncConnection, message_id: str) -> list[EventDetail
         .order_by(col(StoredEvent.id))
     )
     rows = (await connection.execute(statement)).mappings().all()
-    outcomes = await _outcomes(connection, [row["id"] for row in rows])
+    outcomes = await claiming.handler_outcomes(connection, [row["id"] for row in rows])
     return [
         EventDetail(_record(row), row["body"], json.loads(row["settings"]), tuple(outcomes.get(row["id"], ())))
         for row in rows
@@ -95,7 +95,7 @@ async def retry_dead_letters(connection: AsyncConnection, event_ids: Sequence[in
     await connection.execute(
         delete(HandlerOutcome).where(
             col(HandlerOutcome.event_id).in_(select(col(StoredEvent.id)).where(*chosen)),
-            col(HandlerOutcome.state).in_((HandlerState.FAILED, HandlerState.RETRY)),
+            col(HandlerOutcome.state).in_((HandlerState.FAILED, *UNFINISHED)),
         )
     )
     revived = await connection.execute(
@@ -137,24 +137,11 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
         "type": col(StoredEvent.type),
         "state": col(StoredEvent.state),
         "message_id": col(StoredEvent.message_id),
+        "event": col(StoredEvent.event),
     }
-    return [column == value for name, column in columns.items() if (value := getattr(wanted, name)) is not None]
-
-
-async def _outcomes(connection: AsyncConnection, event_ids: Sequence[int]) -> dict[int, list[HandlerRecord]]:
-    statement = (
-        select(
-            col(HandlerOutcome.event_id),
-            col(HandlerOutcome.handler),
-            col(HandlerOutcome.state),
-            col(HandlerOutcome.attempts),
-            col(HandlerOutcome.at),
-            col(HandlerOutcome.error),
-        )
-        .where(col(HandlerOutcome.event_id).in_(event_ids))
-        .order_by(col(HandlerOutcome.handler))
-    )
-    found: dict[int, list[HandlerRecord]] = defaultdict(list)
-    for event_id, handler, state, attempts, at, error in (await connection.execute(statement)).all():
-        found[event_id].append(HandlerRecord(handler, state, attempts, at, error))
-    return found
+    conditions = [column == value for name, column in columns.items() if (value := getattr(wanted, name)) is not None]
+    if wanted.received_from is not None:
+        conditions.append(col(StoredEvent.received_at) >= wanted.received_from)
+    if wanted.received_before is not None:
+        conditions.append(col(StoredEvent.received_at) < wanted.received_before)
+    return conditions

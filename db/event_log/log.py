@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from db.event_log.records import (
     EventFilter,
     EventRecord,
     NewEvent,
+    Predecessor,
     Proof,
     Settlement,
 )
@@ -31,9 +32,27 @@ class EventLog(Protocol):
         ...
 
     async def claim(
-        self, components: Collection[str], *, limit: int, lease: str, now: datetime, until: datetime
+        self,
+        components: Collection[str],
+        *,
+        limit: int,
+        lease: str,
+        now: datetime,
+        until: datetime,
+        skip: Collection[str] = (),
     ) -> list[ClaimedEvent]:
-        """Take up to ``limit`` due events of some components, the oldest first, that nobody else holds."""
+        """Take up to ``limit`` due events of some components that nobody else holds.
+
+        Senders are served in turns, and of each sender the oldest events come first; so the cost and the outcome for
+        one sender don't depend on how much another one has waiting.
+
+        Args:
+            skip: scopes (``NewEvent.scope``) to take nothing from now.
+        """
+        ...
+
+    async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
+        """Return, for those events that have any, the pending events of the same sender and person before them."""
         ...
 
     async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
@@ -78,6 +97,23 @@ class EventArchive(Protocol):
 
     async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
         """Let dead letters be tried again, all of them for ``None``; returns how many."""
+        ...
+
+    async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+        """Let events that were finished with be handled once more; returns how many.
+
+        Events whose body was erased, and deletes, stay as they are.
+
+        Args:
+            handler: call only this handler again, and any that never saw the event; ``None`` calls all of them.
+        """
+        ...
+
+    async def hasten(self, component: str, *, now: datetime, limit: int = 1_000) -> int:
+        """Make pending events of a component due that wait for a later time; returns how many, at most ``limit``.
+
+        Handlers keep the waits they asked for; what comes at once is events that were put back.
+        """
         ...
 
     async def counts(self, now: datetime) -> EventCounts:

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from db.event_log.tables import EventState, HandlerState
 
+#: Outcomes after which a handler is called again.
+UNFINISHED = (HandlerState.RETRY, HandlerState.UNKNOWN)
+
 
 class EventLogUnavailable(Exception):
     """The log cannot take or give events now: the store is down, or too many events are waiting. Try again."""
@@ -77,6 +80,27 @@ class HandlerResult:
     handler: str
     state: HandlerState
     error: str | None = None
+    due_at: datetime | None = None
+    """When it may be called again; empty when it is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerRecord:
+    """One handler's newest outcome for an event."""
+
+    handler: str
+    state: HandlerState
+    attempts: int
+    at: datetime
+    error: str | None
+    due_at: datetime | None = None
+    since: datetime | None = None
+    """When the first attempt ended."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the handler need not be called again."""
+        return self.state not in UNFINISHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +123,20 @@ class ClaimedEvent:
     """Outcomes of handlers that earlier attempts finished with; those are not called again."""
     suppressed: bool
     """Whether a deletion covers the event."""
+    scope: str = ""
+    """Who sent it: the install, or the key where there is no install."""
+    unfinished: tuple[HandlerRecord, ...] = ()
+    """Handlers that earlier attempts were not finished with."""
+    interrupted: bool = False
+    """Whether the attempt before this one ended without a result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How an attempt ended. ``available_at`` is when a pending event may be tried again."""
+    """How an attempt ended. ``available_at`` is when a pending event may be tried again.
+
+    ``attempted`` is whether any handler was called; otherwise the event was only put back, and nothing is counted.
+    """
 
     event_id: int
     lease: str
@@ -112,6 +145,17 @@ class Settlement:
     results: tuple[HandlerResult, ...] = ()
     error: str | None = None
     available_at: datetime | None = None
+    attempted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """An earlier event of the same person that is still pending; ``finished`` are the handlers done with it."""
+
+    id: int
+    type: str
+    event: str | None
+    finished: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +176,9 @@ class EventFilter:
     type: str | None = None
     state: EventState | None = None
     message_id: str | None = None
+    event: str | None = None
+    received_from: datetime | None = None
+    received_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +204,6 @@ class EventRecord:
     differing_duplicates: int
     replays: int
     erased: bool
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerRecord:
-    """One handler's newest outcome for an event."""
-
-    handler: str
-    state: HandlerState
-    attempts: int
-    at: datetime
-    error: str | None
 
 
 @dataclass(frozen=True, slots=True)

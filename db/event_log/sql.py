@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
-from db.event_log import appending, browsing, claiming, erasing
+from db.event_log import appending, browsing, claiming, erasing, replaying
 from db.event_log.group_commit import GroupCommit
 from db.event_log.records import (
     Appended,
@@ -20,12 +20,13 @@ from db.event_log.records import (
     EventCounts,
     EventDetail,
     EventFilter,
+    EventLogOutdated,
     EventLogUnavailable,
     EventRecord,
     NewEvent,
+    Predecessor,
     Proof,
     ReplayPolicy,
-    EventLogOutdated,
     Settlement,
 )
 from db.migrate import is_current
@@ -44,10 +45,19 @@ class SqlEventLog:
         return await self._appends.submit(event)
 
     async def claim(
-        self, components: Collection[str], *, limit: int, lease: str, now: datetime, until: datetime
+        self,
+        components: Collection[str],
+        *,
+        limit: int,
+        lease: str,
+        now: datetime,
+        until: datetime,
+        skip: Collection[str] = (),
     ) -> list[ClaimedEvent]:
         async with self._transaction() as connection:
-            return await claiming.claim(connection, components, limit=limit, lease=lease, now=now, until=until)
+            return await claiming.claim(
+                connection, components, limit=limit, lease=lease, now=now, until=until, skip=skip
+            )
 
     async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
         async with self._transaction() as connection:
@@ -89,6 +99,18 @@ class SqlEventLog:
     async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
         async with self._transaction() as connection:
             return await browsing.retry_dead_letters(connection, event_ids, now=now)
+
+    async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+        async with self._transaction() as connection:
+            return await replaying.revive(connection, event_ids, handler=handler, now=now)
+
+    async def hasten(self, component: str, *, now: datetime, limit: int = 1_000) -> int:
+        async with self._transaction() as connection:
+            return await replaying.hasten(connection, component, now=now, limit=limit)
+
+    async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
+        async with self._transaction() as connection:
+            return await replaying.predecessors(connection, event_ids)
 
     async def counts(self, now: datetime) -> EventCounts:
         async with self._transaction() as connection:

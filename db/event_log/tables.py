@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlmodel import Field, SQLModel
 
@@ -46,6 +47,8 @@ class HandlerState(StrEnum):
     DONE = "done"
     UNSUPPORTED = "unsupported"
     RETRY = "retry"
+    UNKNOWN = "unknown"
+    """The attempt ended without a result: whoever made it died, or could not store what came of it."""
     FAILED = "failed"
 
 
@@ -69,6 +72,7 @@ class StoredEvent(EventLogTable, table=True):
     __table_args__ = (
         UniqueConstraint("scope", "dedupe_key", name="uq_events_scope_dedupe_key"),
         Index("ix_events_state_available_at", "state", "available_at"),
+        Index("ix_events_pending", "scope", "available_at", "id", postgresql_where=text("state = 'pending'")),
         Index("ix_events_person", "account", "person_hash"),
         Index("ix_events_device", "account", "device_hash"),
         {"sqlite_autoincrement": True},
@@ -121,6 +125,10 @@ class HandlerOutcome(EventLogTable, table=True):
     attempts: int = 0
     at: datetime = Field(sa_type=UtcDateTime)
     error: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+    due_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    """When a handler that is not finished may be called again."""
+    since: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    """When the first of the attempts so far ended."""
 
 
 class Erasure(EventLogTable, table=True):

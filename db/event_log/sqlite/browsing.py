@@ -134,6 +134,13 @@ def _condition(catalogue: Catalogue, wanted: EventFilter) -> tuple[str, list[obj
     if wanted.type is not None:
         parts.append("type = ?")
         values.append(wanted.type)
+    if wanted.event is not None:
+        parts.append("event = ?")
+        values.append(wanted.event)
+    for comparison, instant in ((">=", wanted.received_from), ("<", wanted.received_before)):
+        if instant is not None:
+            parts.append(f"received_at {comparison} ?")
+            values.append(to_microseconds(instant))
     if wanted.message_id is not None:
         parts.append("key = ?")
         values.append(key_of_message(wanted.message_id))

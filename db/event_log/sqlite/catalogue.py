@@ -51,6 +51,7 @@ class Origin:
     component: str
     key_id: str
     install_id: str | None
+    scope_name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,13 @@ class Catalogue:
         self._load()
         return self._by_id.values()
 
-    def origins_of(self, components: Collection[str]) -> list[int] | None:
-        """Return the ids of the origins of some components; ``None`` when that is all there are."""
-        chosen = [origin.id for origin in self._by_id.values() if origin.component in components]
+    def origins_of(self, components: Collection[str], *, skip: Collection[str] = ()) -> list[int] | None:
+        """Return the ids of the origins of some components but for some scopes; ``None`` when that is all there are."""
+        chosen = [
+            origin.id
+            for origin in self._by_id.values()
+            if origin.component in components and origin.scope_name not in skip
+        ]
         return None if len(chosen) == len(self._by_id) else chosen
 
     def tombstones(
@@ -171,10 +176,10 @@ class Catalogue:
         rows = self.connection.execute(
             "SELECT id, scope, account, component, key_id, install_id, scope_name FROM origins"
         )
-        for *values, scope_name in rows:
+        for values in rows:
             origin = Origin(*values)
             self._by_id[origin.id] = origin
-            self._by_identity[scope_name, origin.account, origin.component, origin.key_id] = origin
+            self._by_identity[origin.scope_name, origin.account, origin.component, origin.key_id] = origin
 
     def _add(self, event: NewEvent) -> Origin:
         with transaction(self.connection):

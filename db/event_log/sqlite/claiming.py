@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import closing
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
-from db.event_log.records import ClaimedEvent, Settlement
+from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
 from db.event_log.sqlite import outcomes
 from db.event_log.sqlite.catalogue import Catalogue, Origin
 from db.event_log.sqlite.instants import to_instant, to_microseconds
@@ -28,6 +29,12 @@ _SETTLE = (
     "UPDATE events SET state = ?, attempts = ?, available_at = ?, finished_at = ?, last_error = ?, outcomes = ?"
     " WHERE id = ? AND state = 0 RETURNING id"
 )
+_SENDERS = (
+    "WITH RECURSIVE sender (origin) AS (SELECT min(origin) FROM events WHERE state = 0 UNION ALL"
+    " SELECT (SELECT min(origin) FROM events WHERE state = 0 AND origin > sender.origin) FROM sender"
+    " WHERE sender.origin IS NOT NULL) SELECT origin FROM sender WHERE origin IS NOT NULL"
+)
+_DUE = "SELECT id FROM events WHERE state = 0 AND origin = ? AND available_at <= ? ORDER BY available_at, id"
 _AT_ONCE = 5_000
 
 
@@ -41,33 +48,61 @@ def claim(
     lease: str,
     now: datetime,
     until: datetime,
+    skip: Collection[str] = (),
 ) -> list[ClaimedEvent]:
-    """Take due events that nobody holds, the oldest first.
+    """Take due events that nobody holds: from the senders in turns, the oldest of each first.
 
     A delete waits while somebody still works on an event that it covers, whose handler could otherwise write the
     person back after they were erased; and for every alias that it covers, which tells what else is to be erased.
     """
+    origins = catalogue.origins_of(components, skip=skip)
+    waiting = sorted({origin for segment in segments if segment.waiting for origin in _senders(segment)})
+    lines = [origin for origin in waiting if origins is None or origin in origins]
+    if not lines or limit < 1:
+        return []
+    first = leases.next_turn() % len(lines)
     claimed: list[ClaimedEvent] = []
-    origins = catalogue.origins_of(components)
-    for segment in segments:
-        if len(claimed) >= limit:
-            break
-        if not segment.waiting:
-            continue
-        # Held events and waiting deletes are passed over, so there are at most that many more to look at.
-        with closing(_due("id", segment, origins, now, order="ORDER BY available_at, id")) as rows:
-            due = (row[0] for row in rows if not leases.is_held(row[0], now))
-            while len(claimed) < limit and (ids := list(islice(due, min(limit - len(claimed), _AT_ONCE)))):
+    with ExitStack() as stack:
+        due = deque(
+            stack.enter_context(closing(_due_of(origin, segments, leases, now)))
+            for origin in lines[first:] + lines[:first]
+        )
+        while due and len(claimed) < limit:
+            portion = max(1, min((limit - len(claimed)) // len(due), _AT_ONCE))
+            line = due.popleft()
+            found = list(islice(line, min(portion, limit - len(claimed))))
+            for segment, rows in groupby(found, key=itemgetter(0)):
+                ids = [event_id for _, event_id in rows]
                 claimed += _take(segment, segments, catalogue, leases, ids, lease=lease, now=now, until=until)
+            if len(found) == portion:
+                due.append(line)
     return claimed
 
 
+def _senders(segment: Segment) -> Iterator[int]:
+    """The origins that have something pending: one look into the index for each, however much it has."""
+    return (row[0] for row in segment.select(_SENDERS))
+
+
+def _due_of(
+    origin: int, segments: Segments, leases: Leases, now: datetime
+) -> Generator[tuple[Segment, int], None, None]:
+    """What is due of one origin, the oldest first. Held events are passed over: there are only so many of them."""
+    for segment in segments:
+        if not segment.waiting:
+            continue
+        with closing(segment.select(_DUE, (origin, to_microseconds(now)))) as rows:
+            for (event_id,) in rows:
+                if not leases.is_held(event_id, now):
+                    yield segment, event_id
+
+
 def _due(
-    what: str, segment: Segment, origins: list[int] | None, now: datetime, *, order: str = ""
+    what: str, segment: Segment, origins: list[int] | None, now: datetime
 ) -> Generator[tuple[Any, ...], None, None]:
     chosen = "" if origins is None else f" AND origin IN ({placeholders(len(origins))})"
     return segment.select(
-        f"SELECT {what} FROM events WHERE state = 0 AND available_at <= ?{chosen} {order}",  # noqa: S608
+        f"SELECT {what} FROM events WHERE state = 0 AND available_at <= ?{chosen}",  # noqa: S608
         (to_microseconds(now), *(origins or ())),
     )
 
@@ -86,7 +121,7 @@ def _take(
     rows = list(segment.select(_READ.format(placeholders(len(ids))), ids))
     covered = _tombstones(catalogue, rows)
     taken = []
-    held = []
+    held: list[tuple[int, Lease]] = []
     for event_id, origin_id, kind, received, occurred, person, device, settings, attempts, before, body in rows:
         origin = catalogue.origin(origin_id)
         subject = person or device
@@ -94,6 +129,7 @@ def _take(
         if kind == "delete" and _has_to_wait(segments, catalogue, leases, event_id, origin, now=now):
             continue
         tombstone = covered.get((origin.account, origin.component, subject)) if covered else None
+        earlier = outcomes.read(before)
         held.append(
             (event_id, Lease(lease, until, origin.account, origin.component, subject, occurred_at, attempts, before))
         )
@@ -110,12 +146,14 @@ def _take(
                 body=body or b"",
                 settings={} if settings is None else json.loads(settings),
                 attempts=attempts,
-                finished=outcomes.finished(before),
+                finished=tuple(HandlerResult(o.handler, o.state, o.error) for o in earlier if o.finished),
                 suppressed=tombstone is not None and tombstone.covers(event_type=kind, occurred_at=occurred_at),
+                scope=origin.scope_name,
+                unfinished=tuple(outcome for outcome in earlier if not outcome.finished),
+                interrupted=leases.was_interrupted(event_id),
             )
         )
-    for event_id, taken_lease in held:
-        leases.add(event_id, taken_lease)
+    leases.add(held)
     return taken
 
 
@@ -177,7 +215,7 @@ def settle(
         rows[segment].append(
             (
                 NUMBERS[settlement.state],
-                lease.attempts + 1,
+                lease.attempts + settlement.attempted,
                 at if pending or settlement.available_at is None else to_microseconds(settlement.available_at),
                 None if NUMBERS[settlement.state] == PENDING else at,
                 settlement.error,

@@ -1,7 +1,7 @@
 """Which events this process has handed out.
 
-Only one process hands out the events of an SQLite log, so leases need not be written down: when it dies, everything
-it held is free at once.
+Only one process hands out the events of an SQLite log, so leases need not be in the database: when it dies,
+everything it held is free at once. A file beside the log only remembers what that was.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+
+from db.event_log.sqlite.held_file import HeldFile
 
 
 @dataclass(slots=True)
@@ -30,13 +32,41 @@ class Leases:
 
     def __init__(self) -> None:
         self._leases: dict[int, Lease] = {}
+        self._file: HeldFile | None = None
+        self._left_over: set[int] = set()
+        self._turn = 0
+
+    def remember_in(self, file: HeldFile) -> None:
+        """Write down what is handed out, and learn what was left over by a process that died."""
+        self._file = file
+        self._left_over = set(file.left_over)
+
+    def forget(self) -> None:
+        """Let go of everything; whoever comes next learns what was still held."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._leases.clear()
+
+    def next_turn(self) -> int:
+        """Return a number that is one higher each time, so that senders can be served in turns."""
+        self._turn += 1
+        return self._turn
 
     def __len__(self) -> int:
         return len(self._leases)
 
-    def add(self, event_id: int, lease: Lease) -> None:
-        """Hand an event out, whoever held it before."""
-        self._leases[event_id] = lease
+    def add(self, leases: Iterable[tuple[int, Lease]]) -> None:
+        """Hand events out, whoever held them before."""
+        taken = dict(leases)
+        self._leases.update(taken)
+        self._left_over.difference_update(taken)
+        if self._file is not None and taken:
+            self._file.add(taken)
+
+    def was_interrupted(self, event_id: int) -> bool:
+        """Tell whether somebody was handed the event and never said what became of it."""
+        return event_id in self._leases or event_id in self._left_over
 
     def is_held(self, event_id: int, now: datetime) -> bool:
         """Tell whether somebody's time with an event still runs."""
@@ -57,9 +87,11 @@ class Leases:
 
     def end(self, event_ids: Iterable[int], name: str) -> None:
         """Give events back."""
-        for event_id in event_ids:
-            if self.of(event_id, name) is not None:
-                del self._leases[event_id]
+        ended = [event_id for event_id in event_ids if self.of(event_id, name) is not None]
+        for event_id in ended:
+            del self._leases[event_id]
+        if self._file is not None and ended:
+            self._file.remove(ended)
 
     def work_on(self, account: str, component: str, erased: dict[str, datetime], now: datetime) -> bool:
         """Tell whether somebody works on an event of people who are to be erased."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -26,12 +26,14 @@ from db.event_log.records import (
     EventLogUnavailable,
     EventRecord,
     NewEvent,
+    Predecessor,
     Proof,
     ReplayPolicy,
     Settlement,
 )
-from db.event_log.sqlite import appending, browsing, claiming, erasing
+from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
 from db.event_log.sqlite.catalogue import Catalogue
+from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.instants import to_microseconds
 from db.event_log.sqlite.leases import Leases
 from db.event_log.sqlite.segments import SegmentLimits, Segments
@@ -87,12 +89,19 @@ class SqliteEventLog:
         return await future
 
     async def claim(
-        self, components: Collection[str], *, limit: int, lease: str, now: datetime, until: datetime
+        self,
+        components: Collection[str],
+        *,
+        limit: int,
+        lease: str,
+        now: datetime,
+        until: datetime,
+        skip: Collection[str] = (),
     ) -> list[ClaimedEvent]:
         def work(catalogue: Catalogue, segments: Segments) -> list[ClaimedEvent]:
-            self._writer.acquire()
+            self._become_writer()
             return claiming.claim(
-                segments, catalogue, self._leases, components, limit=limit, lease=lease, now=now, until=until
+                segments, catalogue, self._leases, components, limit=limit, lease=lease, now=now, until=until, skip=skip
             )
 
         return self._read(work)
@@ -139,6 +148,23 @@ class SqliteEventLog:
 
         return self._read(work)
 
+    async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+        def work(_: Catalogue, segments: Segments) -> int:
+            with segments.transaction():
+                return replaying.revive(segments, event_ids, handler=handler, now=now)
+
+        return self._read(work)
+
+    async def hasten(self, component: str, *, now: datetime, limit: int = 1_000) -> int:
+        def work(catalogue: Catalogue, segments: Segments) -> int:
+            with segments.transaction():
+                return replaying.hasten(segments, catalogue, component, now=now, limit=limit)
+
+        return self._read(work)
+
+    async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
+        return self._read(lambda _, segments: replaying.predecessors(segments, event_ids))
+
     async def counts(self, now: datetime) -> EventCounts:
         return self._read(lambda catalogue, segments: browsing.counts(segments, catalogue, now))
 
@@ -155,6 +181,7 @@ class SqliteEventLog:
         """Write what is waiting and close the files."""
         self._flush()
         self._close_files()
+        self._leases.forget()
         self._writer.release()
 
     def _waiting_room(self) -> asyncio.Future[_Result]:
@@ -211,7 +238,7 @@ class SqliteEventLog:
         def work(catalogue: Catalogue, segments: Segments) -> None:
             nonlocal appended, settled
             if events:
-                self._writer.acquire()
+                self._become_writer()
                 segments.rotate_if_due(to_microseconds(events[0].received_at))
             with segments.transaction():
                 if events:
@@ -242,6 +269,10 @@ class SqliteEventLog:
             # The files are opened anew for the next attempt, so that the log comes back when its disk does.
             self._close_files()
             raise
+
+    def _become_writer(self) -> None:
+        if self._writer.acquire():
+            self._leases.remember_in(HeldFile(self._path))
 
     def _close_files(self) -> None:
         files, self._files = self._files, None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
-from db.event_log.records import HandlerRecord, HandlerResult
-from db.event_log.sqlite.instants import to_instant
+from db.event_log.records import UNFINISHED, HandlerRecord, HandlerResult
+from db.event_log.sqlite.instants import to_instant, to_microseconds
 from db.event_log.tables import HandlerState
 
 
@@ -15,18 +16,17 @@ def read(text: str | None) -> list[HandlerRecord]:
     if text is None:
         return []
     return [
-        HandlerRecord(handler, HandlerState(state), attempts, to_instant(at), error)
-        for handler, state, attempts, at, error in sorted(json.loads(text), key=lambda outcome: outcome[0])
+        HandlerRecord(
+            handler,
+            HandlerState(state),
+            attempts,
+            to_instant(at),
+            error,
+            None if due_at is None else to_instant(due_at),
+            None if since is None else to_instant(since),
+        )
+        for handler, state, attempts, at, error, due_at, since in sorted(json.loads(text))
     ]
-
-
-def finished(text: str | None) -> tuple[HandlerResult, ...]:
-    """Return the outcomes of handlers that need not be called again."""
-    return tuple(
-        HandlerResult(outcome.handler, outcome.state, outcome.error)
-        for outcome in read(text)
-        if outcome.state is not HandlerState.RETRY
-    )
 
 
 def merge(text: str | None, results: Sequence[HandlerResult], at: int) -> str | None:
@@ -36,21 +36,42 @@ def merge(text: str | None, results: Sequence[HandlerResult], at: int) -> str | 
     outcomes = {} if text is None else {outcome[0]: outcome for outcome in json.loads(text)}
     for result in results:
         earlier = outcomes.get(result.handler)
-        attempts = 1 if earlier is None else earlier[2] + 1
-        outcomes[result.handler] = [result.handler, result.state.value, attempts, at, result.error]
+        outcomes[result.handler] = [
+            result.handler,
+            result.state.value,
+            1 if earlier is None else earlier[2] + 1,
+            at,
+            result.error,
+            None if result.due_at is None else to_microseconds(result.due_at),
+            at if earlier is None else earlier[6],
+        ]
     return json.dumps(list(outcomes.values()), separators=(",", ":"))
 
 
 def without_errors(text: str | None) -> str | None:
     """Remove the error texts; they may quote the person."""
-    if text is None:
-        return None
-    return json.dumps([[*outcome[:4], None] for outcome in json.loads(text)], separators=(",", ":"))
+    return None if text is None else _write([replace(outcome, error=None) for outcome in read(text)])
 
 
-def only_done(text: str | None) -> str | None:
-    """Keep what handlers finished well, so that only the others are called again."""
+def only_done(text: str | None, *, but: str | None = None) -> str | None:
+    """Keep what handlers finished well, so that only the others, and the one named, are called again."""
     if text is None:
         return None
-    again = (HandlerState.FAILED, HandlerState.RETRY)
-    return json.dumps([outcome for outcome in json.loads(text) if outcome[1] not in again], separators=(",", ":"))
+    again = (HandlerState.FAILED, *UNFINISHED)
+    return _write([outcome for outcome in read(text) if outcome.state not in again and outcome.handler != but])
+
+
+def _write(outcomes: Sequence[HandlerRecord]) -> str:
+    rows = [
+        [
+            outcome.handler,
+            outcome.state.value,
+            outcome.attempts,
+            to_microseconds(outcome.at),
+            outcome.error,
+            None if outcome.due_at is None else to_microseconds(outcome.due_at),
+            None if outcome.since is None else to_microseconds(outcome.since),
+        ]
+        for outcome in outcomes
+    ]
+    return json.dumps(rows, separators=(",", ":"))

@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS events (
   UNIQUE (key, scope)
 );
 CREATE INDEX IF NOT EXISTS people ON events (coalesce(person_hash, device_hash));
-CREATE INDEX IF NOT EXISTS waiting ON events (available_at, origin) WHERE state = 0;
+CREATE INDEX IF NOT EXISTS waiting ON events (origin, available_at) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS dead_letters ON events (id) WHERE state = 5;
 CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS seal (keys BLOB NOT NULL, newest INTEGER NOT NULL);

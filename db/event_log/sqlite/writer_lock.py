@@ -16,14 +16,14 @@ class WriterLock:
         self._path = catalogue.with_name(f"{catalogue.name}.writer")
         self._connection: apsw.Connection | None = None
 
-    def acquire(self) -> None:
-        """Become the writing process, or stay it.
+    def acquire(self) -> bool:
+        """Become the writing process, or stay it; tells whether it is so only now.
 
         Raises:
             EventLogUnavailable: another process is.
         """
         if self._connection is not None:
-            return
+            return False
         connection = apsw.Connection(str(self._path))
         try:
             connection.execute("BEGIN EXCLUSIVE")
@@ -31,6 +31,7 @@ class WriterLock:
             connection.close()
             raise EventLogUnavailable("another process is writing to this event log") from error
         self._connection = connection
+        return True
 
     def release(self) -> None:
         """Let another process write."""

@@ -83,6 +83,12 @@ def upgrade() -> None:
         batch_op.create_index("ix_events_device", ["account", "device_hash"], unique=False)
         batch_op.create_index(batch_op.f("ix_events_install_id"), ["install_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_events_message_id"), ["message_id"], unique=False)
+        batch_op.create_index(
+            "ix_events_pending",
+            ["scope", "available_at", "id"],
+            unique=False,
+            postgresql_where=sa.text("state = 'pending'"),
+        )
         batch_op.create_index("ix_events_person", ["account", "person_hash"], unique=False)
         batch_op.create_index("ix_events_state_available_at", ["state", "available_at"], unique=False)
 
@@ -92,12 +98,16 @@ def upgrade() -> None:
         sa.Column("handler", sa.String(), nullable=False),
         sa.Column(
             "state",
-            sa.Enum("done", "unsupported", "retry", "failed", name="handlerstate", native_enum=False, length=32),
+            sa.Enum(
+                "done", "unsupported", "retry", "unknown", "failed", name="handlerstate", native_enum=False, length=32
+            ),
             nullable=False,
         ),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("due_at", UtcDateTime(), nullable=True),
+        sa.Column("since", UtcDateTime(), nullable=True),
         sa.ForeignKeyConstraint(["event_id"], ["events.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("event_id", "handler"),
     )

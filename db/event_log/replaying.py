@@ -1,0 +1,81 @@
+"""Events that are handled once more, or sooner than they would have been."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+from sqlmodel import col
+
+from db.event_log import claiming
+from db.event_log.erasing import SUBJECT
+from db.event_log.records import UNFINISHED, Predecessor
+from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
+
+_FINISHED = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER)
+
+
+async def revive(connection: AsyncConnection, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+    """Make finished events pending again, so that all handlers or only one is called once more."""
+    chosen = (
+        col(StoredEvent.id).in_(event_ids),
+        col(StoredEvent.state).in_(_FINISHED),
+        col(StoredEvent.type) != "delete",
+        col(StoredEvent.body).is_not(None),
+    )
+    statement = (
+        update(StoredEvent)
+        .where(*chosen)
+        .values(state=EventState.PENDING, attempts=0, finished_at=None, last_error=None, available_at=now)
+        .returning(col(StoredEvent.id))
+    )
+    revived = (await connection.execute(statement)).scalars().all()
+    forgotten = delete(HandlerOutcome).where(col(HandlerOutcome.event_id).in_(revived))
+    if handler is not None:
+        again = col(HandlerOutcome.state).in_((HandlerState.FAILED, *UNFINISHED))
+        forgotten = forgotten.where(or_(again, col(HandlerOutcome.handler) == handler))
+    await connection.execute(forgotten)
+    return len(revived)
+
+
+async def hasten(connection: AsyncConnection, component: str, *, now: datetime, limit: int) -> int:
+    """Make events due that wait for a later time."""
+    waiting = (
+        select(col(StoredEvent.id))
+        .where(
+            col(StoredEvent.state) == EventState.PENDING,
+            col(StoredEvent.component) == component,
+            col(StoredEvent.available_at) > now,
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    statement = update(StoredEvent).where(col(StoredEvent.id).in_(waiting)).values(available_at=now)
+    return (await connection.execute(statement)).rowcount
+
+
+async def predecessors(connection: AsyncConnection, event_ids: Sequence[int]) -> dict[int, list[Predecessor]]:
+    """Find the pending events of the same sender and person before each of some events."""
+    earlier = aliased(StoredEvent)
+    statement = (
+        select(col(StoredEvent.id), col(earlier.id), col(earlier.type), col(earlier.event))
+        .join(earlier, col(earlier.scope) == col(StoredEvent.scope))
+        .where(
+            col(StoredEvent.id).in_(event_ids),
+            col(earlier.state) == EventState.PENDING,
+            col(earlier.id) < col(StoredEvent.id),
+            func.coalesce(col(earlier.person_hash), col(earlier.device_hash)) == SUBJECT,
+        )
+        .order_by(col(earlier.id))
+    )
+    rows = [(int(row[0] or 0), int(row[1] or 0), row[2], row[3]) for row in (await connection.execute(statement)).all()]
+    outcomes = await claiming.handler_outcomes(connection, sorted({earlier_id for _, earlier_id, _, _ in rows}))
+    found: dict[int, list[Predecessor]] = defaultdict(list)
+    for event_id, earlier_id, kind, event in rows:
+        finished = frozenset(outcome.handler for outcome in outcomes.get(earlier_id, ()) if outcome.finished)
+        found[event_id].append(Predecessor(earlier_id, kind, event, finished))
+    return found

@@ -1,0 +1,68 @@
+"""Which events were handed out and not given back: a file that tells, after a sudden end, what was being worked on.
+
+It is written without waiting for the disk: it has to outlive the process, not a power cut, and saying too little of
+an attempt only loses the note that it had no result.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+_ID = struct.Struct("<q")
+_COMPACT_BYTES = 4 * 1024 * 1024
+
+
+class HeldFile:
+    """Appends an id when an event is handed out, and the negative id when it is given back."""
+
+    def __init__(self, catalogue: Path) -> None:
+        path = catalogue.with_name(f"{catalogue.name}.held")
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._held = self._read()
+        self.left_over = frozenset(self._held)
+        """What somebody held who never gave it back."""
+        self._compact()
+
+    def add(self, event_ids: Iterable[int]) -> None:
+        """Note that events are handed out."""
+        ids = list(event_ids)
+        self._held.update(ids)
+        self._append(ids)
+
+    def remove(self, event_ids: Iterable[int]) -> None:
+        """Note that events were settled or given back."""
+        ids = [event_id for event_id in event_ids if event_id in self._held]
+        self._held.difference_update(ids)
+        if not ids:
+            return
+        if self._held and self._bytes < _COMPACT_BYTES:
+            self._append([-event_id for event_id in ids])
+        else:
+            self._compact()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _append(self, numbers: list[int]) -> None:
+        data = b"".join(map(_ID.pack, numbers))
+        os.write(self._file, data)
+        self._bytes += len(data)
+
+    def _compact(self) -> None:
+        os.ftruncate(self._file, 0)
+        self._bytes = 0
+        self._append(sorted(self._held))
+
+    def _read(self) -> set[int]:
+        data = os.pread(self._file, os.fstat(self._file).st_size, 0)
+        held: set[int] = set()
+        for (number,) in _ID.iter_unpack(data[: len(data) - len(data) % _ID.size]):
+            if number > 0:
+                held.add(number)
+            else:
+                held.discard(-number)
+        return held

@@ -1,0 +1,101 @@
+"""Events that are handled once more, or sooner than they would have been."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from db.event_log.records import Predecessor
+from db.event_log.sqlite import outcomes
+from db.event_log.sqlite.catalogue import Catalogue, chunks
+from db.event_log.sqlite.instants import to_microseconds
+from db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, UNSUPPORTED, Segment, placeholders
+from db.event_log.sqlite.segments import Segments
+
+_FINISHED = f"state IN ({HANDLED}, {UNSUPPORTED}, {DEAD_LETTER}) AND type <> 'delete'"
+
+
+def revive(segments: Segments, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+    """Make finished events pending again, so that all handlers or only one is called once more."""
+    revived = 0
+    for segment, ids in _by_segment(segments, event_ids).items():
+        rows = list(
+            segment.select(
+                f"SELECT id, outcomes FROM events JOIN bodies USING (id)"  # noqa: S608
+                f" WHERE id IN ({placeholders(len(ids))}) AND {_FINISHED}",
+                ids,
+            )
+        )
+        segment.begin()
+        segment.connection.executemany(
+            "UPDATE events SET state = 0, attempts = 0, finished_at = NULL, last_error = NULL, available_at = ?,"
+            " outcomes = ? WHERE id = ?",
+            [
+                (to_microseconds(now), None if handler is None else outcomes.only_done(before, but=handler), event_id)
+                for event_id, before in rows
+            ],
+        )
+        segment.waiting += len(rows)
+        revived += len(rows)
+    return revived
+
+
+def hasten(segments: Segments, catalogue: Catalogue, component: str, *, now: datetime, limit: int) -> int:
+    """Make events due that wait for a later time."""
+    origins = [origin.id for origin in catalogue.origins() if origin.component == component]
+    instant = to_microseconds(now)
+    hastened = 0
+    for segment in segments:
+        segment.refresh()
+        for origin in origins if segment.waiting else ():
+            if hastened >= limit:
+                return hastened
+            segment.begin()
+            segment.connection.execute(
+                "UPDATE events SET available_at = ?1 WHERE id IN (SELECT id FROM events"
+                " WHERE state = 0 AND origin = ?2 AND available_at > ?1 ORDER BY available_at LIMIT ?3)",
+                (instant, origin, limit - hastened),
+            )
+            hastened += segment.connection.changes()
+    return hastened
+
+
+def predecessors(segments: Segments, event_ids: Sequence[int]) -> dict[int, list[Predecessor]]:
+    """Find the pending events of the same sender and person before each of some events."""
+    asked: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for segment, ids in _by_segment(segments, event_ids).items():
+        rows = segment.select(
+            f"SELECT id, scope, coalesce(person_hash, device_hash) FROM events WHERE id IN ({placeholders(len(ids))})",  # noqa: S608
+            ids,
+        )
+        for event_id, scope, subject in rows:
+            if subject is not None:
+                asked[scope, subject].append(event_id)
+    found: dict[int, list[Predecessor]] = defaultdict(list)
+    for segment in segments:
+        if not segment.waiting:
+            continue
+        for subjects in chunks(sorted({subject for _, subject in asked})):
+            rows = segment.select(
+                "SELECT id, scope, coalesce(person_hash, device_hash), type, event, outcomes FROM events"  # noqa: S608
+                f" WHERE coalesce(person_hash, device_hash) IN ({placeholders(len(subjects))}) AND state = 0"
+                " ORDER BY id",
+                subjects,
+            )
+            for event_id, scope, subject, kind, event, before in rows:
+                finished = frozenset(outcome.handler for outcome in outcomes.read(before) if outcome.finished)
+                earlier = Predecessor(event_id, kind, event, finished)
+                for later_id in asked.get((scope, subject), ()):
+                    if event_id < later_id:
+                        found[later_id].append(earlier)
+    return found
+
+
+def _by_segment(segments: Segments, event_ids: Sequence[int]) -> dict[Segment, list[int]]:
+    chosen: dict[Segment, list[int]] = defaultdict(list)
+    for event_id in event_ids:
+        segment = segments.of_event(event_id)
+        if segment is not None:
+            chosen[segment].append(event_id)
+    return chosen

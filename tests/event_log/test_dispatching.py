@@ -1,0 +1,173 @@
+"""What the dispatcher asks of a log: events in turns, in order, again, and what became of attempts without a result."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from db.event_log.log import StoredEventLog
+from db.event_log.opening import open_event_log
+from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
+from db.event_log.tables import EventState, HandlerState
+from tests.event_log.events import NOON, later, new_event
+
+COMPONENTS = ["acme-crm"]
+
+
+async def _claim(log: StoredEventLog, *, minutes: float = 0, limit: int = 10, **options: Any) -> list[ClaimedEvent]:
+    now = later(minutes=minutes)
+    until = now + timedelta(minutes=1)
+    return await log.claim(COMPONENTS, limit=limit, lease=f"at {minutes}", now=now, until=until, **options)
+
+
+async def test_senders_are_served_in_turns_however_much_one_has_waiting(event_log: StoredEventLog) -> None:
+    for number in range(40):
+        await event_log.append(new_event(f"noisy {number}", scope="install:noisy"))
+    for scope in ("install:a", "install:b"):
+        for number in range(3):
+            await event_log.append(new_event(f"{scope} {number}", scope=scope))
+    first = await _claim(event_log, limit=9)
+    assert sorted(event.scope for event in first) == sorted(["install:a", "install:b", "install:noisy"] * 3)
+    assert [event.scope for event in await _claim(event_log, limit=5)] == ["install:noisy"] * 5
+    assert await _claim(event_log, skip=["install:noisy"]) == []
+
+
+async def test_a_turn_comes_round_when_there_are_more_senders_than_places(event_log: StoredEventLog) -> None:
+    for sender in range(6):
+        await event_log.append(new_event(f"m {sender}", scope=f"install:{sender}"))
+    seen = [event.scope for _ in range(3) for event in await _claim(event_log, limit=2)]
+    assert sorted(seen) == [f"install:{sender}" for sender in range(6)]
+
+
+async def test_an_event_that_is_put_back_keeps_its_count_and_its_results(event_log: StoredEventLog) -> None:
+    await event_log.append(new_event())
+    (event,) = await _claim(event_log)
+    done = HandlerResult("good", HandlerState.DONE)
+    due_at = later(minutes=9)
+    retry = HandlerResult("bad", HandlerState.RETRY, "away", due_at)
+    again = later(minutes=2)
+    await event_log.settle(Settlement(event.id, event.lease, EventState.PENDING, NOON, (done, retry), None, again))
+    (event,) = await _claim(event_log, minutes=2)
+    assert (event.attempts, event.interrupted) == (1, False)
+    assert event.finished == (done,)
+    (unfinished,) = event.unfinished
+    assert (unfinished.handler, unfinished.attempts, unfinished.due_at, unfinished.since) == ("bad", 1, due_at, NOON)
+    await event_log.settle(
+        Settlement(event.id, event.lease, EventState.PENDING, again, available_at=later(minutes=3), attempted=False)
+    )
+    (event,) = await _claim(event_log, minutes=3)
+    assert event.attempts == 1
+    assert event.unfinished == (unfinished,)
+
+
+async def test_an_attempt_whose_lease_ended_had_no_result(event_log: StoredEventLog) -> None:
+    await event_log.append(new_event())
+    (first,) = await _claim(event_log)
+    (second,) = await _claim(event_log, minutes=2)
+    await event_log.release(second.lease, [second.id])
+    (third,) = await _claim(event_log, minutes=2)
+    assert (first.interrupted, second.interrupted, third.interrupted) == (False, True, False)
+
+
+async def test_a_log_that_is_opened_again_knows_what_was_being_worked_on(database_url: str) -> None:
+    url = database_url.replace("control.db", "events.db")
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[StoredEventLog]:
+        log = open_event_log(url)
+        try:
+            yield log
+        finally:
+            await log.close()
+
+    async with opened() as log:
+        for number in range(4):
+            await log.append(new_event(f"m-{number}"))
+        claimed = await _claim(log)
+        await log.settle(Settlement(claimed[0].id, claimed[0].lease, EventState.HANDLED, NOON))
+        await log.settle(
+            Settlement(claimed[1].id, claimed[1].lease, EventState.PENDING, NOON, available_at=later(minutes=1))
+        )
+        await log.release(claimed[2].lease, [claimed[2].id])
+    async with opened() as log:
+        again = {event.id: event.interrupted for event in await _claim(log, minutes=2)}
+        assert again == {claimed[1].id: False, claimed[2].id: False, claimed[3].id: True}
+
+
+async def test_finished_events_are_revived_for_all_handlers_or_for_one(event_log: StoredEventLog) -> None:
+    for number in range(3):
+        await event_log.append(new_event(f"m-{number}"))
+    results = (HandlerResult("a", HandlerState.DONE), HandlerResult("b", HandlerState.DONE))
+    handled = await _claim(event_log, limit=2)
+    for event in handled:
+        await event_log.settle(Settlement(event.id, event.lease, EventState.HANDLED, NOON, results))
+    first, second = (event.id for event in handled)
+    assert await event_log.revive([first], handler=None, now=later(minutes=2)) == 1
+    assert await event_log.revive([second, 3, 99], handler="b", now=later(minutes=2)) == 1
+    again = {event.id: event for event in await _claim(event_log, minutes=2)}
+    assert again[first].finished == ()
+    assert [result.handler for result in again[second].finished] == ["a"]
+    assert (again[second].attempts, again[second].unfinished) == (0, ())
+
+
+async def test_a_delete_and_what_it_erased_are_never_revived(event_log: StoredEventLog) -> None:
+    await event_log.append(new_event())
+    (event,) = await _claim(event_log)
+    await event_log.settle(Settlement(event.id, event.lease, EventState.HANDLED, NOON))
+    delete = new_event("m-2", type="delete", occurred_at=later(minutes=1), received_at=later(minutes=1))
+    await event_log.append(delete)
+    (claimed,) = await _claim(event_log, minutes=1)
+    await event_log.erase(Settlement(claimed.id, claimed.lease, EventState.HANDLED, later(minutes=1)))
+    assert await event_log.revive([event.id, claimed.id], handler=None, now=later(minutes=2)) == 0
+
+
+async def test_events_that_were_put_back_can_be_made_due(event_log: StoredEventLog) -> None:
+    for number in range(3):
+        await event_log.append(new_event(f"m-{number}"))
+    for event in await _claim(event_log):
+        await event_log.settle(
+            Settlement(event.id, event.lease, EventState.PENDING, NOON, available_at=later(minutes=9), attempted=False)
+        )
+    assert await event_log.hasten("acme-crm", now=later(minutes=1), limit=2) == 2
+    assert await event_log.hasten("acme-mail", now=later(minutes=1)) == 0
+    assert len(await _claim(event_log, minutes=1)) == 2
+    assert await event_log.hasten("acme-crm", now=later(minutes=1)) == 1
+
+
+async def test_what_comes_before_an_event_is_the_persons_own_and_still_pending(event_log: StoredEventLog) -> None:
+    ids: dict[str, int] = {}
+    arrivals: dict[str, dict[str, Any]] = {
+        "done": {},
+        "waits": {"type": "track", "event": "Order Completed"},
+        "other person": {"person_hash": "person-2"},
+        "other sender": {"scope": "install:ins_2"},
+        "device only": {"person_hash": None, "device_hash": "device-1"},
+        "next": {},
+        "last": {},
+    }
+    for name, changes in arrivals.items():
+        ids[name] = (await event_log.append(new_event(name, **changes))).event_id or 0
+    claimed = {event.id: event for event in await _claim(event_log)}
+    done, waits = claimed[ids["done"]], claimed[ids["waits"]]
+    await event_log.settle(Settlement(done.id, done.lease, EventState.HANDLED, NOON))
+    results = (HandlerResult("a", HandlerState.DONE), HandlerResult("b", HandlerState.RETRY))
+    pending = Settlement(waits.id, waits.lease, EventState.PENDING, NOON, results, None, later(minutes=9))
+    await event_log.settle(pending)
+    found = await event_log.predecessors([ids["waits"], ids["other person"], ids["next"], ids["last"]])
+    assert set(found) == {ids["next"], ids["last"]}
+    (earlier,) = found[ids["next"]]
+    assert (earlier.id, earlier.type, earlier.event) == (ids["waits"], "track", "Order Completed")
+    assert earlier.finished == {"a"}
+    assert [predecessor.id for predecessor in found[ids["last"]]] == [ids["waits"], ids["next"]]
+
+
+async def test_events_are_found_by_name_and_by_the_time_they_came(event_log: StoredEventLog) -> None:
+    for minute in range(4):
+        name = "Odd" if minute % 2 else "Even"
+        event = new_event(f"m-{minute}", received_at=later(minutes=minute), type="track", event=name)
+        await event_log.append(event)
+    wanted = EventFilter(received_from=later(minutes=1), received_before=later(minutes=3))
+    assert [record.message_id for record in await event_log.tail(0, wanted)] == ["m-1", "m-2"]
+    assert [record.message_id for record in await event_log.find(EventFilter(event="Odd"))] == ["m-3", "m-1"]
