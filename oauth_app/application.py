@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from oauth_app.api import routes as api
 from oauth_app.api.problem import problem_of_status
+from oauth_app.dashboard import routes as dashboard
 from oauth_app.routes import install, operations, status
 from oauth_app.settings import Settings, load_settings
 from oauth_app.wiring import Role, RunningService, run_service
@@ -53,7 +54,14 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
 
     routes: list[BaseRoute] = list(operations.routes())
     if role != "worker":
-        routes = [Mount("/subscriptions", app=_webhook), *install.routes(), *status.routes(), *api.routes(), *routes]
+        routes = [
+            Mount("/subscriptions", app=_webhook),
+            *install.routes(),
+            *status.routes(),
+            *api.routes(),
+            *dashboard.routes(),
+            *routes,
+        ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug}, lifespan=run)
 
 

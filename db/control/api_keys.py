@@ -53,9 +53,9 @@ async def current_of_install(session: AsyncSession, install_id: str) -> ApiKey |
     return (await session.exec(statement)).first()
 
 
-async def list_all(session: AsyncSession, *, account: str | None = None) -> list[ApiKey]:
+async def list_all(session: AsyncSession, *, account: str | None = None, limit: int | None = None) -> list[ApiKey]:
     """Return keys, the newest first."""
-    statement = select(ApiKey).order_by(col(ApiKey.created_at).desc())
+    statement = select(ApiKey).order_by(col(ApiKey.created_at).desc()).limit(limit)
     if account is not None:
         statement = statement.where(ApiKey.account == account)
     return list((await session.exec(statement)).all())
