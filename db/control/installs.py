@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import literal, tuple_, update
+from sqlalchemy import ColumnElement, and_, literal, or_, tuple_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -19,6 +19,10 @@ _LIVE = (
     InstallStatus.FAILED,
     InstallStatus.NEEDS_RECONNECT,
 )
+
+
+_WATCHED = (InstallStatus.CONNECTED, InstallStatus.RECEIVING, InstallStatus.NEEDS_RECONNECT)
+_REFRESH_REFUSED = "refresh_refused"
 
 
 async def get(session: AsyncSession, install_id: str) -> Install | None:
@@ -115,3 +119,53 @@ async def page(session: AsyncSession, *, account: str | None, before: Install | 
         )
         statement = statement.where(older)
     return list((await session.exec(statement)).all())
+
+
+def is_watched(install: Install) -> bool:
+    """Tell whether an install is looked at from time to time: it works, or it may work again by itself."""
+    refused = install.status is InstallStatus.DISCONNECTED and install.status_reason == _REFRESH_REFUSED
+    return install.status in _WATCHED or refused
+
+
+async def watched(session: AsyncSession) -> list[str]:
+    """Return the ids of the installs that are looked at from time to time."""
+    return list((await session.exec(select(Install.id).where(_is_watched()))).all())
+
+
+async def without_check(session: AsyncSession, *, limit: int) -> list[str]:
+    """Return the ids of watched installs that no look was planned for yet."""
+    statement = select(Install.id).where(_is_watched(), col(Install.check_due_at).is_(None)).limit(limit)
+    return list((await session.exec(statement)).all())
+
+
+async def set_check(session: AsyncSession, install_id: str, *, due: datetime) -> None:
+    """Plan the next look at an install, unless another process has."""
+    await session.exec(
+        update(Install)
+        .where(col(Install.id) == install_id, col(Install.check_due_at).is_(None))
+        .values(check_due_at=due)
+    )
+
+
+async def claim_checks(session: AsyncSession, *, now: datetime, next_due: datetime, limit: int) -> list[str]:
+    """Return the ids of watched installs whose look is due, and plan the next one; others don't get the same."""
+    due = (
+        select(Install.id)
+        .where(_is_watched(), col(Install.check_due_at) <= now)
+        .order_by(col(Install.check_due_at))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        update(Install)
+        .where(col(Install.id).in_(due))
+        .values(check_due_at=next_due)
+        .returning(col(Install.id))
+        .execution_options(synchronize_session=False)
+    )
+    return list((await session.exec(statement)).scalars().all())
+
+
+def _is_watched() -> ColumnElement[bool]:
+    refused = and_(col(Install.status) == InstallStatus.DISCONNECTED, col(Install.status_reason) == _REFRESH_REFUSED)
+    return or_(col(Install.status).in_(_WATCHED), refused)

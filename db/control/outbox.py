@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, update
+from sqlalchemy import delete, or_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -14,11 +14,22 @@ from db.identifiers import new_id
 
 
 async def add(
-    session: AsyncSession, kind: str, install_id: str, *, now: datetime, payload: dict[str, Any] | None = None
+    session: AsyncSession,
+    kind: str,
+    install_id: str,
+    *,
+    now: datetime,
+    payload: dict[str, Any] | None = None,
+    due: datetime | None = None,
 ) -> str:
-    """Write an entry, due at once; returns its id."""
+    """Write an entry, due at once or at ``due``; returns its id."""
     entry = OutboxEntry(
-        id=new_id("out"), kind=kind, install_id=install_id, payload=payload or {}, created_at=now, available_at=now
+        id=new_id("out"),
+        kind=kind,
+        install_id=install_id,
+        payload=payload or {},
+        created_at=now,
+        available_at=due or now,
     )
     session.add(entry)
     await session.flush()
@@ -68,6 +79,17 @@ async def open_of_install(session: AsyncSession, install_id: str) -> list[Outbox
     """Return what is still to be done for an install."""
     statement = select(OutboxEntry).where(OutboxEntry.install_id == install_id, col(OutboxEntry.finished_at).is_(None))
     return list((await session.exec(statement)).all())
+
+
+async def open_of_kind(session: AsyncSession, kind: str) -> list[OutboxEntry]:
+    """Return what is still to be done of one kind."""
+    statement = select(OutboxEntry).where(OutboxEntry.kind == kind, col(OutboxEntry.finished_at).is_(None))
+    return list((await session.exec(statement)).all())
+
+
+async def purge(session: AsyncSession, *, finished_before: datetime) -> None:
+    """Delete entries that were finished before the given instant."""
+    await session.exec(delete(OutboxEntry).where(col(OutboxEntry.finished_at) < finished_before))
 
 
 async def next_due(session: AsyncSession) -> datetime | None:

@@ -25,6 +25,7 @@ from subscriptions.api_keys import ApiKeys
 from subscriptions.install_announcer import InstallAnnouncer
 from subscriptions.outbox_worker import OutboxWorker
 from subscriptions.provisioning import PROVISION, Provisioner
+from subscriptions.reconciliation import Policy, Reconciler
 from tests.segment_api.wire import CONFIG_API, SCOPE, SOURCE, Wire, consent, identity_client
 
 WORKSPACE = "workspaces/northwind"
@@ -66,6 +67,7 @@ class Stage:
         defaults: Mapping[str, object] | None = None,
         overwrite_policy: Literal["ask", "always"] = "ask",
         client_secret: str = "q7VtR2mZk9Lp",
+        reconcile: Policy = "report",
     ) -> None:
         self.database = database
         self.encryption = encryption
@@ -85,6 +87,9 @@ class Stage:
             clock=self.clock,
             overwrite_policy=overwrite_policy,
         )
+        self.reconciler = Reconciler(
+            database, api_keys, self.tokens, self.config_api, policy=reconcile, clock=self.clock
+        )
         self.subscription = Subscription("acme-crm")
         self.turns: list[tuple[str, str | None]] = []
         self.announcer = InstallAnnouncer(database, {"acme-crm": self.subscription})
@@ -95,7 +100,11 @@ class Stage:
 
         self.worker = OutboxWorker(
             database,
-            {**self.provisioner.outbox_handlers(), **self.announcer.outbox_handlers()},
+            {
+                **self.provisioner.outbox_handlers(),
+                **self.reconciler.outbox_handlers(),
+                **self.announcer.outbox_handlers(),
+            },
             owner=new_id("own"),
             clock=self.clock,
             given_up=self.provisioner.give_up,
