@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import claiming
-from db.event_log.records import UNFINISHED, EventCounts, EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.records import UNFINISHED, Backlog, EventCounts, EventDetail, EventFilter, EventRecord, Proof
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
 
 _CHUNK = 1_000
@@ -123,6 +123,17 @@ async def counts(connection: AsyncConnection, now: datetime) -> EventCounts:
         duplicates=sum(int(duplicates) for _, _, duplicates in rows),
         due=await claiming.count_due(connection, now),
     )
+
+
+async def backlog(connection: AsyncConnection) -> Backlog:
+    """Tell how much is pending, and since when."""
+    counted = (col(StoredEvent.state) == state for state in (EventState.PENDING, EventState.DEAD_LETTER))
+    pending, dead_letters = [
+        int(await connection.scalar(select(func.count()).select_from(StoredEvent).where(condition)) or 0)
+        for condition in counted
+    ]
+    oldest = select(func.min(col(StoredEvent.received_at))).where(col(StoredEvent.state) == EventState.PENDING)
+    return Backlog(pending, dead_letters, await connection.scalar(oldest))
 
 
 def _record(row: RowMapping) -> EventRecord:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from db.event_log.records import (
     Appended,
+    Backlog,
     ClaimedEvent,
     ErasureReport,
     EventCounts,
@@ -118,6 +119,10 @@ class EventArchive(Protocol):
 
     async def counts(self, now: datetime) -> EventCounts:
         """Count events by state."""
+        ...
+
+    async def backlog(self) -> Backlog:
+        """Tell how much is pending, and since when."""
         ...
 
 

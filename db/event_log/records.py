@@ -226,6 +226,16 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """What still has to be handled, and what was given up; cheap to ask for, however long the log is."""
+
+    pending: int
+    dead_letters: int
+    oldest_received_at: datetime | None
+    """When the oldest pending event was received; ``None`` when nothing is pending."""
+
+
+@dataclass(frozen=True, slots=True)
 class EventCounts:
     """How many events there are, by state, and how many could be worked on right now."""
 

@@ -15,6 +15,7 @@ from db.event_log import appending, browsing, claiming, erasing, replaying
 from db.event_log.group_commit import GroupCommit
 from db.event_log.records import (
     Appended,
+    Backlog,
     ClaimedEvent,
     ErasureReport,
     EventCounts,
@@ -115,6 +116,10 @@ class SqlEventLog:
     async def counts(self, now: datetime) -> EventCounts:
         async with self._transaction() as connection:
             return await browsing.counts(connection, now)
+
+    async def backlog(self) -> Backlog:
+        async with self._transaction() as connection:
+            return await browsing.backlog(connection)
 
     async def check(self) -> None:
         try:

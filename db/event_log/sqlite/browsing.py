@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from db.event_log.message_key import key_of_message
-from db.event_log.records import EventCounts, EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.records import Backlog, EventCounts, EventDetail, EventFilter, EventRecord, Proof
 from db.event_log.sqlite import claiming, outcomes
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.instants import to_instant, to_microseconds
@@ -124,6 +124,20 @@ def counts(segments: Segments, catalogue: Catalogue, now: datetime) -> EventCoun
         duplicates=duplicates,
         due=claiming.count_due(segments, catalogue, now),
     )
+
+
+def backlog(segments: Segments) -> Backlog:
+    """Tell how much is pending, and since when. Only the partial indexes are read, and one row."""
+    pending = dead_letters = 0
+    oldest: int | None = None
+    for segment in segments:
+        ((dead,),) = segment.select(f"SELECT count(*) FROM events WHERE state = {DEAD_LETTER}")
+        dead_letters += dead
+        ((count, first),) = segment.select(f"SELECT count(*), min(id) FROM events WHERE state = {PENDING}")
+        pending += count
+        if first is not None and oldest is None:
+            ((oldest,),) = segment.select(f"SELECT received_at FROM events WHERE id = {first}")
+    return Backlog(pending, dead_letters, None if oldest is None else to_instant(oldest))
 
 
 def _condition(catalogue: Catalogue, wanted: EventFilter) -> tuple[str, list[object]]:

@@ -18,6 +18,7 @@ import apsw
 
 from db.event_log.records import (
     Appended,
+    Backlog,
     ClaimedEvent,
     ErasureReport,
     EventCounts,
@@ -167,6 +168,9 @@ class SqliteEventLog:
 
     async def counts(self, now: datetime) -> EventCounts:
         return self._read(lambda catalogue, segments: browsing.counts(segments, catalogue, now))
+
+    async def backlog(self) -> Backlog:
+        return self._read(lambda _, segments: browsing.backlog(segments))
 
     async def drop_before(self, instant: datetime) -> int:
         return self._read(lambda _, segments: segments.drop_before(to_microseconds(instant)))
