@@ -131,12 +131,12 @@ def backlog(segments: Segments) -> Backlog:
     pending = dead_letters = 0
     oldest: int | None = None
     for segment in segments:
-        ((dead,),) = segment.select(f"SELECT count(*) FROM events WHERE state = {DEAD_LETTER}")
+        ((dead,),) = segment.select("SELECT count(*) FROM events WHERE state = 5")
         dead_letters += dead
-        ((count, first),) = segment.select(f"SELECT count(*), min(id) FROM events WHERE state = {PENDING}")
+        ((count, first),) = segment.select("SELECT count(*), min(id) FROM events WHERE state = 0")
         pending += count
         if first is not None and oldest is None:
-            ((oldest,),) = segment.select(f"SELECT received_at FROM events WHERE id = {first}")
+            ((oldest,),) = segment.select("SELECT received_at FROM events WHERE id = ?", (first,))
     return Backlog(pending, dead_letters, None if oldest is None else to_instant(oldest))
 
 
