@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from db.clock import Clock, utc_now
-from db.control import accounts, audit, connect_links
+from db.control import accounts, audit, connect_links, installs
 from db.control.tables import ConnectLink
 from db.database import Database
 from oauth_app.return_to import check_return_to
@@ -18,6 +18,10 @@ from oauth_app.return_to import check_return_to
 
 class AccountInvalid(ValueError):
     """The account identifier cannot be used; the text says why."""
+
+
+class ReconnectRefused(ValueError):
+    """The install to reconnect is not one of the account's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class ConnectLinks:
         *,
         return_to: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        reconnects: str | None = None,
         actor: str = "service",
     ) -> MintedLink:
         """Make a single-use link for an account (added if it is new).
@@ -63,8 +68,10 @@ class ConnectLinks:
             account: the partner's own identifier of its customer, 1 to 200 printable characters.
             return_to: where the finished page leads back to (``oauth_app.return_to``).
             settings: values for the component's custom settings, over their defaults.
+            reconnects: an install of the account to be connected anew, on the same workspace and source only (OA-20).
 
         Raises:
+            ReconnectRefused: ``reconnects`` is no install of this account.
             AccountInvalid: the identifier is empty, too long or holds control characters.
             ReturnAddressRefused: ``return_to`` is on an origin that is not allowed.
         """
@@ -78,6 +85,10 @@ class ConnectLinks:
         now = self._clock()
         expires_at = now + self._lifetime
         async with self._database.transaction() as session:
+            if reconnects is not None:
+                install = await installs.get(session, reconnects)
+                if install is None or (install.account, install.component) != (account, self._component):
+                    raise ReconnectRefused(f"account {account} has no install {reconnects}")
             await accounts.ensure(session, account, now=now)
             await connect_links.purge(session, before=now - timedelta(days=1))
             await connect_links.add(
@@ -87,6 +98,7 @@ class ConnectLinks:
                 component=self._component,
                 return_to=return_to,
                 settings=dict(settings or {}),
+                reconnects=reconnects,
                 now=now,
                 expires_at=expires_at,
             )

@@ -39,6 +39,7 @@ class FailureReason(StrEnum):
     ANSWER_UNREADABLE = "answer_unreadable"
     INSTALL_EXISTS_ELSEWHERE = "install_exists_elsewhere"
     INSTALL_OF_ANOTHER_ACCOUNT = "install_of_another_account"
+    RECONNECTED_ELSEWHERE = "reconnected_elsewhere"
 
 
 class NextStep(StrEnum):
@@ -223,6 +224,13 @@ FAILURES: dict[FailureReason, Failure] = {
         "It is connected already, and we left that connection as it is. Ask support if it should move to this account.",
         NextStep.CONTACT_SUPPORT,
         alarm=True,
+    ),
+    FailureReason.RECONNECTED_ELSEWHERE: Failure(
+        409,
+        "That was another workspace or source",
+        "You wanted to renew an existing connection, but chose another workspace or source in Segment. We left the "
+        "connection as it is and don't use what you just allowed; you can remove it in that workspace. Start again "
+        "and choose the same source as before.",
     ),
 }
 

@@ -22,7 +22,12 @@ from db.encryption import EncryptionKeys, Place
 from oauth_app.callback_query import CodeReturned, ErrorReturned
 from oauth_app.exchange import exchange
 from oauth_app.failures import FAILURES, FailureReason, reason_for_error
-from oauth_app.install_record import InstallOfAnotherAccount, queue_provisioning, save_install
+from oauth_app.install_record import (
+    InstallOfAnotherAccount,
+    ReconnectedElsewhere,
+    queue_provisioning,
+    save_install,
+)
 from segment_api.errors import means_install_already_exists
 from segment_api.identity import IdentityClient
 from subscriptions.api_keys import ApiKeys
@@ -107,17 +112,29 @@ class InstallFlow:
         self._clock = clock
 
     async def start(
-        self, account: str, *, return_to: str | None = None, settings: dict[str, Any] | None = None
+        self,
+        account: str,
+        *,
+        return_to: str | None = None,
+        settings: dict[str, Any] | None = None,
+        reconnects: str | None = None,
     ) -> FlowStarted | FlowFailed:
         """Begin a flow for an account that was confirmed by a partner session or on our page.
 
         The state has 256 random bits (OA-1) and lives ten minutes; only hashes of it and of the cookie are stored.
+
+        Args:
+            reconnects: an install of this account; the flow then ends with that one, or with nothing (OA-20).
         """
         state, cookie = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         verifier = secrets.token_urlsafe(48) if self._pkce else None
         now = self._clock()
         state_hash = flow_states.digest(state)
         async with self._database.transaction() as session:
+            if reconnects is not None:
+                install = await installs.get(session, reconnects)
+                if install is None or (install.account, install.component) != (account, self._component):
+                    return FlowFailed(FailureReason.OTHER_ACCOUNT, return_to)
             await flow_states.purge(session, before=now - timedelta(days=1))
             if await flow_states.count_open(session, now=now) >= _MOST_OPEN_FLOWS:
                 return FlowFailed(FailureReason.TOO_MANY_FLOWS, return_to)
@@ -130,6 +147,7 @@ class InstallFlow:
                     component=self._component,
                     return_to=return_to,
                     settings=settings or {},
+                    reconnects=reconnects,
                     code_verifier_ciphertext=None
                     if verifier is None
                     else self._encryption.encrypt(verifier, _verifier_place(state_hash)),
@@ -214,13 +232,20 @@ class InstallFlow:
                 await flow_states.finish(session, returned.state, now=now, install_id=install.id)
         except InstallOfAnotherAccount:
             return FlowFailed(FailureReason.INSTALL_OF_ANOTHER_ACCOUNT)
+        except ReconnectedElsewhere:
+            # The token is dropped here: what was granted by mistake is never used.
+            logger.warning("a reconnect of %s came back with %s", flow.reconnects, grant.workspace_name)
+            return FlowFailed(FailureReason.RECONNECTED_ELSEWHERE)
         return FlowConnected(install.id)
 
     async def _continue_existing(self, flow: FlowState, state: str) -> FlowOutcome:
         """Go on with the stored install when Segment says there is one already (contract 2.8, cases 15 and 16)."""
         now = self._clock()
         async with self._database.transaction() as session:
-            install = await installs.newest_of_account(session, account=flow.account, component=flow.component)
+            if flow.reconnects is None:
+                install = await installs.newest_of_account(session, account=flow.account, component=flow.component)
+            else:
+                install = await installs.get(session, flow.reconnects)
             if install is None:
                 return FlowFailed(FailureReason.INSTALL_EXISTS_ELSEWHERE)
             await self._resume(session, install, now=now)

@@ -24,6 +24,10 @@ _NO_SOURCE = (
 )
 
 
+class ReconnectedElsewhere(Exception):
+    """A reconnect of one install came back with another workspace or source; nothing was changed (OA-20)."""
+
+
 class InstallOfAnotherAccount(Exception):
     """Segment named an install that another account of the partner holds; nothing was changed."""
 
@@ -35,25 +39,16 @@ async def save_install(
 
     An install that was connected before (by its name, or on the same workspace and source) is taken up again, so
     that its history and its API key stay. Without a source nothing can be provisioned (case 26): the install is
-    kept, marked as failed.
+    kept, marked as failed. A flow that reconnects an install changes that one or nothing.
 
     Raises:
         InstallOfAnotherAccount: the install's name is stored for another account.
+        ReconnectedElsewhere: another workspace or source was chosen than that of the install to reconnect.
     """
     source = grant.source_names[0] if grant.source_names else None
     if len(grant.source_names) > 1:
         logger.warning("Segment named %d sources; the first one is used", len(grant.source_names))
-    install = await installs.find_by_name(session, grant.install_name)
-    if install is not None and (install.account, install.component) != (flow.account, flow.component):
-        raise InstallOfAnotherAccount
-    if install is None:
-        install = await installs.find_in_source(
-            session,
-            account=flow.account,
-            component=flow.component,
-            workspace_name=grant.workspace_name,
-            source_name=source,
-        )
+    install = await _stored_install(session, grant, source, flow=flow)
     if install is None:
         install = Install(
             id=new_id("ins"),
@@ -71,7 +66,8 @@ async def save_install(
     install.workspace_name = grant.workspace_name
     install.source_name = source
     install.scope = grant.scope
-    install.settings = dict(flow.settings)
+    if flow.settings or flow.reconnects is None:
+        install.settings = dict(flow.settings)
     install.status = InstallStatus.PROVISIONING if source else InstallStatus.FAILED
     install.status_reason, install.status_detail = (None, None) if source else _NO_SOURCE
     install.updated_at = now
@@ -90,6 +86,28 @@ async def save_install(
     if source:
         await queue_provisioning(session, install.id, now=now)
     return install
+
+
+async def _stored_install(
+    session: AsyncSession, grant: InstallGrant, source: str | None, *, flow: FlowState
+) -> Install | None:
+    by_name = await installs.find_by_name(session, grant.install_name)
+    if by_name is not None and (by_name.account, by_name.component) != (flow.account, flow.component):
+        raise InstallOfAnotherAccount
+    if flow.reconnects is not None:
+        wanted = await installs.lock(session, flow.reconnects)
+        if wanted is None or (by_name is not None and by_name.id != wanted.id):
+            raise ReconnectedElsewhere
+        if (wanted.workspace_name, wanted.source_name) != (grant.workspace_name, source):
+            raise ReconnectedElsewhere
+        return wanted
+    return by_name or await installs.find_in_source(
+        session,
+        account=flow.account,
+        component=flow.component,
+        workspace_name=grant.workspace_name,
+        source_name=source,
+    )
 
 
 async def queue_provisioning(session: AsyncSession, install_id: str, *, now: datetime, overwrite: bool = False) -> None:

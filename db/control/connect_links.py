@@ -26,6 +26,7 @@ async def add(
     component: str,
     return_to: str | None,
     settings: dict[str, Any],
+    reconnects: str | None = None,
     now: datetime,
     expires_at: datetime,
 ) -> None:
@@ -37,6 +38,7 @@ async def add(
             component=component,
             return_to=return_to,
             settings=settings,
+            reconnects=reconnects,
             created_at=now,
             expires_at=expires_at,
         )

@@ -12,7 +12,7 @@ from db.control import api_keys as stored_keys
 from db.control.tables import ApiKey
 from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.component import component_name
-from oauth_app.connect_links import AccountInvalid, MintedLink, check_account
+from oauth_app.connect_links import AccountInvalid, MintedLink, ReconnectRefused, check_account
 from oauth_app.return_to import ReturnAddressRefused
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
@@ -34,6 +34,9 @@ def connect_link(
     account: Account,
     return_to: Annotated[str | None, typer.Option(help="Where the finished page leads back to.")] = None,
     setting: Annotated[list[str] | None, typer.Option(help="A custom setting, as key=value; repeat for more.")] = None,
+    reconnect: Annotated[
+        str | None, typer.Option(help="Connect this install anew, on the same workspace and source only.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a single-use link that connects a customer's workspace to an account.
@@ -44,8 +47,8 @@ def connect_link(
     if not settings.oauth_enabled:
         stop(["SEGMENT_CLIENT_ID, SEGMENT_CLIENT_SECRET and SEGMENT_DESTINATION must be set for connect links"])
     try:
-        link = run(_connect_link(settings, account, return_to, _parse_settings(setting or [])))
-    except (AccountInvalid, ReturnAddressRefused) as problem:
+        link = run(_connect_link(settings, account, return_to, _parse_settings(setting or []), reconnect))
+    except (AccountInvalid, ReconnectRefused, ReturnAddressRefused) as problem:
         stop([str(problem)])
     if as_json:
         print_json({"url": link.url, "account": link.account, "expires_at": link.expires_at})
@@ -190,10 +193,12 @@ def _described(key: ApiKey) -> dict[str, Any]:
     }
 
 
-async def _connect_link(settings: Settings, account: str, return_to: str | None, custom: dict[str, Any]) -> MintedLink:
+async def _connect_link(
+    settings: Settings, account: str, return_to: str | None, custom: dict[str, Any], reconnects: str | None
+) -> MintedLink:
     async with open_stores(settings) as stores:
         links = connect_links_of(settings, stores)
-        return await links.mint(account, return_to=return_to, settings=custom, actor="cli")
+        return await links.mint(account, return_to=return_to, settings=custom, reconnects=reconnects, actor="cli")
 
 
 async def _create_key(settings: Settings, account: str, *, signed: bool) -> MintedKey:

@@ -87,7 +87,9 @@ class Pages:
                 "last_event_at": install.last_event_at and f"{install.last_event_at:%Y-%m-%d %H:%M} UTC",
                 "confirm_overwrite": told.confirm_overwrite,
                 "can_retry": told.can_retry,
-                "reconnect_url": self._start_url if told.reconnect else None,
+                "reconnect_url": f"{self._start_url}?reconnect={install.id}"
+                if told.reconnect and self._start_url
+                else None,
                 "return_to": return_to,
                 "refresh_seconds": told.refresh_seconds,
             },

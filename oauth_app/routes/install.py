@@ -68,7 +68,9 @@ async def connect_confirmed(request: Request) -> Response:
     link = await services.connect_links.use(token)
     if link is None:
         return services.pages.failure(FailureReason.LINK_UNUSABLE)
-    started = await services.flow.start(link.account, return_to=link.return_to, settings=link.settings)
+    started = await services.flow.start(
+        link.account, return_to=link.return_to, settings=link.settings, reconnects=link.reconnects
+    )
     return _to_segment(services, started, status=303)
 
 
@@ -91,7 +93,8 @@ async def start(request: Request) -> Response:
         if services.settings.partner_login_url:
             return RedirectResponse(services.settings.partner_login_url, status_code=303)
         return services.pages.failure(FailureReason.NOT_SIGNED_IN)
-    return _to_segment(services, await services.flow.start(account), status=302)
+    reconnects = request.query_params.get("reconnect") or None
+    return _to_segment(services, await services.flow.start(account, reconnects=reconnects), status=302)
 
 
 async def callback(request: Request) -> Response:
