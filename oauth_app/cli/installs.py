@@ -180,7 +180,7 @@ async def _refresh(settings: Settings, install_id: str) -> None:
         if segment is None:
             stop(["no Segment App is configured"])
         try:
-            await segment.tokens.refresh(install_id)
+            await segment.tokens.renew(install_id)
         except KeyError:
             stop([f"there is no install {install_id}"], FAILED)
         except (AccessLost, SegmentError) as problem:
