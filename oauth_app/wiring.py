@@ -195,6 +195,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         operators = await stack.enter_async_context(operators_of(settings, stores))
         panic = await stack.enter_async_context(panic_switch_of(stores))
         api_keys = api_keys_of(settings, stores)
+        stack.push_async_callback(api_keys.close)
         owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         components = {subscription.name: subscription}
         activity = InstallActivity(stores.control)

@@ -6,7 +6,7 @@ signed Webhooks destination (contract 5.12) has a signing secret beside it.
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ from subscriptions.api_key_format import (
 ApiKeyHook: TypeAlias = Callable[[str, str], str]
 """A partner's function ``(account, component) -> key``; called within a transaction, so it must not wait."""
 
-_CACHE_SECONDS = 1.0
+_OLDEST = timedelta(seconds=1.0)
+_READ_AGAIN_AFTER = timedelta(seconds=0.5)
 _CACHE_SIZE = 10_000
 
 
@@ -111,7 +112,9 @@ class ApiKeys:
         self._lookup_secret = lookup_secret
         self._clock = clock
         self._hook = hook
-        self._cache: dict[str, tuple[datetime, KeyLookup]] = {}
+        self._cache: dict[bytes, tuple[datetime, KeyLookup]] = {}
+        self._reading: dict[bytes, asyncio.Task[KeyLookup]] = {}
+        self._generation = 0
 
     def now(self) -> datetime:
         """Return the instant the keys are judged by."""
@@ -167,27 +170,72 @@ class ApiKeys:
             raise ApiKeyInvalid("API_KEY_HOOK returned a key that it had returned before")
         return key
 
+    def recent(self, presented: str) -> KeyLookup | None:
+        """Tell without waiting whom a key belongs to; ``None`` when that was not read within the last second.
+
+        A key that is in use is read again in the background before what is known of it gets too old, so that its
+        deliveries never wait for the store. The look-up is by keyed hash: its time says nothing about a guess.
+        """
+        key_hash = self._digest(presented)
+        remembered = self._cache.get(key_hash)
+        if remembered is None:
+            return None
+        age = self._clock() - remembered[0]
+        if age >= _OLDEST:
+            return None
+        if age >= _READ_AGAIN_AFTER and key_hash not in self._reading:
+            self._start_reading(key_hash)
+        return remembered[1]
+
     async def look_up(self, presented: str) -> KeyLookup:
         """Tell whom a presented key belongs to; answers are remembered for one second.
 
-        The look-up is by keyed hash, so its time says nothing about how much of a guess was right.
+        Those who ask for the same key at the same time share one query.
         """
-        key_hash = self._hash(presented)
-        now = self._clock()
-        remembered = self._cache.get(key_hash)
-        if remembered is not None and remembered[0] > now:
-            return remembered[1]
+        recent = self.recent(presented)
+        if recent is not None:
+            return recent
+        key_hash = self._digest(presented)
+        reading = self._reading.get(key_hash) or self._start_reading(key_hash)
+        # One caller that gives up must not cancel the query that others wait for.
+        return await asyncio.shield(reading)
+
+    async def close(self) -> None:
+        """Wait for queries that are still on their way, before the store is closed."""
+        await asyncio.gather(*self._reading.values(), return_exceptions=True)
+
+    def _forget(self) -> None:
+        """Believe nothing that was read, or asked for, before now."""
+        self._cache.clear()
+        self._reading.clear()
+        self._generation += 1
+
+    def _start_reading(self, key_hash: bytes) -> asyncio.Task[KeyLookup]:
+        reading = self._reading[key_hash] = asyncio.create_task(self._read(key_hash))
+        reading.add_done_callback(lambda done: self._finish_reading(key_hash, done))
+        return reading
+
+    def _finish_reading(self, key_hash: bytes, reading: asyncio.Task[KeyLookup]) -> None:
+        if self._reading.get(key_hash) is reading:
+            del self._reading[key_hash]
+        if not reading.cancelled():
+            reading.exception()  # whoever waits gets it; in the background it means to try again
+
+    async def _read(self, key_hash: bytes) -> KeyLookup:
+        asked_at, generation = self._clock(), self._generation
         async with self._database.transaction() as session:
-            found = await api_keys.find_by_hash(session, key_hash)
+            found = await api_keys.find_by_hash(session, key_hash.hex())
         if found is None:
+            self._cache.pop(key_hash, None)
             return _UNKNOWN
         key, account = found
-        state = _state(key, suspended=account.suspended_at is not None, now=now)
+        state = _state(key, suspended=account.suspended_at is not None, now=asked_at)
         holder = KeyHolder(key.id, key.account, key.component, key.install_id, key.signing_secret_ciphertext)
         lookup = KeyLookup(state, holder)
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
-        self._cache[key_hash] = (now + timedelta(seconds=_CACHE_SECONDS), lookup)
+        if generation == self._generation:
+            self._cache[key_hash] = (asked_at, lookup)
         return lookup
 
     def signing_secret(self, holder: KeyHolder) -> str | None:
@@ -227,7 +275,7 @@ class ApiKeys:
         """
         await api_keys.expire(session, key_id, at=at)
         await audit.add(session, actor=actor, action="api_key.expire", subject=key_id, now=self._clock())
-        self._cache.clear()
+        self._forget()
 
     async def revoke(self, session: AsyncSession, key_id: str, *, actor: str) -> bool:
         """Revoke a key and erase it; other processes notice within a second. Tells whether it was usable before."""
@@ -235,7 +283,7 @@ class ApiKeys:
         revoked = await api_keys.revoke(session, key_id, now=now)
         if revoked:
             await audit.add(session, actor=actor, action="api_key.revoke", subject=key_id, now=now)
-        self._cache.clear()
+        self._forget()
         return revoked
 
     async def revoke_of_install(self, session: AsyncSession, install_id: str, *, actor: str) -> None:
@@ -243,10 +291,13 @@ class ApiKeys:
         now = self._clock()
         await api_keys.revoke_of_install(session, install_id, now=now)
         await audit.add(session, actor=actor, action="api_key.revoke_of_install", subject=install_id, now=now)
-        self._cache.clear()
+        self._forget()
 
     def _hash(self, presented: str) -> str:
-        return hmac.new(self._lookup_secret, presented.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return self._digest(presented).hex()
+
+    def _digest(self, presented: str) -> bytes:
+        return hmac.digest(self._lookup_secret, presented.encode("utf-8", "surrogatepass"), "sha256")
 
 
 def _state(key: ApiKey, *, suspended: bool, now: datetime) -> KeyState:

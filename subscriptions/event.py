@@ -36,17 +36,17 @@ class Event:
         value = self._fields.text("type") or self._fields.text("action") or ""
         return value.strip().lower()
 
-    @property
+    @cached_property
     def message_id(self) -> str | None:
         """Segment's id of the message; the same on every retry and replay, absent in test-suite events."""
         return self._fields.text("messageId")
 
-    @property
+    @cached_property
     def user_id(self) -> str | None:
         """The customer's id of the person, verbatim; a number comes as text."""
         return self._fields.text("userId")
 
-    @property
+    @cached_property
     def anonymous_id(self) -> str | None:
         """The id of a device or session whose person is not known yet."""
         return self._fields.text("anonymousId")

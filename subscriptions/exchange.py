@@ -15,7 +15,7 @@ class Headers:
     """The headers of an ASGI scope, by lower-case name."""
 
     def __init__(self, raw: RawHeaders) -> None:
-        self._raw = tuple(raw)
+        self._raw = raw if isinstance(raw, list) else list(raw)
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value of a header."""
@@ -34,12 +34,27 @@ def path_below_mount(scope: Scope) -> str:
 
 async def answer(send: Send, status: int, message: str, *, extra: RawHeaders = ()) -> None:
     """Answer with a JSON message, which Segment shows to the customer on a 4xx or 5xx."""
-    body = json.dumps({"message": message}).encode()
-    headers = [
+    if status == 202 and message == _ACCEPTED:
+        headers, body = _ACCEPTED_HEADERS, _ACCEPTED_BODY
+    else:
+        body = _body(message)
+        headers = [*_headers(body), *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _body(message: str) -> bytes:
+    return json.dumps({"message": message}).encode()
+
+
+def _headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    return [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
-        *extra,
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+
+
+_ACCEPTED = "Accepted."
+_ACCEPTED_BODY = _body(_ACCEPTED)
+_ACCEPTED_HEADERS = _headers(_ACCEPTED_BODY)

@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any
 
 
 def normalise(name: str) -> str:
     """Reduce a key to what its spellings have in common: ``First Name``, ``first_name`` and ``firstName`` are one."""
+    return _normalise(name) if len(name) > _LONGEST_REMEMBERED else _normalise_and_remember(name)
+
+
+def _normalise(name: str) -> str:
     return "".join(character for character in name if character.isalnum()).casefold()
+
+
+_LONGEST_REMEMBERED = 64
+_normalise_and_remember = lru_cache(maxsize=4_096)(_normalise)
 
 
 class Fields(Mapping[str, Any]):
@@ -58,6 +67,9 @@ class Fields(Mapping[str, Any]):
 
     def text(self, key: str) -> str | None:
         """Return a value as text; ``None`` when it is absent, null, empty or not a scalar."""
+        value = self.raw.get(key)
+        if type(value) is str and not value.isspace():
+            return value or None
         return as_text(self.get(key))
 
     def decimal(self, key: str) -> Decimal | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+
+_BYTES = 16
 
 
 class PersonHash:
@@ -22,4 +23,4 @@ class PersonHash:
         """Return the hash of an id, ``None`` for none."""
         if identifier is None:
             return None
-        return hmac.new(self._secret, identifier.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._secret, identifier.encode(), "sha256")[:_BYTES].hex()

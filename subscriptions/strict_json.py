@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+import orjson
+
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_DIGITS = 309
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
@@ -27,6 +29,14 @@ def parse(body: bytes, *, max_depth: int) -> Any:
     body = body.removeprefix(_BYTE_ORDER_MARK)
     if body.count(b"[") + body.count(b"{") > max_depth and _depth(body) > max_depth:
         raise JsonInvalid(f"it is nested deeper than {max_depth} levels")
+    try:
+        value = orjson.loads(body)
+        if orjson.dumps(value) == body:
+            # Written back it is the same text: no key stands in it twice, and every number is what it says. That is
+            # how most senders write, and ten times faster than the careful way, which decides everything else.
+            return value
+    except ValueError:
+        pass
     try:
         text = body.decode()
     except UnicodeDecodeError:

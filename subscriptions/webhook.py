@@ -6,12 +6,10 @@ is lost (contract 5.6). So it is only given for what the sender did; our own tro
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -25,20 +23,21 @@ from subscriptions.body import ClientGone, Receive, check_content_type, read_bod
 from subscriptions.delivery import check_event, new_event, parse_event
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import EVENT_TYPES
+from subscriptions.exchange import Headers, Scope, Send, answer, path_below_mount
 from subscriptions.observer import Observer
 from subscriptions.person_hash import PersonHash
 from subscriptions.setting import SettingInvalid, SettingValue, resolve_settings
 from subscriptions.settings_header import read_settings_header
 from subscriptions.subscription import Subscription
+from subscriptions.watchdog import Watchdog
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _Result = TypeVar("_Result")
 Received: TypeAlias = Callable[[str | None], None]
 
 logger = logging.getLogger(__name__)
 
 _MOST_TYPES_LOGGED = 100
+_MOST_REMEMBERED, _LARGEST_REMEMBERED = 1_000, 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +84,18 @@ class Webhook:
         self._on_received = on_received
         self._observer = observer or Observer()
         self._clock = clock
+        self._body_watchdog = Watchdog(self._limits.body_seconds)
+        self._store_watchdog = Watchdog(self._limits.store_seconds)
+        self._settings_of: dict[tuple[str, bytes], Mapping[str, SettingValue]] = {}
         self._logged_types: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
+        component = path_below_mount(scope)
         try:
-            await self._receive(scope, receive)
+            await self._receive(component, scope, receive)
             status, message = 202, "Accepted."
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
@@ -102,17 +105,16 @@ class Webhook:
             incident = new_id("inc")
             logger.exception("A delivery failed unexpectedly (incident %s)", incident)
             status, message = 500, f"Something went wrong on our side (incident {incident})."
-        component = _component_name(scope)
         self._observer.answered(component if component in self._components else "", status)
         await self._answer(send, status, message)
 
-    async def _receive(self, scope: Scope, receive: Receive) -> None:
+    async def _receive(self, component: str, scope: Scope, receive: Receive) -> None:
         if scope["method"] != "POST":
             raise DeliveryRefused(405, "Deliveries are sent with POST.")
-        subscription = self._components.get(_component_name(scope))
+        subscription = self._components.get(component)
         if subscription is None:
             raise DeliveryRefused(404, "There is no such endpoint.")
-        headers = _Headers(scope["headers"])
+        headers = Headers(scope["headers"])
         holder = await self._authorize(presented_key(headers.all(b"authorization")), subscription)
         check_content_type(headers.get(b"content-type"))
         body = await self._read(headers, receive)
@@ -130,26 +132,33 @@ class Webhook:
             self._on_received(holder.install_id)
 
     async def _authorize(self, key: str, subscription: Subscription) -> KeyHolder:
-        lookup = await self._within_store_time("looking up an API key", self._api_keys.look_up(key))
+        lookup = self._api_keys.recent(key)
+        if lookup is None:
+            lookup = await self._within_store_time("looking up an API key", self._api_keys.look_up(key))
         holder = check_key(lookup, subscription.name)
         if holder.signed:
             raise DeliveryRefused(401, "Deliveries with this API key have to be signed.")
         return holder
 
-    async def _read(self, headers: _Headers, receive: Receive) -> bytes:
+    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+        reading = read_body(
+            receive,
+            encoding=headers.get(b"content-encoding"),
+            content_length=headers.get(b"content-length"),
+            limit=self._limits.body_bytes,
+        )
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                return await read_body(
-                    receive,
-                    encoding=headers.get(b"content-encoding"),
-                    content_length=headers.get(b"content-length"),
-                    limit=self._limits.body_bytes,
-                )
+            return await self._body_watchdog.guard(reading)
         except TimeoutError:
             raise DeliveryRefused(503, "The body did not arrive in time. Try again.") from None
 
-    def _settings(self, headers: _Headers, subscription: Subscription) -> Mapping[str, SettingValue]:
-        received = read_settings_header(headers.get(b"x-segment-settings"))
+    def _settings(self, headers: Headers, subscription: Subscription) -> Mapping[str, SettingValue]:
+        """Read the settings header; what a customer's deliveries say again and again is read once."""
+        header = headers.get(b"x-segment-settings") or b""
+        known = self._settings_of.get((subscription.name, header))
+        if known is not None:
+            return known
+        received = read_settings_header(header)
         if received.problem is not None:
             logger.warning("Component %s: X-Segment-Settings is left out, %s", subscription.name, received.problem)
         try:
@@ -158,13 +167,16 @@ class Webhook:
             raise DeliveryRefused(400, str(error)) from None
         if resolved.ignored:
             logger.warning("Component %s: unusable settings %s", subscription.name, ", ".join(resolved.ignored))
+        elif received.problem is None and len(header) <= _LARGEST_REMEMBERED:
+            if len(self._settings_of) >= _MOST_REMEMBERED:
+                self._settings_of.clear()
+            self._settings_of[subscription.name, header] = resolved.values
         return resolved.values
 
     async def _within_store_time(self, doing: str, work: Awaitable[_Result]) -> _Result:
         """Await our own store; whatever goes wrong there is worth a retry, so it is a 503."""
         try:
-            async with asyncio.timeout(self._limits.store_seconds):
-                return await work
+            return await self._store_watchdog.guard(work)
         except Exception as error:
             # Of a database's error the name only: its text may quote what was to be stored.
             expected = isinstance(error, EventLogUnavailable | SQLAlchemyError | OSError)
@@ -189,17 +201,10 @@ class Webhook:
         )
 
     async def _answer(self, send: Send, status: int, message: str) -> None:
-        body = json.dumps({"message": message}).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
-            *_EXTRA_HEADERS.get(status, ()),
-        ]
+        extra = _EXTRA_HEADERS.get(status, ())
         if status == 503:
-            headers.append((b"retry-after", str(self._limits.retry_after_seconds).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            extra = (*extra, (b"retry-after", str(self._limits.retry_after_seconds).encode()))
+        await answer(send, status, message, extra=extra)
 
 
 _EXTRA_HEADERS: Mapping[int, tuple[tuple[bytes, bytes], ...]] = {
@@ -207,22 +212,3 @@ _EXTRA_HEADERS: Mapping[int, tuple[tuple[bytes, bytes], ...]] = {
     405: ((b"allow", b"POST"),),
     415: ((b"accept-encoding", b"gzip, identity"),),
 }
-
-
-class _Headers:
-    """The headers of an ASGI scope, by lower-case name."""
-
-    def __init__(self, raw: list[tuple[bytes, bytes]]) -> None:
-        self._raw = raw
-
-    def all(self, name: bytes) -> list[bytes]:
-        return [value for key, value in self._raw if key == name]
-
-    def get(self, name: bytes) -> bytes | None:
-        return next(iter(self.all(name)), None)
-
-
-def _component_name(scope: Scope) -> str:
-    """What the path holds below the mount point; a slash at the end is tolerated, never redirected (contract 5.2)."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "")).strip("/")

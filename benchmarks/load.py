@@ -1,0 +1,164 @@
+"""A load generator: keep-alive connections that each send the next event as soon as the last one was answered.
+
+Run as a process of its own, on a core of its own: ``python -m benchmarks.load --port 8888 --key ews_…``. It prints one
+JSON object. It speaks just enough HTTP/1.1 for answers with a ``Content-Length``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import cast
+
+import uvloop
+
+_EVENT = (
+    '{{"type":"track","event":"Order Completed","messageId":"{id}","userId":"cust_{user}",'
+    '"timestamp":"2026-03-02T10:15:42.389Z","context":{{"ip":"203.0.113.24","library":{{"name":"analytics.js",'
+    '"version":"1.70.0"}},"locale":"de-AT"}},"integrations":{{}},"properties":{{"order_id":"o-{number}",'
+    '"revenue":39.95,"currency":"EUR","pad":"{pad}"}},"receivedAt":"2026-03-02T10:15:42.391Z","version":2}}'
+)
+
+
+@dataclass
+class Load:
+    """What is sent, and what came back."""
+
+    host: str
+    port: int
+    path: str
+    key: str
+    run: str
+    pad: str
+    until: float = 0.0
+    sent: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    ledger: list[str] | None = None
+    broken: int = 0
+
+    def next_request(self) -> tuple[str, bytes]:
+        """Return the id of a new event and the bytes of its delivery."""
+        self.sent += 1
+        message_id = f"{self.run}-{self.sent}"
+        body = _EVENT.format(id=message_id, user=self.sent % 1000, number=self.sent, pad=self.pad).encode()
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nHost: {self.host}\r\nAccept: */*\r\nUser-Agent: Segment.io/1.0\r\n"
+            f"Content-Type: application/json\r\nAuthorization: {self.authorization}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return message_id, head.encode() + body
+
+    def __post_init__(self) -> None:
+        self.authorization = "Basic " + base64.b64encode(f"{self.key}:".encode()).decode()
+
+
+class _Sender(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, load: Load, done: asyncio.Future[None]) -> None:
+        self._load = load
+        self._done = done
+        self._received = b""
+        self._message_id = ""
+        self._started = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head_end = self._received.find(b"\r\n\r\n")
+        if head_end < 0:
+            return
+        head = self._received[:head_end].lower()
+        _, found, rest = head.partition(b"content-length:")
+        length = int(rest.partition(b"\r\n")[0]) if found else 0
+        if len(self._received) < head_end + 4 + length:
+            return
+        self._received = b""
+        now = time.perf_counter()
+        status = int(head[9:12])
+        load = self._load
+        load.statuses[status] += 1
+        load.latencies.append(now - self._started)
+        if load.ledger is not None and 200 <= status < 300:
+            load.ledger.append(self._message_id)
+        if now >= load.until:
+            self._transport.close()
+        else:
+            self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None or self._received:
+            self._load.broken += 1
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def _send(self) -> None:
+        self._message_id, request = self._load.next_request()
+        self._started = time.perf_counter()
+        self._transport.write(request)
+
+
+async def run(load: Load, *, connections: int, seconds: float) -> dict[str, object]:
+    """Send for some seconds; returns counts, rate and latencies in milliseconds."""
+    loop = asyncio.get_running_loop()
+    load.until = time.perf_counter() + seconds
+    started = time.perf_counter()
+    ends: list[asyncio.Future[None]] = []
+    for _ in range(connections):
+        done: asyncio.Future[None] = loop.create_future()
+        ends.append(done)
+        try:
+            await loop.create_connection(lambda done=done: _Sender(load, done), load.host, load.port)  # type: ignore[misc]
+        except OSError:
+            load.broken += 1
+            done.set_result(None)
+    await asyncio.wait(ends, timeout=seconds + 15)
+    took = time.perf_counter() - started
+    waits = sorted(load.latencies)
+    accepted = sum(count for status, count in load.statuses.items() if 200 <= status < 300)
+    return {
+        "accepted": accepted,
+        "rate": accepted / took,
+        "statuses": {str(status): count for status, count in sorted(load.statuses.items())},
+        "broken": load.broken,
+        "p50_ms": 1000 * waits[len(waits) // 2] if waits else None,
+        "p99_ms": 1000 * waits[len(waits) * 99 // 100] if waits else None,
+        "max_ms": 1000 * waits[-1] if waits else None,
+        "body_bytes": len(load.next_request()[1].partition(b"\r\n\r\n")[2]),
+    }
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--path", default="/subscriptions/acme-crm")
+    parser.add_argument("--key", default="ews_none")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--pad", type=int, default=620, help="bytes of padding; 620 makes an event of about 1 KB")
+    arguments = parser.parse_args()
+    load = Load(
+        arguments.host,
+        arguments.port,
+        arguments.path,
+        arguments.key,
+        run=f"{time.time_ns():x}",
+        pad="x" * arguments.pad,
+    )
+    outcome = uvloop.run(run(load, connections=arguments.connections, seconds=arguments.seconds))
+    print(json.dumps(outcome))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Starting what is measured: one server process on one core, in a folder of its own on a real disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SERVER_CORE, LOAD_CORE = 0, 1
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+_PYTHON = sys.executable
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    key: str = "ews_none"
+
+    def cpu_seconds(self) -> float:
+        """The processor time it has used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+
+    def memory_bytes(self) -> int:
+        """The memory it holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def cores() -> tuple[int, int]:
+    """The cores of server and load generator; the same one where there is only one."""
+    there = sorted(os.sched_getaffinity(0))
+    return there[0], there[-1]
+
+
+@contextmanager
+def started(command: list[str], port: int, environment: Mapping[str, str], log: Path, *, key: str = "") -> Iterator[Server]:
+    """Run a server pinned to its core while the block lasts."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603
+            command, env={**os.environ, **environment}, stdout=output, stderr=output, start_new_session=True
+        )
+        os.sched_setaffinity(process.pid, {cores()[0]})
+    try:
+        _wait_for(port, process, log)
+        yield Server(port, process, key)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def asgi(module: str, folder: Path) -> Iterator[Server]:
+    """Run a contender under uvicorn, set up as the service sets it up."""
+    port = free_port()
+    command = [_PYTHON, "-m", "uvicorn", f"benchmarks.contenders.{module}:app", "--port", str(port)]
+    command += ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning"]
+    with started(command, port, {"BENCH_FOLDER": str(folder)}, folder / f"{module}.log") as server:
+        yield server
+
+
+@contextmanager
+def service(folder: Path, *, database_url: str | None = None, extra: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Run the service itself, with handlers that do nothing and a key of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = service_environment(folder, database_url) | dict(extra or {})
+    if database_url is not None:
+        _cli(["migrate"], environment)
+    key = json.loads(_cli(["api-keys", "create", "--account", "acme", "--json"], environment))["api_key"]
+    port = free_port()
+    command = [_PYTHON, "-m", "oauth_app", "serve", "--port", str(port)]
+    with started(command, port, environment, folder / "service.log", key=key) as server:
+        yield server
+
+
+def service_environment(folder: Path, database_url: str | None = None) -> dict[str, str]:
+    """The settings of the measured service; the encryption key stays the same for one folder."""
+    keys = folder / "encryption-keys"
+    if not keys.exists():
+        keys.write_text(_cli(["encryption-keys", "generate"], {}).strip(), encoding="ascii")
+    return {
+        "DATABASE_URL": database_url or f"sqlite+aiosqlite:///{folder}/control.db",
+        "ENCRYPTION_KEYS": keys.read_text(encoding="ascii"),
+        "HANDLERS": "benchmarks.handlers:crm",
+        "LOG_LEVEL": "WARNING",
+    }
+
+
+def load(server: Server, *, seconds: float, connections: int = 64) -> dict[str, Any]:
+    """Drive a server from the other core; adds its processor time for each accepted event in microseconds."""
+    command = [_PYTHON, "-m", "benchmarks.load", "--port", str(server.port), "--seconds", str(seconds)]
+    command += ["--connections", str(connections), "--key", server.key or "ews_none"]
+    before = server.cpu_seconds()
+    core = cores()[1]
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+    )
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    spent = server.cpu_seconds() - before
+    outcome["cpu_us"] = 1e6 * spent / outcome["accepted"] if outcome["accepted"] else None
+    return outcome
+
+
+def _cli(arguments: list[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(  # noqa: S603
+        [_PYTHON, "-m", "oauth_app", *arguments], env={**os.environ, **environment}, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr.decode())
+    return done.stdout.decode()
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise SystemExit(f"a server ended at its start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"nobody listens on port {port}; see {log}")
