@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount
@@ -19,6 +20,8 @@ from oauth_app.api import routes as api
 from oauth_app.api.problem import problem_of_status
 from oauth_app.dashboard import routes as dashboard
 from oauth_app.routes import install, operations, status
+from oauth_app.metrics import CountedResponses
+from oauth_app.routes import metrics as metrics_routes
 from oauth_app.settings import Settings, load_settings
 from oauth_app.wiring import Role, RunningService, run_service
 
@@ -41,8 +44,8 @@ def create_application(settings: Settings | None = None, role: Role = "all") -> 
 def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
     """Put routes over whatever a lifespan brings up.
 
-    There is no middleware: each one would cost every delivery time, and the webhook needs none. What the pages need
-    (their headers) is set where they are made.
+    The only middleware counts answers and lets deliveries pass: each layer would cost every delivery time, and the
+    webhook needs none. What the pages need (their headers) is set where they are made.
     """
 
     @asynccontextmanager
@@ -52,7 +55,7 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
             application.state.webhook = service.webhook
             yield
 
-    routes: list[BaseRoute] = list(operations.routes())
+    routes: list[BaseRoute] = [*operations.routes(), *metrics_routes.routes()]
     if role != "worker":
         routes = [
             Mount("/subscriptions", app=_webhook),
@@ -62,7 +65,12 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
             *dashboard.routes(),
             *routes,
         ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _bug}, lifespan=run)
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(CountedResponses)],
+        exception_handlers={HTTPException: _http_error, Exception: _bug},
+        lifespan=run,
+    )
 
 
 async def _webhook(scope: Scope, receive: Receive, send: Send) -> None:

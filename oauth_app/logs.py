@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
+from datetime import UTC, datetime
+from typing import Literal
 
 _MASKED = "•••"
 _CREDENTIALS = (
@@ -32,13 +35,37 @@ class RedactingFormatter(logging.Formatter):
         return redact(super().format(record))
 
 
-def configure_logging(level: str) -> None:
-    """Log to standard error at ``level``.
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one JSON object on one line; what was passed as ``extra`` stands beside the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+        }
+        line |= {
+            key: value if isinstance(value, bool | int | float) else redact(str(value))
+            for key, value in record.__dict__.items()
+            if key not in _STANDARD and key not in line
+        }
+        if record.exc_info:
+            line["exception"] = redact(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
+
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def configure_logging(level: str, form: Literal["text", "json"] = "text") -> None:
+    """Log to standard error at ``level``, as text or as JSON lines.
 
     HTTP clients and database drivers stay at warnings even at DEBUG: what they log holds headers and whole events.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s"))
+    text = RedactingFormatter("%(asctime)s %(levelname)-7s %(name)s  %(message)s")
+    handler.setFormatter(JsonFormatter() if form == "json" else text)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore", "aiosqlite", "sqlalchemy", "alembic", "asyncio", "authlib"):
         logging.getLogger(noisy).setLevel("WARNING")

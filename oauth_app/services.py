@@ -14,12 +14,14 @@ from db.event_log.log import StoredEventLog
 from oauth_app.api.tokens import ApiTokens
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.install_flow import InstallFlow
+from oauth_app.metrics import Metrics
 from oauth_app.operators import Operators
 from oauth_app.pages import Pages
 from oauth_app.panic import PanicSwitch
 from oauth_app.rate_limits import RateLimits
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
+from oauth_app.store_metrics import StoreMetrics
 from subscriptions.api_keys import ApiKeys
 from subscriptions.provisioning import Provisioner
 
@@ -34,6 +36,8 @@ class Services:
     component: str
     database: Database
     event_log: StoredEventLog
+    metrics: Metrics
+    store_metrics: StoreMetrics
     pages: Pages
     api_keys: ApiKeys
     api_tokens: ApiTokens

@@ -27,6 +27,7 @@ from oauth_app.component import (
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.install_flow import InstallFlow
 from oauth_app.install_tokens import InstallTokens
+from oauth_app.metrics import Metrics
 from oauth_app.operators import Operators
 from oauth_app.operators.identity_provider import IdentityProvider
 from oauth_app.operators.logins import Logins
@@ -39,7 +40,9 @@ from oauth_app.rate_limits import RateLimits
 from oauth_app.services import Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
+from oauth_app.store_metrics import StoreMetrics
 from oauth_app.stores import Stores, open_stores
+from oauth_app.tracing import Traces
 from segment_api.config_api import ConfigApi
 from segment_api.identity import IdentityClient
 from segment_api.rate_limiter import RateLimiter
@@ -49,6 +52,7 @@ from subscriptions.dispatcher import Dispatcher
 from subscriptions.endpoint import Endpoint
 from subscriptions.install_activity import InstallActivity
 from subscriptions.install_announcer import InstallAnnouncer
+from subscriptions.observer import Observer, Observers
 from subscriptions.outbox_worker import OutboxWorker
 from subscriptions.person_hash import PersonHash
 from subscriptions.provisioning import Provisioner
@@ -199,7 +203,9 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         components = {subscription.name: subscription}
         activity = InstallActivity(stores.control)
-        dispatcher = Dispatcher(components, stores.event_log, stores.control)
+        metrics = Metrics()
+        observer: Observer = Observers(metrics, Traces()) if settings.traces else metrics
+        dispatcher = Dispatcher(components, stores.event_log, stores.control, observer=observer)
         announcer = InstallAnnouncer(stores.control, components)
         outbox = OutboxWorker(
             stores.control,
@@ -209,8 +215,8 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         )
         person_hash, received = PersonHash(stores.secrets.person_hash), _on_received(activity, dispatcher)
         endpoint = Endpoint(
-            Webhook(components, api_keys, stores.event_log, person_hash, on_received=received),
-            SignedWebhook(components, api_keys, stores.event_log, person_hash, on_received=received),
+            Webhook(components, api_keys, stores.event_log, person_hash, on_received=received, observer=observer),
+            SignedWebhook(components, api_keys, stores.event_log, person_hash, on_received=received, observer=observer),
         )
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
@@ -224,7 +230,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
                     sweep = ReconciliationSweep(stores.control, interval=interval, wake=outbox.wake)
                     jobs.append(BackgroundJob("reconciliation", sweep.run))
         services = _services(
-            settings, stores, segment, outbox=outbox, operators=operators, panic=panic, api_keys=api_keys
+            settings, stores, segment, outbox=outbox, operators=operators, panic=panic, api_keys=api_keys, metrics=metrics
         )
         await stack.enter_async_context(running(jobs))
         yield RunningService(services, StoppableWebhook(endpoint, panic.engaged))
@@ -248,6 +254,7 @@ def _services(
     operators: Operators,
     panic: PanicSwitch,
     api_keys: ApiKeys,
+    metrics: Metrics,
 ) -> Services:
     partner_session = load_partner_session(settings)
     flow = None
@@ -266,6 +273,8 @@ def _services(
         component=component_name(settings),
         database=stores.control,
         event_log=stores.event_log,
+        metrics=metrics,
+        store_metrics=StoreMetrics(stores.control, stores.event_log),
         pages=Pages(
             partner_name=settings.partner_name,
             support_url=settings.support_url,

@@ -52,7 +52,7 @@ def serve(
     settings = settings_or_exit()
     if (workers > 1 or role is not RoleName.ALL) and _uses_sqlite(settings):
         stop(["--workers and --role need PostgreSQL: set DATABASE_URL to postgresql+asyncpg://..."])
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     run(check_service(settings))
     run(_show_way_in(settings))
     ready = f"enable-with-segment ready on http://{host}:{port} (role {role.value})"
@@ -84,7 +84,7 @@ def serve(
 def application() -> object:
     """Build the application in a server process, from the environment."""
     settings = settings_or_exit()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     role = os.environ.get(_ROLE_VARIABLE, "all")
     return create_application(settings, "web" if role == "web" else "worker" if role == "worker" else "all")
 
