@@ -77,10 +77,3 @@ async def test_tk_16_panic_stops_every_process_within_a_second_until_it_is_lifte
     assert await _statuses(deployment, ports, key) == [202, 202]
     audited = json.loads((await deployment.command("audit", "list", "--action", "panic.engage", "--json")).output)
     assert [(entry["actor"], entry["reason"]) for entry in audited] == [("cli", "a drill")]
-
-
-async def test_tk_16_erasing_wants_a_typed_word(deployment: Deployment) -> None:
-    assert (await deployment.command("migrate")).status == 0
-    refused = await deployment.command("panic", "--erase")
-    assert refused.status == 1
-    assert json.loads((await deployment.command("audit", "list", "--action", "panic.erase", "--json")).output) == []

@@ -1,0 +1,148 @@
+"""Rate limits: buckets, who a client is, and that a start is limited and bounded (OA-24)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import func
+from sqlmodel import select
+
+from db.control.tables import FlowState
+from oauth_app import install_flow
+from oauth_app.failures import FailureReason
+from oauth_app.install_flow import FlowFailed
+from oauth_app.rate_limits import RATES, Purpose, Rate, RateLimits, TokenBuckets, client_of
+from tests.oauth_app.conftest import FrontDoor
+from tests.oauth_app.operations import SERVICE, Operations, running_service
+
+PROXIES = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32")]
+
+
+class Ticks:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Operations]:
+    async with running_service(tmp_path) as running:
+        yield running
+
+
+def test_a_burst_is_allowed_and_then_so_many_a_second() -> None:
+    ticks = Ticks()
+    buckets = TokenBuckets(Rate(burst=3, per_second=0.5), clock=ticks)
+    assert [buckets.take("a") for _ in range(4)] == [None, None, None, 2.0]
+    assert buckets.take("b") is None, "each client has its own"
+    ticks.now = 2.0
+    assert buckets.take("a") is None
+    assert buckets.take("a") is not None
+    ticks.now = 1000.0
+    assert [buckets.take("a") for _ in range(4)][:3] == [None, None, None], "no more than the burst is saved up"
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.sampled_from("abc")), max_size=60))
+def test_nobody_ever_gets_more_than_burst_and_rate(asked: list[tuple[float, str]]) -> None:
+    ticks, rate = Ticks(), Rate(burst=4, per_second=0.5)
+    buckets = TokenBuckets(rate, clock=ticks)
+    allowed = dict.fromkeys("abc", 0)
+    for pause, client in asked:
+        ticks.now += pause
+        allowed[client] += buckets.take(client) is None
+        assert allowed[client] <= rate.burst + rate.per_second * ticks.now + 1e-6
+
+
+def test_memory_is_bounded_and_the_quietest_client_goes_first() -> None:
+    buckets = TokenBuckets(Rate(burst=1, per_second=0.001), most=100, clock=Ticks())
+    assert buckets.take("busy") is None
+    for number in range(10_000):
+        buckets.take(f"client {number}")
+        buckets.take("busy")
+    assert len(buckets) == 100
+    assert buckets.take("busy") is not None, "asking often does not reset the count"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("192.0.2.1", [], "192.0.2.1"),
+        ("192.0.2.1", ["203.0.113.9"], "192.0.2.1"),
+        ("10.1.1.1", ["203.0.113.9"], "203.0.113.9"),
+        ("10.1.1.1", ["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
+        ("10.1.1.1", ["203.0.113.9, 10.2.2.2"], "203.0.113.9"),
+        ("10.1.1.1", ["203.0.113.9", "10.2.2.2"], "203.0.113.9"),
+        ("10.1.1.1", ["made up"], "10.1.1.1"),
+        ("10.1.1.1", ["10.2.2.2"], "10.2.2.2"),
+        ("::ffff:10.1.1.1", ["203.0.113.9"], "203.0.113.9"),
+        ("2001:db8::1", ["2a00:1:2:3:4:5:6:7"], "2a00:1:2:3::/64"),
+        ("2a00:1:2:3::1", [], "2a00:1:2:3::/64"),
+        ("", [], ""),
+    ],
+)
+def test_a_client_is_the_socket_unless_our_own_proxy_names_another(
+    peer: str, forwarded: list[str], client: str
+) -> None:
+    assert client_of(peer, forwarded, PROXIES) == client
+
+
+@given(st.text(max_size=60), st.lists(st.text(max_size=60), max_size=3))
+def test_any_header_is_read_without_trouble(peer: str, forwarded: list[str]) -> None:
+    assert len(client_of(peer, forwarded, PROXIES)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("purpose", "path", "told"),
+    [
+        (Purpose.CONNECT, "/auth/segment", "Too many requests"),
+        (Purpose.CONNECT, "/connect/x", "Too many requests"),
+        (Purpose.LOGIN, "/dashboard/login", "Too many requests"),
+        (Purpose.API, "/api/v1/installs", "too_many_requests"),
+    ],
+)
+async def test_oa_24_a_client_that_asks_too_often_has_to_wait(
+    service: Operations, purpose: Purpose, path: str, told: str
+) -> None:
+    for _ in range(RATES[purpose].burst):
+        service.services.rate_limits._buckets[purpose].take("127.0.0.1")
+    answer = await service.http.get(f"{SERVICE}{path}", headers={"X-Forwarded-For": "203.0.113.9"})
+    assert (answer.status_code, told in answer.text) == (429, True)
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_oa_24_rate_limits_are_counted_behind_a_trusted_proxy(tmp_path: Path) -> None:
+    async with running_service(tmp_path, trusted_proxies="127.0.0.0/8") as service:
+        for _ in range(RATES[Purpose.LOGIN].burst):
+            service.services.rate_limits._buckets[Purpose.LOGIN].take("203.0.113.9")
+        one, other = [
+            await service.http.get(f"{SERVICE}/dashboard/login", headers={"X-Forwarded-For": address})
+            for address in ("203.0.113.9", "203.0.113.10")
+        ]
+    assert one.status_code == 429
+    assert other.status_code == 404
+
+
+async def test_oa_24_open_flows_are_capped(front_door: FrontDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install_flow, "_MOST_OPEN_FLOWS", 5)
+    flow = front_door.services.flow
+    assert flow is not None
+    outcomes = [await flow.start("acct_1") for _ in range(8)]
+    assert [outcome.reason for outcome in outcomes if isinstance(outcome, FlowFailed)] == [
+        FailureReason.TOO_MANY_FLOWS
+    ] * 3
+    async with front_door.database.transaction() as session:
+        assert (await session.exec(select(func.count()).select_from(FlowState))).one() == 5
+
+
+def test_every_purpose_has_a_rate() -> None:
+    limits = RateLimits()
+    assert set(limits._buckets) == set(RATES) == set(Purpose)
