@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 from oauth_app.api import routes as api
 from oauth_app.api.problem import problem_of_status
 from oauth_app.dashboard import routes as dashboard
-from oauth_app.routes import install, operations, status
 from oauth_app.metrics import CountedResponses
+from oauth_app.routes import install, operations, status
 from oauth_app.routes import metrics as metrics_routes
 from oauth_app.settings import Settings, load_settings
 from oauth_app.wiring import Role, RunningService, run_service

@@ -43,7 +43,15 @@ class Metrics(Observer):
         (self._duplicates if duplicate else self._received)[event.component] += 1
         self._commits.observe(self.clock() - started)
 
-    def handled(self, handler: str, claimed: ClaimedEvent, event: Event, state: HandlerState, *, started: float) -> None:  # noqa: ARG002
+    def handled(
+        self,
+        handler: str,
+        claimed: ClaimedEvent,
+        event: Event,  # noqa: ARG002  traces need it
+        state: HandlerState,
+        *,
+        started: float,
+    ) -> None:
         self._results[claimed.component, handler, state] += 1
         key = (claimed.component, handler)
         histogram = self._handlers.get(key)

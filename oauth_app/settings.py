@@ -157,7 +157,9 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="The least level that is logged."
     )
-    log_format: Literal["text", "json"] = Field(default="text", description="Log lines for people, or one JSON object each.")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Log lines for people, or one JSON object each."
+    )
     metrics_token: SecretStr | None = Field(
         default=None,
         description="Who presents it as a bearer token may read /metrics; without it, only private networks may.",

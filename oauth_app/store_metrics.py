@@ -98,7 +98,7 @@ class StoreMetrics:
             _gauge(
                 "installs",
                 "Installs by status.",
-                *(Sample(number, {"status": status.value}) for status, number in sorted(installs)),
+                *(Sample(number, {"status": str(status)}) for status, number in sorted(installs)),
             ),
             _gauge(
                 "install_tokens",

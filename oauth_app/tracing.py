@@ -33,7 +33,9 @@ class Traces(Observer):
         try:
             self._trace: Any = importlib.import_module("opentelemetry.trace")
         except ImportError:
-            raise SettingsInvalid(["TRACES is on, but OpenTelemetry is missing: pip install opentelemetry-sdk"]) from None
+            raise SettingsInvalid(
+                ["TRACES is on, but OpenTelemetry is missing: pip install opentelemetry-sdk"]
+            ) from None
         self._tracer = self._trace.get_tracer(_NAME)
 
     def stored(self, event: NewEvent, *, duplicate: bool, started: float) -> None:
@@ -41,7 +43,9 @@ class Traces(Observer):
         attributes = {"component": event.component, "event.type": event.type, "event.duplicate": duplicate}
         self._span("receive event", trace_id, started, attributes)
 
-    def handled(self, handler: str, claimed: ClaimedEvent, event: Event, state: HandlerState, *, started: float) -> None:
+    def handled(
+        self, handler: str, claimed: ClaimedEvent, event: Event, state: HandlerState, *, started: float
+    ) -> None:
         trace_id = trace_id_of(claimed.install_id, claimed.key_id, event.message_id, claimed.body)
         attributes = {
             "component": claimed.component,

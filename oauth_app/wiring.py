@@ -230,7 +230,14 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
                     sweep = ReconciliationSweep(stores.control, interval=interval, wake=outbox.wake)
                     jobs.append(BackgroundJob("reconciliation", sweep.run))
         services = _services(
-            settings, stores, segment, outbox=outbox, operators=operators, panic=panic, api_keys=api_keys, metrics=metrics
+            settings,
+            stores,
+            segment,
+            outbox=outbox,
+            operators=operators,
+            panic=panic,
+            api_keys=api_keys,
+            metrics=metrics,
         )
         await stack.enter_async_context(running(jobs))
         yield RunningService(services, StoppableWebhook(endpoint, panic.engaged))
