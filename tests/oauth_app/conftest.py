@@ -25,6 +25,7 @@ from oauth_app.application import assemble
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.demo.browser import Browser
 from oauth_app.install_flow import InstallFlow
+from oauth_app.metrics import Metrics
 from oauth_app.operators import Operators
 from oauth_app.operators.sessions import Sessions
 from oauth_app.pages import Pages
@@ -33,6 +34,7 @@ from oauth_app.rate_limits import RateLimits
 from oauth_app.services import PartnerSession, Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
+from oauth_app.store_metrics import StoreMetrics
 from oauth_app.wiring import RunningService
 from segment_api.identity import IdentityClient
 from segment_api.secret import Secret
@@ -159,11 +161,14 @@ def build_front_door(
     )
     panic = PanicSwitch(database)
     api_keys = ApiKeys(database, encryption, secret, clock)
+    event_log = SqlEventLog(database)
     services = Services(
         settings=settings,
         component="acme-crm",
         database=database,
-        event_log=SqlEventLog(database),
+        event_log=event_log,
+        metrics=Metrics(),
+        store_metrics=StoreMetrics(database, event_log, clock=clock),
         api_keys=api_keys,
         api_tokens=ApiTokens(database, clock),
         operators=Operators(Sessions(database, secure=settings.secure_cookies, clock=clock), None, None),

@@ -1,0 +1,89 @@
+"""Whether the service can take events now: both stores answer, and there is room where they grow."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.database import Database, parse_url
+from db.event_log.log import StoredEventLog
+from db.event_log.records import Backlog, EventLogUnavailable
+from db.migrate import is_current
+from oauth_app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LEAST_FREE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What was checked, and the backlog for information: it is the same for every process, so it stops none."""
+
+    checks: dict[str, bool]
+    backlog: Backlog | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything is as it has to be."""
+        return all(self.checks.values())
+
+    def as_json(self, now: datetime) -> dict[str, object]:
+        """Return JSON-ready values; without a backlog when the event log does not answer."""
+        found: dict[str, object] = {"ready": self.ready, "checks": self.checks}
+        if self.backlog is not None:
+            oldest = self.backlog.oldest_received_at
+            found["backlog"] = {
+                "pending": self.backlog.pending,
+                "oldest_seconds": 0 if oldest is None else max(0, int((now - oldest).total_seconds())),
+            }
+        return found
+
+
+async def examine(settings: Settings, database: Database, event_log: StoredEventLog) -> Readiness:
+    """Look at both stores and the disk."""
+    backlog = await _backlog(event_log)
+    return Readiness(
+        {
+            "control_store": await _is_current(database),
+            "event_log": backlog is not None,
+            "disk": has_room((settings.database_url, settings.effective_event_log_url)),
+        },
+        backlog,
+    )
+
+
+def has_room(urls: Iterable[str], *, least_free: int = LEAST_FREE_BYTES) -> bool:
+    """Tell whether the folders of embedded stores have room; a server's disk is the server's business."""
+    for url in urls:
+        parsed = parse_url(url)
+        if parsed.get_backend_name() != "sqlite" or not parsed.database:
+            continue
+        folder = Path(parsed.database).resolve().parent
+        if folder.exists() and shutil.disk_usage(folder).free < least_free:
+            logger.warning("there is no room left in %s", folder)
+            return False
+    return True
+
+
+async def _is_current(database: Database) -> bool:
+    try:
+        return await is_current(database, "control")
+    except (SQLAlchemyError, OSError):
+        logger.warning("the control store does not answer", exc_info=True)
+        return False
+
+
+async def _backlog(event_log: StoredEventLog) -> Backlog | None:
+    try:
+        await event_log.check()
+        return await event_log.backlog()
+    except EventLogUnavailable as problem:
+        logger.warning("the event log does not answer: %s", problem)
+        return None
