@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -48,6 +48,12 @@ class PanicSwitch:
         self._engaged = False
         self._reading: asyncio.Task[bool] | None = None
 
+    def known(self) -> bool | None:
+        """Tell without waiting whether the stop is engaged; ``None`` when that has to be asked first."""
+        if self._read_at is not None and self._clock() - self._read_at < REREAD_AFTER_SECONDS:
+            return self._engaged
+        return None
+
     async def engaged(self) -> bool:
         """Tell whether the stop is engaged.
 
@@ -56,9 +62,10 @@ class PanicSwitch:
         Raises:
             SQLAlchemyError, OSError: the store cannot be read.
         """
+        known = self.known()
+        if known is not None:
+            return known
         age = math.inf if self._read_at is None else self._clock() - self._read_at
-        if age < REREAD_AFTER_SECONDS:
-            return self._engaged
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
             self._reading.add_done_callback(_take_note)
@@ -102,9 +109,9 @@ class StoppableWebhook:
     Segment tries those again for about four hours (contract 5.7), so a short stop loses nothing.
     """
 
-    def __init__(self, webhook: ASGIApp, engaged: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, webhook: ASGIApp, switch: PanicSwitch) -> None:
         self._webhook = webhook
-        self._engaged = engaged
+        self._switch = switch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and await self._is_stopped():
@@ -113,9 +120,12 @@ class StoppableWebhook:
         await self._webhook(scope, receive, send)
 
     async def _is_stopped(self) -> bool:
+        known = self._switch.known()
+        if known is not None:
+            return known
         try:
             async with asyncio.timeout(_LONGEST_READ_SECONDS):
-                return await self._engaged()
+                return await self._switch.engaged()
         except (SQLAlchemyError, OSError) as error:
             logger.warning("answering 503: the emergency stop cannot be read (%s)", type(error).__name__)
             return True

@@ -240,7 +240,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             metrics=metrics,
         )
         await stack.enter_async_context(running(jobs))
-        yield RunningService(services, StoppableWebhook(endpoint, panic.engaged))
+        yield RunningService(services, StoppableWebhook(endpoint, panic))
 
 
 def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:

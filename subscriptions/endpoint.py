@@ -32,7 +32,7 @@ def is_signed(scope: Scope) -> bool:
         return False
     if "/" in path_below_mount(scope):
         return True
-    return any(
-        name == b"authorization" and value[:6].lower() == b"basic " and value[6:].lstrip().startswith(_SIGNED_BASIC)
-        for name, value in scope["headers"]
-    )
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value[:6].lower() == b"basic " and value[6:].lstrip().startswith(_SIGNED_BASIC):
+            return True
+    return False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 from subscriptions.fields import Fields
+from subscriptions.lazy import lazy
 from subscriptions.timestamps import event_time, parse_timestamp
 
 EVENT_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
@@ -30,23 +30,23 @@ class Event:
         self._display_name = display_name
         self._fields = Fields(raw)
 
-    @cached_property
+    @lazy
     def type(self) -> str:
         """``identify``, ``track``, ... in lower case; empty when the event names none. ``action`` is a fallback."""
         value = self._fields.text("type") or self._fields.text("action") or ""
         return value.strip().lower()
 
-    @cached_property
+    @lazy
     def message_id(self) -> str | None:
         """Segment's id of the message; the same on every retry and replay, absent in test-suite events."""
         return self._fields.text("messageId")
 
-    @cached_property
+    @lazy
     def user_id(self) -> str | None:
         """The customer's id of the person, verbatim; a number comes as text."""
         return self._fields.text("userId")
 
-    @cached_property
+    @lazy
     def anonymous_id(self) -> str | None:
         """The id of a device or session whose person is not known yet."""
         return self._fields.text("anonymousId")
@@ -78,29 +78,29 @@ class Event:
         """The category of a page or screen."""
         return self._fields.text("category")
 
-    @cached_property
+    @lazy
     def traits(self) -> Fields:
         """What is known about the person or group; on other types the person's traits in ``context.traits``."""
         traits = self._fields.fields("traits")
         return traits if traits else self.context.fields("traits")
 
-    @cached_property
+    @lazy
     def properties(self) -> Fields:
         """What is known about a track, page or screen event."""
         return self._fields.fields("properties")
 
-    @cached_property
+    @lazy
     def context(self) -> Fields:
         """Where the event came from (contract 6.2); empty when it was null, ``[]`` or absent."""
         return self._fields.fields("context")
 
-    @cached_property
+    @lazy
     def integrations(self) -> Mapping[str, Any]:
         """Destinations switched on or off by their display names, which are case-sensitive (contract 5.9)."""
         value = self.raw.get("integrations")
         return value if isinstance(value, dict) else {}
 
-    @cached_property
+    @lazy
     def timestamp(self) -> datetime:
         """When it happened, aware, in UTC: ``timestamp``, else ``receivedAt``, else when it got here."""
         return event_time(self._fields.get("timestamp"), self._fields.get("receivedAt"), self.received_at)

@@ -15,7 +15,8 @@ class Headers:
     """The headers of an ASGI scope, by lower-case name."""
 
     def __init__(self, raw: RawHeaders) -> None:
-        self._raw = raw if isinstance(raw, list) else list(raw)
+        self._raw = tuple(raw)
+        self._first = dict(reversed(self._raw))
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value of a header."""
@@ -23,7 +24,7 @@ class Headers:
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of a header."""
-        return next((value for key, value in self._raw if key == name), None)
+        return self._first.get(name)
 
 
 def path_below_mount(scope: Scope) -> str:

@@ -45,6 +45,17 @@ class Fields(Mapping[str, Any]):
         Raises:
             KeyError: it is not there in any spelling.
         """
+        found = self._find(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, or ``default`` when the key is there in no spelling."""
+        found = self._find(key)
+        return default if found is None else _wrap(self.raw[found])
+
+    def _find(self, key: str) -> str | None:
         if key in self.raw:
             return key
         if self._by_name is None:
@@ -52,9 +63,7 @@ class Fields(Mapping[str, Any]):
             for name in self.raw:
                 self._by_name.setdefault(normalise(name), name)
         wanted = normalise(key)
-        if not wanted or wanted not in self._by_name:
-            raise KeyError(key)
-        return self._by_name[wanted]
+        return self._by_name.get(wanted) if wanted else None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.raw)
