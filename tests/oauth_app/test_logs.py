@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from typing import Literal
 
 import pytest
 
-from oauth_app.logs import RedactingFormatter, redact
+from oauth_app.logs import JsonFormatter, RedactingFormatter, configure_logging, redact
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,42 @@ def test_tracebacks_are_redacted_too() -> None:
     told = RedactingFormatter().format(record)
     assert "Traceback" in told
     assert "cGtfb3JjaGlk" not in told
+
+
+def test_json_lines_hold_the_message_what_was_passed_along_and_no_credential() -> None:
+    try:
+        int("Basic cGtfb3JjaGlkXzUxZjA6")
+    except ValueError:
+        failed = sys.exc_info()
+    else:
+        raise AssertionError("int() read it")
+    record = logging.getLogger("x").makeRecord(
+        "x", logging.WARNING, "f", 1, "key %s\nis gone", ("ews_abcdefghijklmnop",), failed
+    )
+    record.install = "ins_1"
+    record.attempt = 3
+    record.header = "Bearer 8PzGc2Nn1Xw0.rB1uC9pZ0dXe"
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    line = json.loads(text)
+    assert line["message"] == "key ews_•••\nis gone"
+    assert (line["level"], line["logger"], line["install"], line["attempt"]) == ("WARNING", "x", "ins_1", 3)
+    assert line["time"].endswith("+00:00")
+    assert "Traceback" in line["exception"]
+    assert "cGtfb3JjaGlk" not in text
+    assert "8PzGc2Nn1Xw0" not in text
+    assert set(line) == {"time", "level", "logger", "message", "install", "attempt", "header", "exception"}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_both_forms_go_to_standard_error(form: Literal["text", "json"], capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        configure_logging("INFO", form)
+        logging.getLogger("here").info("it is %s", "noon")
+    finally:
+        root.handlers, root.level = handlers, level
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "it is noon" in (json.loads(err)["message"] if form == "json" else err)

@@ -1,0 +1,48 @@
+"""Readiness: stores, disk, backlog."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+
+from db.clock import utc_now
+from db.event_log.records import Backlog
+from oauth_app.readiness import Readiness, has_room
+from tests.oauth_app.conftest import SERVICE, FrontDoor
+
+
+def test_room_is_asked_for_where_embedded_stores_grow(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/events.db"
+    assert has_room([url], least_free=1)
+    assert not has_room([url], least_free=2**63)
+    assert has_room(["postgresql+asyncpg://u@h/n"], least_free=2**63)
+    assert has_room([f"sqlite+aiosqlite:///{tmp_path}/not/there/yet.db"], least_free=2**63)
+
+
+def test_a_backlog_is_told_and_stops_nobody() -> None:
+    now = utc_now()
+    behind = Readiness({"event_log": True}, Backlog(9, 1, now - timedelta(seconds=90)))
+    assert behind.ready
+    assert behind.as_json(now)["backlog"] == {"pending": 9, "oldest_seconds": 90}
+    away = Readiness({"event_log": False, "disk": True}, None)
+    assert away.as_json(now) == {"ready": False, "checks": {"event_log": False, "disk": True}}
+
+
+async def test_what_does_not_answer_is_named(front_door: FrontDoor) -> None:
+    transport = httpx.ASGITransport(front_door.app)
+    async with (
+        front_door.app.router.lifespan_context(front_door.app),
+        httpx.AsyncClient(transport=transport, base_url=SERVICE) as http,
+    ):
+        fine = await http.get("/readyz")
+        assert fine.status_code == 200
+        assert fine.json()["checks"] == {"control_store": True, "event_log": True, "disk": True}
+        assert fine.json()["backlog"] == {"pending": 0, "oldest_seconds": 0}
+        async with front_door.database.engine.begin() as connection:
+            await connection.exec_driver_sql("ALTER TABLE events RENAME TO elsewhere")
+        broken = await http.get("/readyz")
+        assert broken.status_code == 503
+        assert broken.json()["checks"]["event_log"] is False
+        assert "backlog" not in broken.json()
