@@ -223,12 +223,11 @@ class InstallFlow:
         if isinstance(grant, FailureReason):
             return FlowFailed(grant)
         if grant.scope != self._scope:
-            # Contract 2.5: the scope of an answer is contradictory in Segment's own example, so it only warns.
-            logger.warning("the granted scope differs from %s; the source list decides", self._scope)
+            logger.warning("the granted scope differs from %s", self._scope)
         now = self._clock()
         try:
             async with self._database.transaction() as session:
-                install = await save_install(session, self._encryption, grant, flow=flow, now=now)
+                install = await save_install(session, self._encryption, grant, flow=flow, scope=self._scope, now=now)
                 await flow_states.finish(session, returned.state, now=now, install_id=install.id)
         except InstallOfAnotherAccount:
             return FlowFailed(FailureReason.INSTALL_OF_ANOTHER_ACCOUNT)

@@ -12,16 +12,13 @@ from db.control.tables import FlowState, Install, InstallStatus
 from db.encryption import EncryptionKeys
 from db.identifiers import new_id
 from segment_api.grants import InstallGrant
+from subscriptions.provisioning_reasons import Reason, explain
 
 logger = logging.getLogger(__name__)
 
 PROVISION = "provision"
 
-_NO_SOURCE = (
-    "scope_without_source",
-    "Segment connected the whole workspace instead of one source, so no destination can be set up. "
-    "Please contact support: the scope of the Segment App has to be changed.",
-)
+_WHOLE_WORKSPACE = "workspace"
 
 
 class ReconnectedElsewhere(Exception):
@@ -33,13 +30,22 @@ class InstallOfAnotherAccount(Exception):
 
 
 async def save_install(
-    session: AsyncSession, encryption: EncryptionKeys, grant: InstallGrant, *, flow: FlowState, now: datetime
+    session: AsyncSession,
+    encryption: EncryptionKeys,
+    grant: InstallGrant,
+    *,
+    flow: FlowState,
+    scope: str,
+    now: datetime,
 ) -> Install:
     """Save a granted install for the flow's account and queue its provisioning.
 
     An install that was connected before (by its name, or on the same workspace and source) is taken up again, so
-    that its history and its API key stay. Without a source nothing can be provisioned (case 26): the install is
-    kept, marked as failed. A flow that reconnects an install changes that one or nothing.
+    that its history and its API key stay. A grant that nothing can be provisioned with is kept, marked as failed. A
+    flow that reconnects an install changes that one or nothing.
+
+    Args:
+        scope: as it was asked for.
 
     Raises:
         InstallOfAnotherAccount: the install's name is stored for another account.
@@ -68,8 +74,11 @@ async def save_install(
     install.scope = grant.scope
     if flow.settings or flow.reconnects is None:
         install.settings = dict(flow.settings)
-    install.status = InstallStatus.PROVISIONING if source else InstallStatus.FAILED
-    install.status_reason, install.status_detail = (None, None) if source else _NO_SOURCE
+    problem = problem_of(grant, scope=scope)
+    install.status, install.status_reason, install.status_detail = InstallStatus.PROVISIONING, None, None
+    if problem is not None:
+        install.status, install.status_detail = explain(problem)
+        install.status_reason = problem.value
     install.updated_at = now
     install.disconnected_at = None
     session.add(install)
@@ -83,9 +92,20 @@ async def save_install(
         now=now,
     )
     await audit.add(session, actor=f"account:{flow.account}", action="install.save", subject=install.id, now=now)
-    if source:
+    if problem is None:
         await queue_provisioning(session, install.id, now=now)
     return install
+
+
+def problem_of(grant: InstallGrant, *, scope: str) -> Reason | None:
+    """Tell why nothing can be provisioned with a grant, if so (OA-19, case 26).
+
+    Segment's own example shows the scope of a whole workspace beside a list of sources (contract 2.5), so that one
+    passes for ours; another destination's, or one that only reads, does not.
+    """
+    if not grant.source_names:
+        return Reason.SCOPE_WITHOUT_SOURCE
+    return None if grant.scope in {scope, _WHOLE_WORKSPACE} else Reason.SCOPE_TOO_SMALL
 
 
 async def _stored_install(

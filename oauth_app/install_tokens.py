@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=30)
 """More than twice what a refresh may take, so that a request is never under way when its lease ends."""
 
+_PATIENCE = timedelta(seconds=90)
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 
@@ -115,7 +116,7 @@ class InstallTokens:
             await self._audit(session, "install_token.refused", install_id)
 
     async def _live_token(self, install_id: str, rejected: str | None) -> str:
-        patience = self._clock() + 2 * self._lease
+        patience = self._clock() + _PATIENCE
         pause = _FIRST_PAUSE_SECONDS
         while self._clock() < patience:
             found = await self._use_or_lease(install_id, rejected)
@@ -128,7 +129,7 @@ class InstallTokens:
             else:
                 await self._sleep(pause * (0.5 + self._jitter() / 2))
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-        raise SegmentUnavailable(f"the token of {install_id} could not be refreshed within {2 * self._lease}")
+        raise SegmentUnavailable(f"the token of {install_id} could not be refreshed within {_PATIENCE.seconds} s")
 
     async def _use_or_lease(self, install_id: str, rejected: str | None) -> str | TokenLease | None:
         """Return the token, or the lease to refresh it, or ``None`` while somebody else has that."""

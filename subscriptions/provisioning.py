@@ -95,6 +95,8 @@ class Provisioner:
     async def disconnect(self, install_id: str, *, delete: bool = False, actor: str) -> None:
         """Revoke the install's keys at once and queue switching its destination off (wake the outbox afterwards).
 
+        From the moment of asking no event gets in. The token, which switching off needs, is erased after that.
+
         Args:
             delete: delete the destination instead.
             actor: who asked, for the audit.
@@ -155,6 +157,8 @@ class Provisioner:
         logger.error("gave up on %s of %s: %s", entry.kind, entry.install_id, type(error).__name__)
         if entry.kind == PROVISION:
             await self._records.given_up(entry.install_id)
+        elif entry.kind == DISCONNECT:
+            await self._erase_token(entry.install_id, switched_off=False)
 
     async def _handle_provision(self, entry: OutboxEntry) -> None:
         await self._provision(entry.install_id, overwrite=bool(entry.payload.get("overwrite")))
@@ -202,7 +206,10 @@ class Provisioner:
         async with self._database.transaction() as session:
             install = await installs.get(session, install_id)
             stored = await destinations.get(session, install_id)
-        if install is None or stored is None or install.status is not InstallStatus.DISCONNECTED:
+        if install is None or install.status is not InstallStatus.DISCONNECTED:
+            return
+        if stored is None:  # nothing was ever set up
+            await self._erase_token(install_id, switched_off=True)
             return
         calls = InstallCalls(self._config_api, self._tokens, install_id)
         try:
@@ -213,8 +220,16 @@ class Provisioner:
         except (AccessLost, ConfigApiError) as refused:
             # The keys are revoked, so no event gets in; that is as far as we can go.
             logger.warning("the destination of %s could not be switched off: %s", install_id, refused)
+            await self._erase_token(install_id, switched_off=False)
+        else:
+            await self._erase_token(install_id, switched_off=True)
+
+    async def _erase_token(self, install_id: str, *, switched_off: bool) -> None:
+        """Erase the token of a disconnected install, the last thing that was needed to switch its destination off."""
+        action = "destination.switch_off" if switched_off else "destination.left_on"
         async with self._database.transaction() as session:
+            install = await installs.lock(session, install_id)
+            if install is None or install.status is not InstallStatus.DISCONNECTED:
+                return  # connected again meanwhile
             await install_tokens.forget(session, install_id)
-            await audit.add(
-                session, actor="service", action="destination.switch_off", subject=install_id, now=self._clock()
-            )
+            await audit.add(session, actor="service", action=action, subject=install_id, now=self._clock())

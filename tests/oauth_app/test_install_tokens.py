@@ -20,7 +20,7 @@ from subscriptions.api_keys import ApiKeys
 from subscriptions.provisioning_access import AccessLost
 from subscriptions.provisioning_reasons import Reason
 from tests.provisioning.conftest import stage as stage_fixture
-from tests.provisioning.stage import Stage, TestClock
+from tests.provisioning.stage import Stage
 from tests.segment_api.wire import SOURCE, Wire, answering, identity_client
 
 stage = stage_fixture

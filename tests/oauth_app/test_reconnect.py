@@ -1,0 +1,100 @@
+"""Connecting again: the same workspace and source, or nothing (OA-20)."""
+
+from __future__ import annotations
+
+import pytest
+from sqlmodel import select
+
+from db.control import install_tokens, installs
+from db.control.tables import Install, InstallStatus
+from oauth_app.connect_links import ReconnectRefused
+from oauth_app.failures import FailureReason
+from oauth_app.install_flow import FlowFailed
+from tests.oauth_app.conftest import FrontDoor
+
+WEB = "workspaces/northwind/sources/web-prod"
+
+
+async def _lost_install(door: FrontDoor) -> Install:
+    """An install whose access Segment withdrew, as the customer finds it."""
+    async with door.browser() as browser:
+        await door.connect(browser, link=await door.link(settings={"region": "eu"}))
+    (install,) = await door.installs()
+    door.sandbox.state.world.uninstall(install.install_name)
+    async with door.database.transaction() as session:
+        await installs.set_status(session, install.id, InstallStatus.NEEDS_RECONNECT, now=door.clock())
+    (lost,) = await door.installs()
+    return lost
+
+
+async def _token(door: FrontDoor, install_id: str) -> tuple[str | None, int]:
+    async with door.database.transaction() as session:
+        row = await install_tokens.get(session, install_id)
+    assert row is not None
+    return row.access_token_ciphertext, row.generation
+
+
+async def test_oa_20_the_same_source_renews_the_install_and_keeps_its_settings(front_door_on_both: FrontDoor) -> None:
+    door = front_door_on_both
+    lost = await _lost_install(door)
+    before = await _token(door, lost.id)
+    async with door.browser() as browser:
+        consent = await door.to_consent(browser, link=await door.link(reconnects=lost.id))
+        page = await browser.submit(consent, button="allow", workspace="workspaces/northwind", source=WEB)
+    assert page.status_code == 200
+    (renewed,) = await door.installs()
+    assert (renewed.id, renewed.status, renewed.settings) == (lost.id, InstallStatus.PROVISIONING, {"region": "eu"})
+    assert renewed.install_name != lost.install_name
+    after = await _token(door, lost.id)
+    assert after[0] != before[0]
+    assert after[1] == before[1] + 1
+
+
+@pytest.mark.parametrize("other", ["another source", "another workspace"])
+async def test_oa_20_anything_else_is_refused_and_changes_nothing(front_door_on_both: FrontDoor, other: str) -> None:
+    door = front_door_on_both
+    lost = await _lost_install(door)
+    world, now = door.sandbox.state.world, door.sandbox.state.now()
+    if other == "another workspace":
+        workspace = world.add_workspace("northwind-labs", "Northwind Labs", now)
+        workspace.owners.add("owner@northwind.example")
+        chosen = world.add_source(workspace, "web-prod", now)
+    else:
+        chosen = world.add_source(world.workspaces["workspaces/northwind"], "another", now)
+    before, queued = await _token(door, lost.id), await door.queued()
+    async with door.browser() as browser:
+        consent = await door.to_consent(browser, link=await door.link(reconnects=lost.id))
+        page = await browser.submit(consent, button="allow", workspace=chosen.workspace, source=chosen.name)
+    assert page.status_code == 409
+    assert "another workspace or source" in page.text
+    async with door.database.transaction() as session:
+        (untouched,) = (await session.exec(select(Install))).all()
+    assert untouched.model_dump() == lost.model_dump()
+    assert await _token(door, lost.id) == before
+    assert await door.queued() == queued
+
+
+async def test_oa_20_install_already_exists_goes_on_with_the_install_that_was_meant(front_door: FrontDoor) -> None:
+    door = front_door
+    lost = await _lost_install(door)
+    door.sandbox.state.world.add_install(
+        next(iter(door.sandbox.state.world.apps.values())),
+        "workspaces/northwind",
+        WEB,
+        "owner@northwind.example",
+        door.sandbox.state.now(),
+    )
+    async with door.browser() as browser:
+        consent = await door.to_consent(browser, link=await door.link(reconnects=lost.id))
+        page = await browser.submit(consent, button="allow", workspace="workspaces/northwind", source=WEB)
+    assert page.status_code == 200
+    assert [install.status for install in await door.installs()] == [InstallStatus.PROVISIONING]
+
+
+async def test_oa_20_oa_22_an_install_of_another_account_cannot_be_reconnected(front_door: FrontDoor) -> None:
+    lost = await _lost_install(front_door)
+    with pytest.raises(ReconnectRefused):
+        await front_door.link("acct_contoso", reconnects=lost.id)
+    assert front_door.services.flow is not None
+    refused = await front_door.services.flow.start("acct_contoso", reconnects=lost.id)
+    assert refused == FlowFailed(FailureReason.OTHER_ACCOUNT)
