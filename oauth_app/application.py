@@ -67,12 +67,15 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
             *dashboard.routes(),
             *routes,
         ]
-    return _Application(
+    application = _Application(
         routes=routes,
         middleware=[Middleware(CountedResponses)],
         exception_handlers={HTTPException: _http_error, Exception: _bug},
         lifespan=run,
     )
+    # Starlette would answer a slash too many with a 307 to whatever host the request names (OA-11, OA-16).
+    application.router.redirect_slashes = False
+    return application
 
 
 class _Application(Starlette):
