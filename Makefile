@@ -12,7 +12,7 @@ help:
 	@echo "make check    ruff, types and import contracts"
 	@echo "make install  set up .venv only"
 	@echo "make format   rewrite the code in the project's format"
-	@echo "make conformance  write docs/conformance.md anew from the tests"
+	@echo "make conformance  write docs/conformance.md and docs/security.md anew from the tests"
 
 install: .venv/.installed
 
@@ -45,7 +45,7 @@ format: install
 	$(BIN)/ruff check --fix .
 
 conformance: install
-	$(BIN)/python -m tests.conformance --write
+	$(BIN)/python -m tests.pages
 
 clean:
 	rm -rf .venv data .coverage htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,22 +28,23 @@ SECTIONS = (
 _NAME = re.compile(r"test_cases?_((?:\d{3}_)+)(\w+)")
 
 
+def named_tests() -> Iterator[tuple[str, str]]:
+    """Give every test's name and its file, from the sources alone."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node.name, path.relative_to(ROOT).as_posix()
+
+
 def shown() -> dict[int, list[tuple[str, str]]]:
     """Return for each case the tests that show it: what the name says, and the file."""
     found: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for name in _test_names(path):
-            match = _NAME.fullmatch(name)
-            if match is not None:
-                for number in match[1].split("_")[:-1]:
-                    found[int(number)].append((match[2].replace("_", " "), path.relative_to(ROOT).as_posix()))
+    for name, path in named_tests():
+        match = _NAME.fullmatch(name)
+        if match is not None:
+            for number in match[1].split("_")[:-1]:
+                found[int(number)].append((match[2].replace("_", " "), path))
     return found
-
-
-def _test_names(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node.name
 
 
 def page() -> str:
@@ -73,9 +73,3 @@ def _row(number: int, tests: list[tuple[str, str]]) -> str:
     names = "<br>".join(dict.fromkeys(name for name, _ in tests))
     files = "<br>".join(dict.fromkeys(f"`{file}`" for _, file in tests))
     return f"| {number} | {names} | {files} |"
-
-
-if __name__ == "__main__":
-    if "--write" in sys.argv:
-        PAGE.write_text(page(), encoding="utf-8")
-    sys.stdout.write(f"{sum(1 for number in shown() if number <= SECTIONS[-1][2])} cases covered\n")

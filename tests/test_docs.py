@@ -12,6 +12,7 @@ import typer
 
 from oauth_app.cli import app
 from oauth_app.settings import Settings
+from tests import security_page
 from tests.conformance import PAGE, page
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -32,6 +33,11 @@ COMMANDS = dict(_commands(typer.main.get_command(app)))
 
 def test_the_conformance_page_is_made_from_the_tests() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "out of date: run make conformance"
+
+
+def test_the_security_page_is_made_from_the_tests() -> None:
+    made = security_page.page()
+    assert security_page.PAGE.read_text(encoding="utf-8") == made, "out of date: run make conformance"
 
 
 def test_every_case_of_this_service_up_to_deletion_is_covered() -> None:

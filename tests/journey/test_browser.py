@@ -155,7 +155,7 @@ async def fits_and_follows_the_scheme(page: Page, name: str, folder: Path) -> No
     assert len(shades) == 2, f"{name} looks the same in light and dark"
 
 
-async def test_button_on_a_partner_page_with_a_strict_policy(
+async def test_em_07_button_on_a_partner_page_with_a_strict_policy(
     chromium: Browser, deployment: Deployment, tmp_path: Path
 ) -> None:
     """The script draws a link that leads to our connect page; without the script the plain link does, too."""

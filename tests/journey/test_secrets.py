@@ -88,7 +88,7 @@ class Operator:
         return done.stdout
 
 
-async def test_no_secret_of_a_whole_journey_is_written_anywhere(deployment: Deployment) -> None:
+async def test_tk_01_tk_13_tk_14_no_secret_of_a_whole_journey_is_written_anywhere(deployment: Deployment) -> None:
     secrets = KnownSecrets()
     secrets.add("client secret", DEFAULT_CLIENT_SECRET)
     secrets.add("encryption key", deployment.environment["ENCRYPTION_KEYS"].partition(":")[2])

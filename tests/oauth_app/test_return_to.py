@@ -22,7 +22,7 @@ LISTED = ("https://app.acme.example",)
         "https://APP.acme.example/",
     ],
 )
-def test_allowed(address: str) -> None:
+def test_oa_15_allowed_addresses(address: str) -> None:
     assert check_return_to(address, own_origin=OWN, allowed_origins=LISTED) == address
 
 
@@ -51,13 +51,13 @@ def test_allowed(address: str) -> None:
         "https://[::1",
     ],
 )
-def test_refused(address: str) -> None:
+def test_oa_15_refused_addresses(address: str) -> None:
     with pytest.raises(ReturnAddressRefused):
         check_return_to(address, own_origin=OWN, allowed_origins=LISTED)
 
 
 @given(st.text(max_size=60))
-def test_nothing_leads_to_another_origin(address: str) -> None:
+def test_oa_15_nothing_leads_to_another_origin(address: str) -> None:
     try:
         checked = check_return_to(address, own_origin=OWN, allowed_origins=LISTED)
     except ReturnAddressRefused:

@@ -15,7 +15,7 @@ from segment_sandbox.server import base_url
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "sandbox.example"])  # noqa: S104
-async def test_a_public_host_is_refused(host: str) -> None:
+async def test_op_03_a_public_host_is_refused(host: str) -> None:
     with pytest.raises(NotLoopback):
         await serve(SandboxConfig(), host, 0)
 
