@@ -44,6 +44,11 @@ class Operation:
     query: tuple[Parameter, ...] = ()
     refusals: tuple[int, ...] = ()
 
+    @property
+    def route_path(self) -> str:
+        """The path for the router: a messageId may hold a slash."""
+        return self.path.replace("{message_id}", "{message_id:path}")
+
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(

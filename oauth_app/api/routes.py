@@ -26,7 +26,7 @@ def routes() -> list[Route]:
     """Every operation, and the description of them all."""
     return [
         Route("/api/openapi.json", description, methods=["GET"]),
-        *(Route(found.path, _endpoint(found), methods=[found.method]) for found in OPERATIONS),
+        *(Route(found.route_path, _endpoint(found), methods=[found.method]) for found in OPERATIONS),
     ]
 
 
