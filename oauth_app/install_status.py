@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from db.control.tables import Install, InstallStatus
+from subscriptions.connection_state import ConnectionState
+from subscriptions.drift import SENTENCES, Drift
 
 _REFRESH_SECONDS = 2
 _WATCHED_FOR = timedelta(hours=1)
@@ -40,6 +42,8 @@ def tell_status(install: Install, *, now: datetime) -> ToldStatus:
     waiting = Step("Receiving events", "open")
     refresh = _REFRESH_SECONDS if now - install.updated_at < _WATCHED_FOR else None
     detail = install.status_detail
+    if install.connection_state == ConnectionState.DRIFTED and install.connection_reason in set(Drift):
+        return _tell_drift(Drift(install.connection_reason), allowed)
     match install.status:
         case InstallStatus.PROVISIONING:
             return ToldStatus(
@@ -99,3 +103,12 @@ def tell_status(install: Install, *, now: datetime) -> ToldStatus:
                 bad=True,
                 can_retry=install.source_name is not None,
             )
+
+
+def _tell_drift(drift: Drift, allowed: Step) -> ToldStatus:
+    return ToldStatus(
+        "Something was changed in Segment",
+        SENTENCES[drift],
+        (allowed, Step("The destination isn’t as it was set up", "bad"), Step("Receiving events", "open")),
+        bad=True,
+    )

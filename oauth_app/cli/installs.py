@@ -18,6 +18,7 @@ from oauth_app.stores import open_stores
 from oauth_app.wiring import segment_of
 from segment_api.errors import SegmentError
 from subscriptions.provisioning_access import AccessLost
+from subscriptions.reconciliation import queue_checks
 
 group = typer.Typer(help="Connected workspaces.", no_args_is_help=True)
 
@@ -42,7 +43,7 @@ def list_installs(
         print_json([_described(install) for install in found])
         return
     print_table(
-        ["id", "account", "workspace", "source", "status", "reason", "last event"],
+        ["id", "account", "workspace", "source", "status", "connection", "reason", "last event"],
         [
             (
                 i.id,
@@ -50,7 +51,8 @@ def list_installs(
                 i.workspace_name.removeprefix("workspaces/"),
                 (i.source_name or "-").rpartition("/")[2],
                 i.status.value,
-                i.status_reason,
+                i.connection_state,
+                i.status_reason or i.connection_reason,
                 i.last_event_at,
             )
             for i in found
@@ -75,13 +77,21 @@ def show(install_id: InstallId, as_json: AsJson = False) -> None:
 
 
 @group.command()
-def reconcile(install_id: InstallId) -> None:
-    """Compare the destination in Segment with what it should be, and mend it.
+def reconcile(
+    install_id: Annotated[str | None, typer.Argument(help="The install's id, from: installs list")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every install, one a second.")] = False,
+) -> None:
+    """Compare the destination in Segment with what it should be: one is mended, all of them as RECONCILE says.
 
-    The running service does the work; follow it with: installs show
+    The running service does the work; follow it with: installs list, or installs show
 
-    Example: enable-with-segment installs reconcile ins_0a1b2c
+    Example: enable-with-segment installs reconcile ins_0a1b2c, or: enable-with-segment installs reconcile --all
     """
+    if every == (install_id is not None):
+        stop(["name one install, or give --all"])
+    if install_id is None:
+        out.print(f"Queued: {run(_reconcile_all(settings_or_exit()))}. The running service looks at one a second.")
+        return
     if not run(_reconcile(settings_or_exit(), install_id)):
         stop([f"there is no connected install {install_id}"], 1)
     out.print("Queued. The running service does it within seconds.")
@@ -132,6 +142,8 @@ def _described(install: Install) -> dict[str, Any]:
         "status": install.status.value,
         "reason": install.status_reason,
         "detail": install.status_detail,
+        "connection_state": install.connection_state,
+        "connection_reason": install.connection_reason,
         "created_at": install.created_at,
         "last_event_at": install.last_event_at,
     }
@@ -154,9 +166,12 @@ async def _show(settings: Settings, install_id: str) -> dict[str, Any] | None:
         **_described(install),
         "token_refreshed_at": None if token is None else token.refreshed_at,
         "token_expires_at": None if token is None else token.expires_at,
+        "token_health": None if token is None else token.health,
+        "token_held_back_until": None if token is None else token.retry_at,
         "destination": None if destination is None else destination.name,
         "destination_seen": None if destination is None else destination.seen,
         "destination_verified_at": None if destination is None else destination.verified_at,
+        "next_look_at": install.check_due_at,
         "waiting": [
             {"kind": entry.kind, "attempts": entry.attempts, "due": entry.available_at, "error": entry.last_error}
             for entry in waiting
@@ -173,6 +188,13 @@ async def _reconcile(settings: Settings, install_id: str) -> bool:
         await queue_provisioning(session, install_id, now=now)
         await audit.add(session, actor="cli", action="install.reconcile", subject=install_id, now=now)
         return True
+
+
+async def _reconcile_all(settings: Settings) -> int:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        now = utc_now()
+        await audit.add(session, actor="cli", action="install.reconcile", subject="all", now=now)
+        return await queue_checks(session, await stored_installs.watched(session), now=now)
 
 
 async def _refresh(settings: Settings, install_id: str) -> None:
