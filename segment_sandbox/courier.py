@@ -10,17 +10,18 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 
 from segment_sandbox.clock import timestamp
-from segment_sandbox.config import LOOPBACK_HOSTS, CatalogDestination
+from segment_sandbox.config import LOOPBACK_HOSTS
 from segment_sandbox.deliveries import Attempt, Delivery
 from segment_sandbox.delivery_request import api_key_and_settings, build_request
 from segment_sandbox.outcomes import Outcome, outcome_of_error, outcome_of_status
+from segment_sandbox.webhooks import TIMEOUT_SECONDS, WebhooksDestination
 from segment_sandbox.world import Destination
 
 if TYPE_CHECKING:
@@ -135,16 +136,23 @@ class Courier:
         state, deliveries = self._sandbox.state, self._sandbox.deliveries
         if deliveries.pending.get(delivery.id) is not delivery:
             return
+        webhook = state.world.webhooks.get(delivery.destination)
         destination = state.world.destinations.get(delivery.destination)
-        if destination is None or (not destination.enabled and delivery.kind != "replay"):
+        switches = state.switches
+        at = timestamp(state.now())
+        if webhook is not None and webhook.enabled:
+            exchange = await self._exchange_with_webhook(webhook, delivery)
+            if webhook.variant == "actions":
+                switches = replace(switches, retry_408_and_423="yes")
+        elif destination is not None and (destination.enabled or delivery.kind == "replay"):
+            exchange = await self.exchange(destination, delivery.body)
+        else:
             deliveries.settle(delivery, Outcome("discarded", "destination_disabled"))
             return
-        at = timestamp(state.now())
-        exchange = await self.exchange(destination, delivery.body)
         if exchange.error is not None:
             outcome = outcome_of_error(exchange.error)
         else:
-            outcome = outcome_of_status(exchange.status or 0, state.switches, deliveries.dice)
+            outcome = outcome_of_status(exchange.status or 0, switches, deliveries.dice)
         if deliveries.pending.get(delivery.id) is not delivery:
             return
         delivery.attempts.append(
@@ -166,11 +174,21 @@ class Courier:
         entry = state.world.catalog[destination.slug]
         key, settings = api_key_and_settings(destination, entry)
         request = build_request(entry.endpoint, key if api_key is None else api_key, settings, body, state.switches)
+        return await self._exchange(request, state.switches.delivery_timeout_seconds)
+
+    async def _exchange_with_webhook(self, webhook: WebhooksDestination, delivery: Delivery) -> Exchange:
+        """Send a body to every URL; of classic destinations with several, one success counts for all."""
+        seconds = TIMEOUT_SECONDS[webhook.variant]
+        requests = webhook.requests(delivery.body, delivery.signed_text)
+        exchanges = [await self._exchange(request, seconds) for request in requests]
+        return next((found for found in exchanges if found.status is not None and found.status < 300), exchanges[-1])
+
+    async def _exchange(self, request: httpx.Request, timeout_seconds: float) -> Exchange:
         started = time.perf_counter()
         status, headers, content, error = None, httpx.Headers(), b"", None
         try:
-            _refuse_plain_http(entry, allowed=state.switches.allow_plain_http)
-            async with asyncio.timeout(state.switches.delivery_timeout_seconds):
+            _refuse_plain_http(str(request.url), allowed=self._sandbox.state.switches.allow_plain_http)
+            async with asyncio.timeout(timeout_seconds):
                 status, headers, content = await self._send(request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, PlainHttpRefused) as problem:
             error = problem
@@ -203,10 +221,10 @@ class Courier:
         return any(retries or delivery.state != "awaiting_retry" for delivery in pending)
 
 
-def _refuse_plain_http(entry: CatalogDestination, *, allowed: bool) -> None:
-    parts = urlsplit(entry.endpoint)
+def _refuse_plain_http(url: str, *, allowed: bool) -> None:
+    parts = urlsplit(url)
     if parts.scheme != "https" and not allowed and parts.hostname not in LOOPBACK_HOSTS:
-        raise PlainHttpRefused(f"{entry.endpoint} has no TLS.")
+        raise PlainHttpRefused(f"{url} has no TLS.")
 
 
 @functools.cache

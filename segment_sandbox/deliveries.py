@@ -24,6 +24,7 @@ from segment_sandbox.outcomes import (
     Outcome,
     retry_delay,
 )
+from segment_sandbox.webhooks import WebhooksDestination
 from segment_sandbox.world import Destination, Source
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class Attempt:
 
 @dataclass(slots=True)
 class Delivery:
-    """One event on its way to one destination."""
+    """One event on its way to one destination, or one batch to a Webhooks destination that takes batches.
+
+    `signed_text` is what a Webhooks destination signs, and `size` the number of events.
+    """
 
     id: int
     kind: Kind
@@ -63,6 +67,8 @@ class Delivery:
     code: str = ""
     next_attempt_at: datetime | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    signed_text: bytes = b""
+    size: int = 1
 
     @property
     def pending(self) -> bool:
@@ -99,6 +105,7 @@ class Deliveries:
         self.log: deque[Delivery] = deque(maxlen=config.max_records)
         self.queue: list[tuple[datetime, int, int, Delivery]] = []
         self.pending: dict[int, Delivery] = {}
+        self._batches: dict[str, Delivery] = {}
         self.counts: Counter[str] = Counter()
         self.dice = Identifiers(config.seed, "delivery").random
         self._number = 0
@@ -115,6 +122,31 @@ class Deliveries:
                 continue
             if self.dice.random() < switches.duplicate_rate:
                 self.send("duplicate", destination, varied)
+        for webhook in world.webhooks_of(source.name):
+            if webhook.enabled:
+                self.send_to_webhook(webhook, vary(event, switches.anomalies, self.dice))
+
+    def send_to_webhook(self, webhook: WebhooksDestination, event: Event, kind: Kind = "event") -> Delivery:
+        """Queue an event for a Webhooks destination, in the batch that still waits for its first attempt if any."""
+        text = webhook.text_of(event)
+        batch = self._batches.get(webhook.name)
+        if (
+            batch is not None
+            and batch.state == "awaiting_scheduling"
+            and batch.id in self.pending
+            and batch.size < webhook.batch_size
+        ):
+            batch.body = batch.body[:-1] + b"," + text + b"]"
+            batch.size += 1
+            return batch
+        delivery = self._record(kind, webhook, event, b"[" + text + b"]" if webhook.batch_size else text)
+        delivery.signed_text = text
+        if webhook.batch_size:
+            delivery.message_id, delivery.type = None, "batch"
+            self._batches[webhook.name] = delivery
+        self.pending[delivery.id] = delivery
+        self._enqueue(delivery, self._sandbox.state.now())
+        return delivery
 
     def replay(self, destination: Destination, event: Event) -> Delivery | None:
         """Send an archived event again: to this destination alone, enabled or not (contract 5.11)."""
@@ -139,7 +171,9 @@ class Deliveries:
         self._enqueue(delivery, self._sandbox.state.now())
         return delivery
 
-    def _record(self, kind: Kind, destination: Destination, event: Event) -> Delivery:
+    def _record(
+        self, kind: Kind, destination: Destination | WebhooksDestination, event: Event, body: bytes | None = None
+    ) -> Delivery:
         self._number += 1
         message_id = event.get("messageId")
         delivery = Delivery(
@@ -149,7 +183,7 @@ class Deliveries:
             destination=destination.name,
             message_id=message_id if isinstance(message_id, str) else None,
             type=str(event.get("type")),
-            body=encode(event),
+            body=encode(event) if body is None else body,
             created_at=self._sandbox.state.now(),
         )
         self.log.append(delivery)

@@ -108,4 +108,10 @@ class Erasure:
                     job = len(regulation.deliveries) + 1
                     message = delete_message(user_id, source.project_id, number, job, now)
                     regulation.deliveries.append(self._sandbox.deliveries.send("delete", destination, message))
+            for webhook in state.world.webhooks_of(source.name):
+                # Deletions reach classic Webhooks destinations, and no Actions ones.
+                if webhook.enabled and webhook.variant == "classic":
+                    message = delete_message(user_id, source.project_id, number, len(regulation.deliveries) + 1, now)
+                    sent = self._sandbox.deliveries.send_to_webhook(webhook, message, "delete")
+                    regulation.deliveries.append(sent)
         return regulation

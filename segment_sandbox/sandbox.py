@@ -15,6 +15,7 @@ from segment_sandbox.control import Control
 from segment_sandbox.control_actions import ControlActions
 from segment_sandbox.control_seed import ControlSeed
 from segment_sandbox.control_state import ControlState
+from segment_sandbox.control_webhooks import ControlWebhooks
 from segment_sandbox.courier import Courier
 from segment_sandbox.deliveries import Deliveries
 from segment_sandbox.erasure import Erasure
@@ -53,6 +54,7 @@ class Sandbox:
                 *ControlState(self).routes(),
                 *ControlSeed(self).routes(),
                 *ControlActions(self).routes(),
+                *ControlWebhooks(self).routes(),
                 *Overview(self).routes(),
                 *IdentityRoutes(self).routes(),
                 *self.config_api.routes(),

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from segment_sandbox.config import AppSeed, CatalogDestination, SandboxConfig, User
 from segment_sandbox.identifiers import Identifiers
+from segment_sandbox.webhooks import WebhooksDestination
 
 TOKEN_LIFETIME = timedelta(hours=1)
 
@@ -119,6 +120,7 @@ class World:
         self.workspaces: dict[str, Workspace] = {}
         self.sources: dict[str, Source] = {}
         self.destinations: dict[str, Destination] = {}
+        self.webhooks: dict[str, WebhooksDestination] = {}
         self.catalog: dict[str, CatalogDestination] = {}
         self.apps: dict[str, App] = {}
         self.installs: dict[str, Install] = {}
@@ -247,6 +249,9 @@ class World:
 
     def destinations_of(self, source: str) -> Iterator[Destination]:
         return (destination for destination in self.destinations.values() if destination.source == source)
+
+    def webhooks_of(self, source: str) -> Iterator[WebhooksDestination]:
+        return (webhook for webhook in self.webhooks.values() if webhook.source == source)
 
     def _unused_number(self, kind: str) -> int:
         taken = {*self.installs, *(app.name for app in self.apps.values())}
