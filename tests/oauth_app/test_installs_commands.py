@@ -1,0 +1,132 @@
+"""``installs`` and ``connect-link --reconnect`` at the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from db.clock import utc_now
+from db.control import connect_links, installs, outbox
+from db.control.tables import ConnectLink, Install, InstallStatus, InstallToken
+from db.encryption import generate_encryption_key
+from oauth_app.cli import app
+from oauth_app.settings import Settings, load_settings
+from oauth_app.stores import open_stores
+from subscriptions.reconciliation import RECONCILE
+
+ENVIRONMENT = {
+    "HANDLERS": "examples.acme_crm.handlers:crm",
+    "SEGMENT_CLIENT_ID": "client",
+    "SEGMENT_CLIENT_SECRET": "not-a-real-secret",
+    "SEGMENT_DESTINATION": "acme-crm",
+    "SEGMENT_IDENTITY_URL": "http://127.0.0.1:9",
+    "SEGMENT_CONFIG_API_URL": "http://127.0.0.1:9/v1beta",
+}
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A deployment that knows three installs, in front of a Segment that nobody can reach."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in {**ENVIRONMENT, "ENCRYPTION_KEYS": generate_encryption_key()}.items():
+        monkeypatch.setenv(name, value)
+
+    async def fill() -> None:
+        async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
+            now = utc_now()
+            for name, status in {
+                "ins_works": InstallStatus.RECEIVING,
+                "ins_drifts": InstallStatus.CONNECTED,
+                "ins_gone": InstallStatus.DISCONNECTED,
+            }.items():
+                session.add(
+                    Install(
+                        id=name,
+                        account="acct_1",
+                        component="acme-crm",
+                        install_name=f"installs/{name}",
+                        workspace_name="workspaces/northwind",
+                        source_name="workspaces/northwind/sources/web-prod",
+                        scope="destination/acme-crm",
+                        status=status,
+                        created_at=now,
+                        updated_at=now,
+                    )
+                )
+                await session.flush()
+                session.add(InstallToken(install_id=name, expires_at=now, refreshed_at=now))
+            await installs.set_connection_state(session, "ins_drifts", "drifted", reason="destination_disabled")
+
+    asyncio.run(fill())
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def queued() -> list[str]:
+    """The installs that a look is queued for."""
+
+    async def read() -> list[str]:
+        async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
+            return sorted(entry.install_id for entry in await outbox.open_of_kind(session, RECONCILE))
+
+    return asyncio.run(read())
+
+
+def test_list_shows_drift_and_its_reason() -> None:
+    told = {row["id"]: row for row in json.loads(command("installs", "list", "--json").output)}
+    assert (told["ins_drifts"]["connection_state"], told["ins_drifts"]["connection_reason"]) == (
+        "drifted",
+        "destination_disabled",
+    )
+    assert told["ins_works"]["connection_state"] is None
+    assert "drifted" in CliRunner().invoke(app, ["installs", "list"], env={"COLUMNS": "200"}).output
+
+
+def test_reconcile_all_queues_a_look_at_every_install_that_is_connected_and_never_twice() -> None:
+    first, second = command("installs", "reconcile", "--all"), command("installs", "reconcile", "--all")
+    assert "Queued: 2" in first.output
+    assert "Queued: 0" in second.output
+    assert queued() == ["ins_drifts", "ins_works"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("ins_works", "--all")])
+def test_reconcile_wants_one_install_or_all(arguments: tuple[str, ...]) -> None:
+    refused = command("installs", "reconcile", *arguments)
+    assert refused.exit_code == 2
+    assert queued() == []
+
+
+def test_show_tells_how_the_token_is() -> None:
+    told = json.loads(command("installs", "show", "ins_works", "--json").output)
+    assert (told["token_health"], told["token_held_back_until"], told["next_look_at"]) == ("ok", None, None)
+
+
+def test_refresh_says_in_a_sentence_why_there_is_no_token() -> None:
+    refused = command("installs", "refresh", "ins_works")
+    assert refused.exit_code == 1
+    assert "could not be reached" in refused.output
+    assert command("installs", "refresh", "ins_nobody").exit_code == 1
+
+
+def test_a_link_that_reconnects_names_the_install_and_only_one_of_the_account() -> None:
+    made = command("connect-link", "--account", "acct_1", "--reconnect", "ins_gone", "--json")
+    token = json.loads(made.output)["url"].rpartition("/")[2]
+
+    async def stored() -> ConnectLink | None:
+        async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
+            return await connect_links.find_usable(session, token, now=utc_now())
+
+    link = asyncio.run(stored())
+    assert link is not None
+    assert link.reconnects == "ins_gone"
+    refused = command("connect-link", "--account", "acct_2", "--reconnect", "ins_gone")
+    assert refused.exit_code == 2
+    assert "acct_2 has no install" in refused.output
