@@ -10,13 +10,15 @@ from datetime import timedelta
 class RetryPolicy:
     """Exponential backoff with jitter, and how often to try at all.
 
-    The defaults try 20 times over about five hours.
+    The defaults try 20 times over about five hours. A handler that asks for longer waits is given up when the next
+    attempt would come later than ``window`` after the first one.
     """
 
     first: timedelta = timedelta(seconds=2)
     factor: float = 2.0
     ceiling: timedelta = timedelta(minutes=30)
     attempts: int = 20
+    window: timedelta = timedelta(hours=72)
 
     def delay(self, attempt: int, *, jitter: float) -> timedelta:
         """Return the wait after the ``attempt``-th failure (the first is 1).

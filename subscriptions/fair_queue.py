@@ -54,6 +54,18 @@ class FairQueue(Generic[_Key, _Item]):
             del self._items[key]
         return taken
 
+    def take_newest(self) -> _Item | None:
+        """Take the newest item of the longest line; ``None`` when nothing waits."""
+        if not self._items:
+            return None
+        key = max(self._items, key=lambda waiting: len(self._items[waiting]))
+        item = self._items[key].pop()
+        self._count -= 1
+        if not self._items[key]:
+            del self._items[key]
+            self._turns.remove(key)
+        return item
+
     def take_all(self, key: _Key) -> list[_Item]:
         """Take everything of a key."""
         if key not in self._items:
@@ -63,6 +75,6 @@ class FairQueue(Generic[_Key, _Item]):
         self._count -= len(taken)
         return taken
 
-    def keys(self) -> list[_Key]:
+    def waiting(self) -> list[_Key]:
         """Return the keys that have something waiting, in the order of their turns."""
         return list(self._turns)

@@ -31,12 +31,22 @@ class Handler:
     event: str | None
     batch: int | None
     arguments: frozenset[str]
+    ordered: bool = False
+    """Whether the events of one person come one at a time, in the order in which they were received."""
 
     def wants(self, event: Event) -> bool:
         """Tell whether this event goes to this handler; event names match in any case (contract 6.8)."""
-        if event.type != self.type:
+        return self.wants_name(event.type, event.event)
+
+    def wants_name(self, type: str, event: str | None) -> bool:
+        """Tell whether events of this type, and of this name if they are track events, go to this handler."""
+        if type != self.type:
             return False
-        return self.event is None or (event.event or "").strip().casefold() == self.event.strip().casefold()
+        return self.event is None or (event or "").strip().casefold() == self.event.strip().casefold()
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether an operator means this handler: by its key, or by the function's name alone."""
+        return name in (self.key, self.key.partition(" (")[0])
 
     async def call(self, event: Event, install: InstallContext, settings: Mapping[str, Any]) -> object:
         """Call it with one event."""
@@ -51,7 +61,13 @@ class Handler:
 
 
 def make_handler(
-    function: HandlerFunction, *, type: str, event: str | None, batch: int | None, name: str | None = None
+    function: HandlerFunction,
+    *,
+    type: str,
+    event: str | None,
+    batch: int | None,
+    name: str | None = None,
+    ordered: bool = False,
 ) -> Handler:
     """Check a function and its conditions. It goes by its own name when it is given no other.
 
@@ -66,6 +82,8 @@ def make_handler(
         raise HandlerInvalid(f"handler '{name}': event=... names a track event; '{type}' events are not chosen by name")
     if batch is not None and not 1 <= batch <= _MAX_BATCH:
         raise HandlerInvalid(f"handler '{name}': batch has to be between 1 and {_MAX_BATCH}")
+    if ordered and batch is not None:
+        raise HandlerInvalid(f"handler '{name}': ordered=True hands over one event at a time, so it takes no batch")
     if not is_async(function):
         raise HandlerInvalid(
             f"handler '{name}' has to be async: write 'async def {name}(...)', and put blocking work into "
@@ -79,6 +97,7 @@ def make_handler(
         event=event,
         batch=batch,
         arguments=_arguments(function, name, batched=batch is not None),
+        ordered=ordered,
     )
 
 

@@ -35,11 +35,13 @@ class Leases:
         """How many events are held."""
         return sum(map(len, self._held.values()))
 
-    async def claim(self, components: Collection[str], *, limit: int) -> list[ClaimedEvent]:
-        """Claim due events; none when the log cannot be reached."""
+    async def claim(self, components: Collection[str], *, limit: int, skip: Collection[str] = ()) -> list[ClaimedEvent]:
+        """Claim due events, but none of the senders in ``skip``; none at all when the log cannot be reached."""
         lease, now = new_id("lea"), self._clock()
         try:
-            claimed = await self._log.claim(components, limit=limit, lease=lease, now=now, until=now + self._length)
+            claimed = await self._log.claim(
+                components, limit=limit, lease=lease, now=now, until=now + self._length, skip=skip
+            )
         except EventLogUnavailable as error:
             logger.warning("No events can be claimed: %s", error)
             return []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
+from db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult, Settlement
 from db.event_log.tables import EventState, HandlerState
 from subscriptions.backoff import RetryPolicy
 from subscriptions.errors import EventNotSupported, HandlerError, InvalidEventPayload, RetryError, ValidationError
@@ -14,6 +14,8 @@ from subscriptions.event import Event
 
 _MAX_REASON = 500
 _MAX_WAIT = timedelta(hours=24)
+_SHORTEST_PUT_BACK = timedelta(seconds=1)
+_LONGEST_PUT_BACK = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +60,46 @@ def batch_errors(answer: object, events: Sequence[Event]) -> list[BaseException 
     return [problem] * len(events)
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A handler that was not called this time: until when it waits, and why."""
+
+    handler: str
+    until: datetime
+    reason: str
+
+
 def conclude(
-    claimed: ClaimedEvent, verdicts: Sequence[Verdict], *, policy: RetryPolicy, now: datetime, jitter: float
+    claimed: ClaimedEvent,
+    verdicts: Sequence[Verdict],
+    *,
+    waiting: Sequence[Waiting] = (),
+    policy: RetryPolicy,
+    now: datetime,
+    jitter: float,
 ) -> Settlement:
     """Decide what becomes of an event after an attempt.
 
-    Any handler that may be tried again keeps the event pending until the attempts are used up; then, or when a
-    handler failed for good, it is a dead letter. Handlers of earlier attempts count as they ended then.
+    Each handler has attempts and waits of its own. As long as one of them may still be called the event is pending,
+    and due when the first of them is. After that it is a dead letter if any of them failed. Handlers of earlier
+    attempts count as they ended then.
     """
-    attempt = claimed.attempts + 1
-    retries = [verdict for verdict in verdicts if verdict.state is HandlerState.RETRY]
-    if retries and attempt < policy.attempts:
-        asked = [verdict.retry_after for verdict in retries if verdict.retry_after is not None]
-        wait = min(max(asked), _MAX_WAIT) if asked else policy.delay(attempt, jitter=jitter)
+    before = {outcome.handler: outcome for outcome in claimed.unfinished}
+    results = tuple(_result(verdict, before.get(verdict.handler), policy, now, jitter) for verdict in verdicts)
+    due = [result.due_at for result in results if result.due_at is not None]
+    if due or waiting:
+        again = [f"{result.handler}: {result.error}" for result in results if result.due_at is not None]
+        again += [f"{other.handler}: {other.reason}" for other in waiting]
         return Settlement(
             claimed.id,
             claimed.lease,
             EventState.PENDING,
             now,
-            results=tuple(HandlerResult(verdict.handler, verdict.state, verdict.reason) for verdict in verdicts),
-            error=_reasons(retries),
-            available_at=now + max(wait, timedelta(0)),
+            results=results,
+            error="; ".join(again),
+            available_at=max(now, min([*due, *(other.until for other in waiting)])),
+            attempted=bool(verdicts),
         )
-    results = tuple(_final(verdict, attempt) for verdict in verdicts)
     everything = (*claimed.finished, *results)
     failed = [result for result in everything if result.state is HandlerState.FAILED]
     if failed:
@@ -95,15 +114,31 @@ def conclude(
     return Settlement(claimed.id, claimed.lease, state, now, results=results, error=error)
 
 
-def _final(verdict: Verdict, attempt: int) -> HandlerResult:
-    if verdict.state is HandlerState.RETRY:
-        times = "1 attempt" if attempt == 1 else f"{attempt} attempts"
-        return HandlerResult(verdict.handler, HandlerState.FAILED, f"{verdict.reason} (given up after {times})")
-    return HandlerResult(verdict.handler, verdict.state, verdict.reason)
+def put_back_for(received_at: datetime, now: datetime) -> timedelta:
+    """Return how long an event waits for a handler that cannot take it: half its age, from 1 s to 2 min.
+
+    So a long queue costs little: an event is looked at a few times a minute at most, and less often as it gets old.
+    """
+    return min(max((now - received_at) / 2, _SHORTEST_PUT_BACK), _LONGEST_PUT_BACK)
 
 
-def _reasons(verdicts: Sequence[Verdict]) -> str:
-    return "; ".join(f"{verdict.handler}: {verdict.reason}" for verdict in verdicts)
+def _result(
+    verdict: Verdict, before: HandlerRecord | None, policy: RetryPolicy, now: datetime, jitter: float
+) -> HandlerResult:
+    if verdict.state not in UNFINISHED:
+        return HandlerResult(verdict.handler, verdict.state, verdict.reason)
+    attempt = 1 if before is None else before.attempts + 1
+    since = now if before is None or before.since is None else before.since
+    if verdict.retry_after is not None:
+        wait = min(max(verdict.retry_after, timedelta(0)), _MAX_WAIT)
+    elif verdict.state is HandlerState.UNKNOWN and attempt == 1:
+        wait = timedelta(0)  # the process was most likely only restarted
+    else:
+        wait = policy.delay(attempt, jitter=jitter)
+    if attempt < policy.attempts and now + wait - since <= policy.window:
+        return HandlerResult(verdict.handler, verdict.state, verdict.reason, now + wait)
+    times = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+    return HandlerResult(verdict.handler, HandlerState.FAILED, f"{verdict.reason} (given up after {times})")
 
 
 def _reason(error: BaseException) -> str:

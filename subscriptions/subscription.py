@@ -58,6 +58,7 @@ class Subscription:
         *,
         event: str | None = None,
         batch: int | None = None,
+        ordered: bool = False,
     ) -> Callable[[_Function], _Function]:
         """Register an async function for a type of event; the function itself is returned unchanged.
 
@@ -70,13 +71,17 @@ class Subscription:
             type: ``identify``, ``track``, ``page``, ``screen``, ``group``, ``alias`` or ``delete``.
             event: only track events of this name, in any case.
             batch: the greatest number of events in one call.
+            ordered: hand over the events of one person (``userId``, else ``anonymousId``) of an install one at a
+                time and in the order in which they were received. While one of them has to be tried again, the
+                person's later ones wait; when it is given up, they go on. Segment itself promises no order
+                (contract 5.7), so compare ``event.timestamp`` all the same. Not together with ``batch``.
 
         Raises:
             HandlerInvalid: an unknown type or argument name, or a function that is not async.
         """
 
         def register(function: _Function) -> _Function:
-            self._add(make_handler(function, type=type, event=event, batch=batch))
+            self._add(make_handler(function, type=type, event=event, batch=batch, ordered=ordered))
             return function
 
         return register

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, Column, Enum, Index, MetaData, Text
+from sqlalchemy import JSON, BigInteger, Column, Enum, Index, MetaData, Text
 from sqlmodel import Field, SQLModel
 
 from db.types import UtcDateTime
@@ -286,3 +286,38 @@ class EmergencyStop(ControlTable, table=True):
     actor: str
     reason: str
     engaged_at: datetime = _instant()
+
+
+class Pause(ControlTable, table=True):
+    """A component, or one of its handlers, that gets no events while the row is there."""
+
+    __tablename__ = "pauses"
+
+    component: str = Field(primary_key=True)
+    handler: str = Field(primary_key=True)
+    """Its key or its function's name; empty for the whole component."""
+    actor: str
+    paused_at: datetime = _instant()
+
+
+class Replay(ControlTable, table=True):
+    """One replay of stored events, and how far it has come."""
+
+    __tablename__ = "replays"
+
+    id: str = Field(primary_key=True)
+    wanted: str = Field(sa_column=Column(Text, nullable=False))
+    """Which events, as JSON."""
+    handler: str | None = None
+    rate: int
+    """Events per second."""
+    last_event_id: int = Field(sa_type=BigInteger)
+    """The newest event there was at the start: what came later is not replayed."""
+    cursor: int = Field(sa_type=BigInteger)
+    """The last event that was looked at."""
+    total: int
+    revived: int
+    actor: str
+    started_at: datetime = _instant()
+    updated_at: datetime = _instant()
+    finished_at: datetime | None = _optional_instant()

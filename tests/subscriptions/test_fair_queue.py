@@ -26,7 +26,7 @@ def test_each_key_keeps_its_order_and_nobody_waits_longer_than_one_round(
     taken: dict[str, list[int]] = defaultdict(list)
     turns: list[str] = []
     while (key_ := queue.next_key(lambda _: True)) is not None:
-        waiting = set(queue.keys())
+        waiting = set(queue.waiting())
         assert len(waiting - set(turns[-len(waiting) + 1 :] if len(waiting) > 1 else [])) >= 1
         taken[key_] += queue.take(key_, limit, _anything)
         turns.append(key_)
@@ -66,4 +66,4 @@ def test_a_key_that_may_not_go_keeps_its_turn() -> None:
     assert queue.next_key(lambda _: True) == "a"
     assert queue.take_all("a") == [1]
     assert queue.take_all("a") == []
-    assert queue.keys() == ["c"]
+    assert queue.waiting() == ["c"]

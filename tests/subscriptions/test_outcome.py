@@ -8,52 +8,118 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.event_log.records import ClaimedEvent, HandlerResult
+from db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, EventNotSupported, InvalidEventPayload, RetryError, ValidationError
 from subscriptions.backoff import RetryPolicy
-from subscriptions.outcome import Verdict, batch_errors, conclude, judge
+from subscriptions.outcome import Verdict, Waiting, batch_errors, conclude, judge, put_back_for
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 states = st.sampled_from(HandlerState)
 unit = st.floats(0, 1)
 
 
-def claimed(attempts: int = 0, finished: tuple[HandlerResult, ...] = ()) -> ClaimedEvent:
+def claimed(
+    attempts: int = 0, finished: tuple[HandlerResult, ...] = (), unfinished: tuple[HandlerRecord, ...] = ()
+) -> ClaimedEvent:
     return ClaimedEvent(
-        1, "lease", "track", "acme", "acme-crm", "key_1", None, NOW, b"{}", {}, attempts, finished, suppressed=False
+        1,
+        "lease",
+        "track",
+        "acme",
+        "acme-crm",
+        "key_1",
+        None,
+        NOW,
+        b"{}",
+        {},
+        attempts,
+        finished,
+        suppressed=False,
+        unfinished=unfinished,
     )
 
 
 @given(
-    st.lists(states, max_size=4),
-    st.lists(states.filter(lambda state: state is not HandlerState.RETRY), max_size=4),
-    st.integers(0, 40),
+    st.lists(st.tuples(states, st.integers(0, 40)), max_size=4),
+    st.lists(states.filter(lambda state: state not in UNFINISHED), max_size=4),
+    st.lists(st.integers(-100, 100), max_size=3),
     unit,
 )
 def test_an_event_is_done_with_exactly_when_nothing_can_be_tried_again(
-    now_states: list[HandlerState], earlier: list[HandlerState], attempts: int, jitter: float
+    now_states: list[tuple[HandlerState, int]], earlier: list[HandlerState], waits: list[int], jitter: float
 ) -> None:
     policy = RetryPolicy(attempts=20)
-    verdicts = [Verdict(f"now {number}", state, "why") for number, state in enumerate(now_states)]
-    finished = tuple(HandlerResult(f"earlier {number}", state, "why") for number, state in enumerate(earlier))
-    settlement = conclude(claimed(attempts, finished), verdicts, policy=policy, now=NOW, jitter=jitter)
-    may_retry = HandlerState.RETRY in now_states and attempts + 1 < policy.attempts
-    failed = HandlerState.FAILED in (*now_states, *earlier) or HandlerState.RETRY in now_states
-    done = HandlerState.DONE in (*now_states, *earlier)
-    expected = (
-        EventState.PENDING
-        if may_retry
-        else EventState.DEAD_LETTER
-        if failed
-        else EventState.HANDLED
-        if done
-        else EventState.UNSUPPORTED
+    verdicts = [Verdict(f"now {number}", state, "why") for number, (state, _) in enumerate(now_states)]
+    before = tuple(
+        HandlerRecord(f"now {number}", HandlerState.RETRY, attempts, NOW, "why", NOW, NOW - timedelta(hours=1))
+        for number, (_, attempts) in enumerate(now_states)
+        if attempts
     )
+    finished = tuple(HandlerResult(f"earlier {number}", state, "why") for number, state in enumerate(earlier))
+    waiting = [Waiting(f"waits {number}", NOW + timedelta(seconds=wait), "busy") for number, wait in enumerate(waits)]
+    event = claimed(3, finished, before)
+    settlement = conclude(event, verdicts, waiting=waiting, policy=policy, now=NOW, jitter=jitter)
+    again = [attempts for state, attempts in now_states if state in UNFINISHED and attempts + 1 < policy.attempts]
+    given_up = any(state in UNFINISHED and attempts + 1 >= policy.attempts for state, attempts in now_states)
+    everything = [*(state for state, _ in now_states), *earlier]
+    if again or waits:
+        expected = EventState.PENDING
+    elif given_up or HandlerState.FAILED in everything:
+        expected = EventState.DEAD_LETTER
+    else:
+        expected = EventState.HANDLED if HandlerState.DONE in everything else EventState.UNSUPPORTED
     assert settlement.state is expected
-    assert (settlement.available_at is not None) == may_retry
+    assert (settlement.available_at is not None) == (expected is EventState.PENDING)
     assert (settlement.error is not None) >= (expected is EventState.DEAD_LETTER)
     assert len(settlement.results) == len(verdicts)
+    if settlement.available_at is not None:
+        due = [result.due_at for result in settlement.results if result.due_at is not None]
+        assert len(due) == len(again)
+        assert settlement.available_at == max(NOW, min([*due, *(other.until for other in waiting)]))
+        assert settlement.attempted == bool(verdicts)
+
+
+def test_each_handler_has_attempts_and_waits_of_its_own() -> None:
+    old = HandlerRecord("old", HandlerState.RETRY, 4, NOW, "why", NOW, NOW)
+    verdicts = [
+        Verdict("old", HandlerState.RETRY, "away"),
+        Verdict("new", HandlerState.RETRY, "away"),
+        Verdict("asks", HandlerState.RETRY, "429", timedelta(minutes=10)),
+    ]
+    settlement = conclude(claimed(4, unfinished=(old,)), verdicts, policy=RetryPolicy(), now=NOW, jitter=1.0)
+    due = {result.handler: (result.due_at or NOW) - NOW for result in settlement.results}
+    assert due == {"old": timedelta(seconds=32), "new": timedelta(seconds=2), "asks": timedelta(minutes=10)}
+    assert settlement.available_at == NOW + timedelta(seconds=2)
+
+
+def test_a_handler_is_given_up_when_its_window_is_over() -> None:
+    policy = RetryPolicy(window=timedelta(hours=1))
+    for since, state in ((59, EventState.PENDING), (60, EventState.DEAD_LETTER)):
+        before = HandlerRecord("slow", HandlerState.RETRY, 2, NOW, "429", NOW, NOW - timedelta(minutes=since))
+        verdict = Verdict("slow", HandlerState.RETRY, "429", timedelta(minutes=1))
+        settlement = conclude(claimed(2, unfinished=(before,)), [verdict], policy=policy, now=NOW, jitter=1.0)
+        assert settlement.state is state
+
+
+def test_one_attempt_without_a_result_is_repeated_at_once_and_many_are_given_up() -> None:
+    verdict = Verdict("fatal", HandlerState.UNKNOWN, "no result")
+    first = conclude(claimed(), [verdict], policy=RetryPolicy(), now=NOW, jitter=1.0)
+    assert (first.state, first.available_at) == (EventState.PENDING, NOW)
+    assert first.results[0].state is HandlerState.UNKNOWN
+    before = HandlerRecord("fatal", HandlerState.UNKNOWN, 1, NOW, "no result", NOW, NOW)
+    second = conclude(claimed(1, unfinished=(before,)), [verdict], policy=RetryPolicy(), now=NOW, jitter=1.0)
+    assert second.available_at == NOW + timedelta(seconds=4)
+    before = HandlerRecord("fatal", HandlerState.UNKNOWN, 19, NOW, "no result", NOW, NOW)
+    last = conclude(claimed(19, unfinished=(before,)), [verdict], policy=RetryPolicy(), now=NOW, jitter=1.0)
+    assert last.state is EventState.DEAD_LETTER
+    assert last.error == "fatal: no result (given up after 20 attempts)"
+
+
+@given(st.integers(0, 10**7))
+def test_an_event_is_put_back_for_half_its_age_within_bounds(seconds: int) -> None:
+    wait = put_back_for(NOW - timedelta(seconds=seconds), NOW).total_seconds()
+    assert wait == min(max(seconds / 2, 1), 120)
 
 
 @given(st.integers(1, 10_000), unit)
@@ -86,10 +152,11 @@ def test_exceptions_mean_what_their_names_say(error: Exception | None, state: Ha
     assert (verdict.state, verdict.reason) == (state, reason)
 
 
-def test_the_longest_wish_counts_but_not_more_than_a_day() -> None:
+def test_each_wish_counts_but_not_more_than_a_day() -> None:
     wishes = [judge(f"h{seconds}", RetryError(retry_after=seconds)) for seconds in (5, 60)]
     settlement = conclude(claimed(), wishes, policy=RetryPolicy(), now=NOW, jitter=0)
-    assert settlement.available_at == NOW + timedelta(seconds=60)
+    assert settlement.available_at == NOW + timedelta(seconds=5)
+    assert [result.due_at for result in settlement.results] == [NOW + timedelta(seconds=wait) for wait in (5, 60)]
     forever = [judge("h", RetryError(retry_after=timedelta(days=400)))]
     settlement = conclude(claimed(), forever, policy=RetryPolicy(), now=NOW, jitter=0)
     assert settlement.available_at == NOW + timedelta(hours=24)

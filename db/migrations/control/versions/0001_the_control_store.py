@@ -243,6 +243,30 @@ def upgrade() -> None:
         sa.Column("engaged_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_table(
+        "pauses",
+        sa.Column("component", sa.String(), nullable=False),
+        sa.Column("handler", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("paused_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("component", "handler"),
+    )
+    op.create_table(
+        "replays",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("wanted", sa.Text(), nullable=False),
+        sa.Column("handler", sa.String(), nullable=True),
+        sa.Column("rate", sa.Integer(), nullable=False),
+        sa.Column("last_event_id", sa.BigInteger(), nullable=False),
+        sa.Column("cursor", sa.BigInteger(), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("revived", sa.Integer(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("started_at", UtcDateTime(), nullable=False),
+        sa.Column("updated_at", UtcDateTime(), nullable=False),
+        sa.Column("finished_at", UtcDateTime(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
     _make_audit_append_only()
 
 
@@ -266,6 +290,8 @@ def _make_audit_append_only() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("replays")
+    op.drop_table("pauses")
     op.drop_table("emergency_stop")
     op.drop_table("operator_sessions")
     op.drop_table("operator_links")

@@ -1,0 +1,41 @@
+"""One attempt at one event, from the claim to the settlement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from db.event_log.records import ClaimedEvent
+from subscriptions.event import Event
+from subscriptions.install_context import InstallContext
+from subscriptions.outcome import Verdict, Waiting
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """What happens to a claimed event: which of its handlers were called, and which have to wait."""
+
+    claimed: ClaimedEvent
+    event: Event
+    install: InstallContext
+    calls_left: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+
+    @property
+    def sender(self) -> str:
+        """Whom the event is from: the install, or the key where there is no install."""
+        return self.claimed.scope
+
+    @property
+    def person(self) -> str | None:
+        """Whose event it is, for handlers that want a person's events in order."""
+        return self.event.user_id or self.event.anonymous_id
+
+    def wait(self, handler: str, until: datetime, reason: str) -> None:
+        """Note that a handler is not called this time."""
+        self.waiting.append(Waiting(handler, until, reason))
+
+    def finished(self, handler: str) -> bool:
+        """Tell whether a handler is done with the event, as far as this attempt shows."""
+        return all(other.handler != handler for other in self.waiting)
