@@ -50,9 +50,11 @@ class PanicSwitch:
 
     def known(self) -> bool | None:
         """Tell without waiting whether the stop is engaged; ``None`` when that has to be asked first."""
-        if self._read_at is not None and self._clock() - self._read_at < REREAD_AFTER_SECONDS:
-            return self._engaged
-        return None
+        if self._read_at is None:
+            return None
+        # While somebody reads it anew, what is known may get a little older.
+        oldest = REREAD_AFTER_SECONDS if self._reading is None or self._reading.done() else OLDEST_SECONDS
+        return self._engaged if self._clock() - self._read_at < oldest else None
 
     async def engaged(self) -> bool:
         """Tell whether the stop is engaged.

@@ -18,7 +18,13 @@ def _normalise(name: str) -> str:
     return "".join(character for character in name if character.isalnum()).casefold()
 
 
+def _spellings(names: tuple[str, ...]) -> Mapping[str, str]:
+    return {normalise(name): name for name in reversed(names)}
+
+
 _LONGEST_REMEMBERED = 64
+_MOST_REMEMBERED = 32
+_spellings_of_shape = lru_cache(maxsize=512)(_spellings)
 _normalise_and_remember = lru_cache(maxsize=4_096)(_normalise)
 
 
@@ -34,7 +40,7 @@ class Fields(Mapping[str, Any]):
 
     def __init__(self, raw: object = None) -> None:
         self.raw: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
-        self._by_name: dict[str, str] | None = None
+        self._by_name: Mapping[str, str] | None = None
 
     def __getitem__(self, key: str) -> Any:
         return _wrap(self.raw[self.spelling(key)])
@@ -59,9 +65,10 @@ class Fields(Mapping[str, Any]):
         if key in self.raw:
             return key
         if self._by_name is None:
-            self._by_name = {}
-            for name in self.raw:
-                self._by_name.setdefault(normalise(name), name)
+            names = tuple(self.raw)
+            # Most events have one of a few shapes, so what their keys have in common is worked out once.
+            small = len(names) <= _MOST_REMEMBERED and sum(map(len, names)) <= _MOST_REMEMBERED * _LONGEST_REMEMBERED
+            self._by_name = _spellings_of_shape(names) if small else _spellings(names)
         wanted = normalise(key)
         return self._by_name.get(wanted) if wanted else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 
 _BYTES = 16
 
@@ -23,4 +23,4 @@ class PersonHash:
         """Return the hash of an id, ``None`` for none."""
         if identifier is None:
             return None
-        return hmac.digest(self._secret, identifier.encode(), "sha256")[:_BYTES].hex()
+        return hashlib.blake2b(identifier.encode(), digest_size=_BYTES, key=self._secret).hexdigest()

@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 
 _FRACTION = re.compile(r"(\.\d{6})\d+")
+_PLAIN = len("2026-03-02T10:15:42.123456Z")
 
 
 def parse_timestamp(value: object) -> datetime | None:
@@ -17,7 +18,10 @@ def parse_timestamp(value: object) -> datetime | None:
     if not isinstance(value, str) or len(value) > 64:
         return None
     try:
-        parsed = datetime.fromisoformat(_FRACTION.sub(r"\1", value.strip()))
+        text = value.strip()
+        parsed = datetime.fromisoformat(text if len(text) <= _PLAIN else _FRACTION.sub(r"\1", text))
+        if parsed.tzinfo is UTC:
+            return parsed
         return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None

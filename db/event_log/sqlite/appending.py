@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from db.event_log.message_key import same_content
 from db.event_log.records import Appended, NewEvent, ReplayPolicy
@@ -16,7 +17,6 @@ from db.event_log.sqlite.segments import Segments
 _ADD = (
     "INSERT INTO events (id, key, scope, origin, received_at, occurred_at, message_id, type, event, person_hash,"
     " device_hash, previous_hash, settings, available_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-    " ON CONFLICT DO NOTHING RETURNING id"
 )
 _ADD_BODY = "INSERT INTO bodies (id, body) VALUES (?, ?)"
 
@@ -32,22 +32,31 @@ def append(
         The answers, in order, and what has to be noted in memory once the transaction is committed.
     """
     active = segments.active
-    first_id = active.next_id
-    rows = []
-    again: list[tuple[Segment, NewEvent, int]] = []
-    for event_id, event in enumerate(events, first_id):
+    tail_is_indexed = active.index_tail()
+    next_id = active.next_id
+    fresh: dict[tuple[bytes, int], int] = {}
+    rows: list[tuple[Any, ...]] = []
+    bodies: list[tuple[int, bytes]] = []
+    deletes: list[tuple[int, NewEvent]] = []
+    again: list[tuple[Segment, int, NewEvent]] = []
+    answers: list[Appended] = []
+    for event in events:
         origin = catalogue.origin_of(event)
+        key, scope = event.dedupe_key, origin.scope
         received_at = to_microseconds(event.received_at)
-        key = event.dedupe_key
-        older = segments.holding(key, origin.scope, received_at)
-        if older is not None:
-            again.append((older, event, origin.scope))
+        known = segments.find(key, scope, received_at)
+        if known is None and (key, scope) in fresh:
+            known = active, fresh[key, scope]
+        if known is not None:
+            again.append((*known, event))
+            answers.append(_DUPLICATE)
             continue
+        fresh[key, scope] = next_id
         rows.append(
             (
-                event_id,
+                next_id,
                 key,
-                origin.scope,
+                scope,
                 origin.id,
                 received_at,
                 to_microseconds(event.occurred_at),
@@ -61,42 +70,42 @@ def append(
                 received_at,
             )
         )
-    active.begin()
-    stored = [row[0] for row in active.connection.executemany(_ADD, rows)]
-    active.connection.executemany(_ADD_BODY, [(event_id, events[event_id - first_id].body) for event_id in stored])
-    answers = [_DUPLICATE] * len(events)
-    for event_id in stored:
-        answers[event_id - first_id] = Appended(event_id)
-    if len(stored) < len(rows):
-        new = set(stored)
-        again += [(active, events[row[0] - first_id], row[2]) for row in rows if row[0] not in new]
-    revived = sum(_count_duplicate(segment, event, scope, replays) for segment, event, scope in again)
-    repeated = 0
-    for event_id in stored:
-        event = events[event_id - first_id]
+        bodies.append((next_id, event.body))
         if event.type == "delete":
-            repeated += erasing.request(segments, catalogue, event_id, event)
+            deletes.append((next_id, event))
+        answers.append(Appended(next_id))
+        next_id += 1
+    if rows:
+        active.begin()
+        active.connection.executemany(_ADD, rows)
+        active.connection.executemany(_ADD_BODY, bodies)
+    revived = [segment for segment, event_id, event in again if _count_duplicate(segment, event_id, event, replays)]
+    repeated = sum(erasing.request(segments, catalogue, event_id, event) for event_id, event in deletes)
 
     def committed() -> None:
-        for row in rows:
-            active.keys.add(row[1])
-        active.waiting += len(stored) + revived - repeated
+        if tail_is_indexed:
+            active.tail.clear()
+        for key, _ in fresh:
+            active.keys.add(key)
+        active.tail.update(fresh)
+        active.waiting += len(rows) - repeated
+        for segment in revived:
+            segment.waiting += 1
         if rows:
-            active.next_id = first_id + len(events)
-            active.count += len(stored)
+            active.next_id = next_id
+            active.count += len(rows)
             active.oldest = active.oldest or rows[0][4]
             active.newest = max(active.newest, rows[-1][4])
 
     return answers, committed
 
 
-def _count_duplicate(segment: Segment, event: NewEvent, scope: int, replays: ReplayPolicy) -> int:
-    """Count a duplicate where its original is; returns 1 when that makes the original pending again."""
+def _count_duplicate(segment: Segment, event_id: int, event: NewEvent, replays: ReplayPolicy) -> bool:
+    """Count a duplicate where its original is; tells whether that made the original pending again."""
     segment.begin()
     connection = segment.connection
-    ((event_id, state, body),) = segment.select(
-        "SELECT events.id, state, body FROM events LEFT JOIN bodies USING (id) WHERE key = ? AND scope = ?",
-        (event.dedupe_key, scope),
+    ((state, body),) = segment.select(
+        "SELECT state, body FROM events LEFT JOIN bodies USING (id) WHERE id = ?", (event_id,)
     )
     differs = not event.replay and body is not None and not same_content(body, event.body)
     connection.execute(
@@ -105,9 +114,9 @@ def _count_duplicate(segment: Segment, event: NewEvent, scope: int, replays: Rep
         (differs, event.replay, event_id),
     )
     if not event.replay or replays is ReplayPolicy.HOLD or state not in (HANDLED, UNSUPPORTED) or body is None:
-        return 0
+        return False
     connection.execute(
         "UPDATE events SET state = 0, attempts = 0, outcomes = NULL, finished_at = NULL, available_at = ? WHERE id = ?",
         (to_microseconds(event.received_at), event_id),
     )
-    return 1
+    return True

@@ -22,6 +22,8 @@ _RECORD = (
     " last_error, duplicates, differing_duplicates, replays, bodies.id IS NULL"
 )
 _FROM = "FROM events LEFT JOIN bodies ON bodies.id = events.id"
+_MESSAGES = "messages JOIN events USING (id)"
+_OF_MESSAGE = "events.id IN (SELECT id FROM messages WHERE key = ?)"
 _CHUNK = 500
 
 
@@ -63,7 +65,7 @@ def show(segments: Segments, catalogue: Catalogue, message_id: str) -> list[Even
         EventDetail(_record(catalogue, row[:-3]), row[-3], json.loads(row[-2] or "{}"), tuple(outcomes.read(row[-1])))
         for segment in segments
         for row in segment.select(
-            f"SELECT {_RECORD}, body, settings, outcomes {_FROM} WHERE key = ? ORDER BY events.id",
+            f"SELECT {_RECORD}, body, settings, outcomes {_FROM} WHERE {_OF_MESSAGE} ORDER BY events.id",
             (key_of_message(message_id),),
         )
     ]
@@ -78,7 +80,7 @@ def prove(segments: Segments, message_ids: Sequence[str]) -> Proof:
         for start in range(0, len(keys), _CHUNK):
             part = keys[start : start + _CHUNK]
             rows = segment.select(
-                f"SELECT key, state FROM events WHERE key IN ({placeholders(len(part))})",  # noqa: S608
+                f"SELECT events.key, state FROM {_MESSAGES} WHERE messages.key IN ({placeholders(len(part))})",  # noqa: S608
                 part,
             )
             for key, state in rows:
@@ -156,7 +158,7 @@ def _condition(catalogue: Catalogue, wanted: EventFilter) -> tuple[str, list[obj
             parts.append(f"received_at {comparison} ?")
             values.append(to_microseconds(instant))
     if wanted.message_id is not None:
-        parts.append("key = ?")
+        parts.append(_OF_MESSAGE)
         values.append(key_of_message(wanted.message_id))
     of_origin = {"account": wanted.account, "component": wanted.component, "install_id": wanted.install_id}
     asked = {name: value for name, value in of_origin.items() if value is not None}

@@ -184,7 +184,7 @@ def _has_to_wait(
             continue
         rows = segment.select(
             "SELECT id, origin, coalesce(person_hash, device_hash), occurred_at FROM events"  # noqa: S608
-            f" WHERE coalesce(person_hash, device_hash) IN ({placeholders(len(erased))})"
+            f" WHERE id IN (SELECT id FROM people WHERE subject IN ({placeholders(len(erased))}))"
             " AND state = 0 AND type = 'alias'",
             list(erased),
         )

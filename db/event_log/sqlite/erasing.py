@@ -163,7 +163,7 @@ def _events_of(
         for chunk in chunks(sorted(subjects)):
             rows = segment.select(
                 "SELECT id, type, occurred_at, state, person_hash, device_hash, previous_hash, outcomes, origin"  # noqa: S608
-                f" FROM events WHERE coalesce(person_hash, device_hash) IN ({placeholders(len(chunk))})",
+                f" FROM events WHERE id IN (SELECT id FROM people WHERE subject IN ({placeholders(len(chunk))}))",
                 chunk,
             )
             for *values, origin_id in rows:

@@ -79,7 +79,7 @@ def predecessors(segments: Segments, event_ids: Sequence[int]) -> dict[int, list
         for subjects in chunks(sorted({subject for _, subject in asked})):
             rows = segment.select(
                 "SELECT id, scope, coalesce(person_hash, device_hash), type, event, outcomes FROM events"  # noqa: S608
-                f" WHERE coalesce(person_hash, device_hash) IN ({placeholders(len(subjects))}) AND state = 0"
+                f" WHERE id IN (SELECT id FROM people WHERE subject IN ({placeholders(len(subjects))})) AND state = 0"
                 " ORDER BY id",
                 subjects,
             )

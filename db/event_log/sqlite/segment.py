@@ -1,8 +1,12 @@
 """One segment: an SQLite file that holds the events received while it was the newest one.
 
-Ids run on from segment to segment, and a segment's name carries its first id. Only two indexes have to be kept for
-every event, the message key and the person; the others hold few rows. Bodies stand apart from what is looked at
-and changed often.
+Ids run on from segment to segment, and a segment's name carries its first id. Bodies stand apart from what is looked
+at and changed often.
+
+Messages and people are found through sorted runs: an index over both would change two pages at random places for
+each event, and writing those cost more than everything else about it. So the newest events have no index entry; every
+few thousand of them are sorted and added as one run, at the end of its table. The views ``messages`` and ``people``
+look through all runs and those newest events.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from db.event_log.sqlite.key_filter import KeyFilter
 
 PENDING, HANDLED, UNSUPPORTED, SUPPRESSED, REPEATED_DELETE, DEAD_LETTER = range(6)
 
+_RUN = 8_192
 _ACTIVE_CACHE = 64 * 1024 * 1024
 _SEALED_CACHE = 1024 * 1024
 
@@ -43,15 +48,37 @@ CREATE TABLE IF NOT EXISTS events (
   outcomes TEXT,
   duplicates INTEGER NOT NULL DEFAULT 0,
   differing_duplicates INTEGER NOT NULL DEFAULT 0,
-  replays INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (key, scope)
+  replays INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS people ON events (coalesce(person_hash, device_hash));
 CREATE INDEX IF NOT EXISTS waiting ON events (origin, available_at) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS dead_letters ON events (id) WHERE state = 5;
 CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS seal (keys BLOB NOT NULL, newest INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (run INTEGER PRIMARY KEY, through INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS message_runs (
+  run INTEGER, key BLOB, scope INTEGER, id INTEGER, PRIMARY KEY (run, key, scope)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS person_runs (
+  run INTEGER, subject TEXT, id INTEGER, PRIMARY KEY (run, subject, id)
+) WITHOUT ROWID;
+CREATE VIEW IF NOT EXISTS messages AS
+  SELECT key, scope, id FROM message_runs WHERE run IN (SELECT run FROM runs)
+  UNION ALL
+  SELECT key, scope, id FROM events WHERE id > (SELECT coalesce(max(through), 0) FROM runs);
+CREATE VIEW IF NOT EXISTS people AS
+  SELECT subject, id FROM person_runs WHERE run IN (SELECT run FROM runs)
+  UNION ALL
+  SELECT coalesce(person_hash, device_hash) AS subject, id FROM events
+  WHERE id > (SELECT coalesce(max(through), 0) FROM runs);
 PRAGMA user_version = 1;
+"""
+
+_INDEX_MESSAGES = """
+INSERT INTO message_runs SELECT :run, key, scope, id FROM events WHERE id > :after ORDER BY key, scope
+"""
+_INDEX_PEOPLE = """
+INSERT INTO person_runs SELECT :run, coalesce(person_hash, device_hash) AS subject, id FROM events
+WHERE id > :after AND subject IS NOT NULL ORDER BY subject, id
 """
 
 
@@ -114,11 +141,45 @@ class Segment:
         if not self.connection.in_transaction:
             self.connection.execute("BEGIN IMMEDIATE")
 
+    @cached_property
+    def tail(self) -> dict[tuple[bytes, int], int]:
+        """The ids of the newest events, those that are in no run yet, by message."""
+        rows = self.select("SELECT key, scope, id FROM events WHERE id > (SELECT coalesce(max(through), 0) FROM runs)")
+        return {(key, scope): event_id for key, scope, event_id in rows}
+
+    def find(self, key: bytes, scope: int) -> int | None:
+        """Return the id of a message's event, if it is in this segment."""
+        event_id = None if self.sealed else self.tail.get((key, scope))
+        if event_id is not None:
+            return event_id
+        row = self.first(
+            "SELECT id FROM message_runs WHERE run IN (SELECT run FROM runs) AND key = ? AND scope = ?", (key, scope)
+        )
+        return None if row is None else int(row[0])
+
+    def index_tail(self) -> bool:
+        """Add the newest events as a run, once there are enough; returns whether the tail is to be emptied then."""
+        if len(self.tail) < _RUN:
+            return False
+        self.begin()
+        self._add_run()
+        return True
+
+    def _add_run(self) -> None:
+        after = self._number("SELECT max(through) FROM runs")
+        run = self._number("SELECT max(run) FROM runs") + 1
+        self.connection.execute(_INDEX_MESSAGES, {"run": run, "after": after})
+        self.connection.execute(_INDEX_PEOPLE, {"run": run, "after": after})
+        through = max(after, self._number("SELECT max(id) FROM events"))
+        self.connection.execute("INSERT INTO runs VALUES (?, ?)", (run, through))
+
     def seal(self) -> None:
         """Take no more events: write the filter down, so that it need not be made again."""
         with transaction(self.connection):
+            self._add_run()
             self.connection.execute("INSERT INTO seal VALUES (?, ?)", (self.keys.bits, self.newest))
         self.sealed = True
+        self.tail.clear()
         self._shrink_cache()
 
     def refresh(self) -> None:

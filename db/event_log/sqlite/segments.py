@@ -89,19 +89,17 @@ class Segments:
             active.seal()
             self._segments.append(self._open(active.next_id))
 
-    def holding(self, key: bytes, scope: int, now: int) -> Segment | None:
-        """Return the sealed segment within the dedupe window that holds a message; the newest first."""
-        if len(self._segments) == 1:
-            return None
+    def find(self, key: bytes, scope: int, now: int) -> tuple[Segment, int] | None:
+        """Return the segment and the id of a message that is there within the dedupe window."""
         position, step = probe(key)
         since = now - self._dedupe
-        for segment in reversed(self._segments[:-1]):
-            if segment.newest < since:
+        for segment in reversed(self._segments):
+            if segment.newest < since and segment.sealed:
                 break
-            if segment.keys.holds(position, step) and segment.first(
-                "SELECT 1 FROM events WHERE key = ? AND scope = ?", (key, scope)
-            ):
-                return segment
+            if segment.keys.holds(position, step):
+                event_id = segment.find(key, scope)
+                if event_id is not None:
+                    return segment, event_id
         return None
 
     def drop_before(self, instant: int) -> int:
