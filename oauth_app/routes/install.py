@@ -21,6 +21,7 @@ from oauth_app.install_flow import (
 )
 from oauth_app.rate_limits import Purpose, limited
 from oauth_app.routes.forms import read_form
+from oauth_app.routes.partner_account import is_other_account, signed_in_account
 from oauth_app.same_site import is_same_site, is_speculative
 from oauth_app.services import Services, services_of
 
@@ -47,7 +48,7 @@ async def connect_page(request: Request) -> Response:
     link = await services.connect_links.look(request.path_params["link"])
     if link is None:
         return services.pages.failure(FailureReason.LINK_UNUSABLE)
-    if await _is_other_account(services, request, link.account):
+    if await is_other_account(services, request, link.account):
         return services.pages.failure(FailureReason.OTHER_ACCOUNT)
     return services.pages.connect(link.account)
 
@@ -63,7 +64,7 @@ async def connect_confirmed(request: Request) -> Response:
     if await services.panic.engaged():
         return services.pages.failure(FailureReason.SERVICE_STOPPED)
     link = await services.connect_links.look(token)
-    if link is not None and await _is_other_account(services, request, link.account):
+    if link is not None and await is_other_account(services, request, link.account):
         return services.pages.failure(FailureReason.OTHER_ACCOUNT)
     link = await services.connect_links.use(token)
     if link is None:
@@ -88,7 +89,7 @@ async def start(request: Request) -> Response:
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     if await services.panic.engaged():
         return services.pages.failure(FailureReason.SERVICE_STOPPED)
-    account = None if services.partner_session is None else await services.partner_session(request)
+    account = await signed_in_account(services, request)
     if account is None:
         if services.settings.partner_login_url:
             return RedirectResponse(services.settings.partner_login_url, status_code=303)
@@ -111,7 +112,7 @@ async def callback(request: Request) -> Response:
         return services.pages.failure(FailureReason.SERVICE_STOPPED)
     cookie = request.cookies.get(cookie_name(returned.state or ""))
     if isinstance(returned, CodeReturned):
-        signed_in = None if services.partner_session is None else await services.partner_session(request)
+        signed_in = await signed_in_account(services, request)
         outcome = await services.flow.finish(returned, cookie=cookie, signed_in=signed_in)
     else:
         outcome = await services.flow.refuse(returned, cookie=cookie)
@@ -166,11 +167,3 @@ def _show(services: Services, outcome: FlowOutcome, *, state: str | None) -> Res
         case FlowFailed(reason, return_to, incident):
             by_hand = state if reason is FailureReason.INSTALL_EXISTS_ELSEWHERE else None
             return services.pages.failure(reason, incident=incident, return_to=return_to, manual_key_state=by_hand)
-
-
-async def _is_other_account(services: Services, request: Request, account: str) -> bool:
-    """Whether somebody else than the link's account is signed in to the partner's product (OA-21)."""
-    if services.partner_session is None:
-        return False
-    signed_in = await services.partner_session(request)
-    return signed_in is not None and signed_in != account

@@ -11,6 +11,7 @@ from db.control.tables import Install, InstallStatus
 from oauth_app.failures import FailureReason
 from oauth_app.install_record import queue_provisioning
 from oauth_app.routes.forms import read_form
+from oauth_app.routes.partner_account import is_other_account
 from oauth_app.same_site import is_same_site
 from oauth_app.services import Services, services_of
 
@@ -34,6 +35,8 @@ async def show(request: Request) -> Response:
     install = await _install(services, request)
     if install is None:
         return services.pages.failure(FailureReason.LINK_UNUSABLE)
+    if await is_other_account(services, request, install.account):
+        return services.pages.failure(FailureReason.OTHER_ACCOUNT)
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse(_as_json(install), headers={"Cache-Control": "no-store"})
     async with services.database.transaction() as session:
@@ -47,6 +50,8 @@ async def change(request: Request) -> Response:
     install = await _install(services, request)
     if install is None:
         return services.pages.failure(FailureReason.LINK_UNUSABLE)
+    if await is_other_account(services, request, install.account):
+        return services.pages.failure(FailureReason.OTHER_ACCOUNT)
     if not is_same_site(request.headers):
         return services.pages.failure(FailureReason.CROSS_SITE)
     action = (await read_form(request)).get("action", "")
