@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pytest
 from sqlmodel import select
+from starlette.requests import Request
 
 from db.control import install_tokens, installs
 from db.control.tables import Install, InstallStatus
+from db.database import Database
+from db.encryption import EncryptionKeys
 from oauth_app.connect_links import ReconnectRefused
 from oauth_app.failures import FailureReason
 from oauth_app.install_flow import FlowFailed
-from tests.oauth_app.conftest import FrontDoor
+from subscriptions.drift import SENTENCES, Drift
+from tests.oauth_app.conftest import SERVICE, FrontDoor, build_front_door
 
 WEB = "workspaces/northwind/sources/web-prod"
 
@@ -98,3 +102,44 @@ async def test_oa_20_oa_22_an_install_of_another_account_cannot_be_reconnected(f
     assert front_door.services.flow is not None
     refused = await front_door.services.flow.start("acct_contoso", reconnects=lost.id)
     assert refused == FlowFailed(FailureReason.OTHER_ACCOUNT)
+
+
+async def test_oa_20_a_session_reconnects_its_own_install_from_the_status_page(
+    sqlite_database: Database, encryption: EncryptionKeys
+) -> None:
+    signed_in = ["acct_northwind"]
+
+    async def session_hook(_: Request) -> str | None:
+        return signed_in[0]
+
+    door = build_front_door(sqlite_database, encryption, b"s" * 32, partner_session=session_hook)
+    async with door.app.router.lifespan_context(door.app):
+        lost = await _lost_install(door)
+        status = door.services.status_links.make(lost.id, now=door.clock())
+        async with door.browser() as browser:
+            page = await browser.open(f"{SERVICE}/status/{status}")
+            assert f'href="/auth/segment?reconnect={lost.id}"' in page.text
+            signed_in[0] = "acct_contoso"
+            refused = await browser.open(f"{SERVICE}/auth/segment?reconnect={lost.id}")
+            assert refused.status_code == 403
+            signed_in[0] = "acct_northwind"
+            page = await browser.open(f"{SERVICE}/auth/segment?reconnect={lost.id}")
+            page = await browser.submit(page, button="owner@northwind.example")
+            page = await browser.submit(page, button="allow", workspace="workspaces/northwind", source=WEB)
+        assert page.status_code == 200
+        (renewed,) = await door.installs()
+    assert (renewed.id, renewed.status) == (lost.id, InstallStatus.PROVISIONING)
+
+
+@pytest.mark.parametrize("drift", list(Drift))
+async def test_the_status_page_says_what_was_changed_in_segment(front_door: FrontDoor, drift: Drift) -> None:
+    async with front_door.browser() as browser:
+        await front_door.connect(browser)
+        (install,) = await front_door.installs()
+        async with front_door.database.transaction() as session:
+            await installs.set_status(session, install.id, InstallStatus.RECEIVING, now=front_door.clock())
+            await installs.set_connection_state(session, install.id, "drifted", reason=drift.value)
+        status = front_door.services.status_links.make(install.id, now=front_door.clock())
+        page = await browser.open(f"{SERVICE}/status/{status}")
+    assert "Something was changed in Segment" in page.text
+    assert SENTENCES[drift] in page.text
