@@ -248,6 +248,7 @@ class InstallTokens:
             if reason is Reason.INSTALL_REMOVED:
                 await install_tokens.forget(session, install_id)
                 await api_keys.revoke_of_install(session, install_id, now=now)
+                await self._audit(session, "api_key.revoke_of_install", install_id)
             await self._audit(session, "install_token.refused", install_id)
         if EXPLANATIONS[reason].alarm:
             logger.error(

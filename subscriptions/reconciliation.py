@@ -176,8 +176,8 @@ class Reconciler:
 async def queue_checks(session: AsyncSession, install_ids: Collection[str], *, now: datetime) -> int:
     """Queue looks at installs, a second apart and behind those that are queued; returns how many were not yet."""
     queued = await outbox.open_of_kind(session, RECONCILE)
-    due = max([now, *(entry.available_at for entry in queued)])
-    wanted = [install_id for install_id in install_ids if install_id not in {entry.install_id for entry in queued}]
+    due = max([now, *queued.values()])
+    wanted = [install_id for install_id in install_ids if install_id not in queued]
     for place, install_id in enumerate(wanted, start=1):
         await outbox.add(session, RECONCILE, install_id, now=now, due=due + place * SPACING)
     return len(wanted)

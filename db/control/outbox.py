@@ -81,10 +81,14 @@ async def open_of_install(session: AsyncSession, install_id: str) -> list[Outbox
     return list((await session.exec(statement)).all())
 
 
-async def open_of_kind(session: AsyncSession, kind: str) -> list[OutboxEntry]:
-    """Return what is still to be done of one kind."""
-    statement = select(OutboxEntry).where(OutboxEntry.kind == kind, col(OutboxEntry.finished_at).is_(None))
-    return list((await session.exec(statement)).all())
+async def open_of_kind(session: AsyncSession, kind: str) -> dict[str, datetime]:
+    """Return when what is still to be done of one kind is due, by install; the latest if there are several."""
+    statement = (
+        select(OutboxEntry.install_id, OutboxEntry.available_at)
+        .where(OutboxEntry.kind == kind, col(OutboxEntry.finished_at).is_(None))
+        .order_by(col(OutboxEntry.available_at))
+    )
+    return dict((await session.exec(statement)).all())
 
 
 async def purge(session: AsyncSession, *, finished_before: datetime) -> None:

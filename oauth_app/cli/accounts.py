@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from oauth_app.return_to import ReturnAddressRefused
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from oauth_app.wiring import api_keys_of, connect_links_of
+from subscriptions.api_key_format import ApiKeyInvalid
 from subscriptions.api_keys import MintedKey
 
 Account = Annotated[str, typer.Option("--account", help="Your own identifier of the customer's account.")]
@@ -74,7 +76,7 @@ def create_key(
         check_account(account)
     except AccountInvalid as problem:
         stop([str(problem)])
-    minted = run(_create_key(settings, account, signed=signed))
+    minted = _mint(_create_key(settings, account, signed=signed))
     component = component_name(settings)
     if as_json:
         shown = {"api_key": minted.api_key, "account": account, "component": component, "id": minted.id}
@@ -129,7 +131,7 @@ def rotate_key(
     Example: enable-with-segment api-keys rotate key_0a1b2c --overlap-hours 48
     """
     settings = settings_or_exit()
-    minted = run(_rotate_key(settings, key_id, timedelta(hours=overlap_hours)))
+    minted = _mint(_rotate_key(settings, key_id, timedelta(hours=overlap_hours)))
     if as_json:
         shown = {"api_key": minted.api_key, "id": minted.id, "replaces": key_id}
         print_json({**shown, **_signed_destination(settings, minted)})
@@ -147,6 +149,13 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, from: a
     if not run(_revoke_key(settings_or_exit(), key_id)):
         stop([f"there is no usable key {key_id}"], 1)
     out.print(f"{key_id} is revoked.")
+
+
+def _mint(work: Coroutine[Any, Any, MintedKey]) -> MintedKey:
+    try:
+        return run(work)
+    except ApiKeyInvalid as problem:
+        stop([str(problem)])
 
 
 def _parse_settings(pairs: list[str]) -> dict[str, Any]:

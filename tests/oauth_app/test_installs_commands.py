@@ -75,7 +75,7 @@ def queued() -> list[str]:
 
     async def read() -> list[str]:
         async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
-            return sorted(entry.install_id for entry in await outbox.open_of_kind(session, RECONCILE))
+            return sorted(await outbox.open_of_kind(session, RECONCILE))
 
     return asyncio.run(read())
 
@@ -114,6 +114,23 @@ def test_refresh_says_in_a_sentence_why_there_is_no_token() -> None:
     assert refused.exit_code == 1
     assert "could not be reached" in refused.output
     assert command("installs", "refresh", "ins_nobody").exit_code == 1
+
+
+def test_keys_come_from_the_partners_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "acme_own_keys.py").write_text(
+        "def make(account, component):\n    return f'{component}-key-of-{account}'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("API_KEY_HOOK", "acme_own_keys:make")
+    made = command("api-keys", "create", "--account", "acct_1", "--json")
+    assert json.loads(made.output)["api_key"] == "acme-crm-key-of-acct_1"
+    again = command("api-keys", "create", "--account", "acct_1")
+    assert again.exit_code == 2
+    assert "API_KEY_HOOK returned a key that it had returned before" in again.output.replace("\n", " ")
+    monkeypatch.setenv("API_KEY_HOOK", "acme_own_keys:missing")
+    wrong = command("api-keys", "create", "--account", "acct_1")
+    assert wrong.exit_code == 2
+    assert "API_KEY_HOOK" in wrong.output
 
 
 def test_a_link_that_reconnects_names_the_install_and_only_one_of_the_account() -> None:
