@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 MASK = "***"
 LONGEST_BODY = 16_384
-SECRET_HEADERS = frozenset({"authorization", "cookie", "set-cookie"})
+SECRET_HEADERS = frozenset({"authorization", "cookie", "set-cookie", "x-signature"})
 SECRET_KEYS = frozenset(
     {
         "access_token",
