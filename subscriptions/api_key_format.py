@@ -55,8 +55,11 @@ def check_foreign_key(key: object) -> str:
     """Return a key that a partner's function made, if a Basic header carries it and nobody guesses it.
 
     Raises:
-        ApiKeyInvalid: not 16 to 256 printable ASCII characters without space and colon, or nearly all the same.
+        ApiKeyInvalid: not 16 to 256 printable ASCII characters without space and colon, nearly all the same, or with
+            the prefix that is for signed deliveries.
     """
     if not isinstance(key, str) or not _FOREIGN_KEY.fullmatch(key) or len(set(key)) < 8:
         raise ApiKeyInvalid("API_KEY_HOOK has to return 16 to 256 ASCII characters, hard to guess, no space, no colon")
+    if key.startswith(SIGNED_PREFIX):
+        raise ApiKeyInvalid(f"API_KEY_HOOK must not return a key that begins with {SIGNED_PREFIX}")
     return key

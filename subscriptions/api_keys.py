@@ -164,8 +164,10 @@ class ApiKeys:
         return MintedKey(key_id, clear, signing_secret)
 
     async def _new_key(self, session: AsyncSession, account: str, component: str, *, signed: bool) -> str:
+        if signed:  # it stands in a path, and its prefix tells the endpoint which door it is for
+            return new_key(SIGNED_PREFIX)
         if self._hook is None:
-            return new_key(SIGNED_PREFIX if signed else PREFIX)
+            return new_key(PREFIX)
         key = check_foreign_key(self._hook(account, component))
         if await api_keys.find_by_hash(session, self._hash(key)) is not None:
             raise ApiKeyInvalid("API_KEY_HOOK returned a key that it had returned before")

@@ -10,8 +10,8 @@ from subscriptions.exchange import Scope, Send, path_below_mount
 
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_SIGNED_BASIC = b"ZXdo"
-"""Base64 of the first three characters of every key with a signing secret (``api_keys.SIGNED_PREFIX``)."""
+_SIGNED_BASIC = b"ZXdoX"
+"""What base64 of every key with a signing secret begins with (``api_key_format.SIGNED_PREFIX``)."""
 
 
 class Endpoint:
