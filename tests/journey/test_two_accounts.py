@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 
 from db.control import installs
 from db.control.tables import Install
@@ -212,3 +217,35 @@ async def test_em_08_the_flow_needs_no_third_party_cookie(partner: Deployment) -
         finally:
             await browser.close()
     assert [install.account for install in await stored(partner)] == ["acct_one"]
+
+
+async def test_em_06_the_flow_ends_in_a_tab_without_opener_and_the_partner_learns_it(
+    browsers: Browser, partner: Deployment
+) -> None:
+    """The partner's page keeps no hold of the tab; its own backend asks ours."""
+    created = await partner.command("api-tokens", "create", "--name", "t", "--scope", "installs:read", "--json")
+    bearer = {"Authorization": f"Bearer {json.loads(created.output)['token']}"}
+    link = await partner.link("acct_one")
+
+    async def settings_page(_: Request) -> Response:
+        return HTMLResponse(
+            f'<!doctype html><title>Settings</title><a href="{link}" target="_blank" rel="noopener">Go</a>'
+        )
+
+    async with (
+        listening(Starlette(routes=[Route("/", settings_page)])) as site,
+        person(browsers, partner, "acct_one") as customer,
+    ):
+        page = await customer.new_page()
+        await page.goto(site)
+        async with customer.expect_page() as opened:
+            await page.get_by_role("link", name="Go").click()
+        tab = await opened.value
+        await tab.wait_for_load_state()
+        assert await tab.evaluate("window.opener === null")
+        await tab.get_by_role("button", name="Continue to Segment").click()
+        await log_in_to_segment(tab)
+        await allow(tab)
+        await connected(tab, "acct_one")
+    answer = await partner.http.get(f"{partner.url}/api/v1/installs?account=acct_one", headers=bearer)
+    assert [found["status"] for found in answer.json()["installs"]] == ["connected"]

@@ -13,7 +13,7 @@ import httpx
 from starlette.applications import Starlette
 
 from db.clock import utc_now
-from db.control import installs
+from db.control import audit, installs
 from db.control.tables import AuditEntry, Install, InstallStatus
 from db.encryption import generate_encryption_key
 from db.identifiers import new_id
@@ -100,8 +100,6 @@ class Operations:
 
     async def audited(self, action: str) -> list[AuditEntry]:
         """The audit's entries of an action."""
-        from db.control import audit
-
         async with self.services.database.transaction() as session:
             return await audit.list_newest(session, action=action)
 

@@ -1,12 +1,13 @@
 """Whatever a browser, a backend or a stranger sends: an answer below 500 that gives nothing away, on both engines.
 
-How many requests were tried is in ``TRIED``, and printed with ``pytest -rP``.
+How many requests were tried is printed with ``pytest -rP``; ``FUZZ_EXAMPLES=5000`` tries more of them.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from tests.journey.leaks import KnownSecrets
 from tests.oauth_app.operations import Operations, running_service
 
 EXAMPLES = settings(
-    max_examples=150,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
