@@ -44,6 +44,7 @@ from subscriptions.subscription import Subscription
 logger = logging.getLogger(__name__)
 
 _CLAIM = 500
+_LOOK_AGAIN = 0.05
 _NO_PREDECESSORS: Mapping[int, Sequence[Predecessor]] = {}
 
 
@@ -127,8 +128,10 @@ class Dispatcher:
                 while not self._stopping:
                     self._wake.clear()
                     if not await self._claim_and_start():
+                        # While it is full, look often at what fills it: a handler may have begun to hang.
+                        wait = _LOOK_AGAIN if self._held_back else self._limits.poll_seconds
                         with suppress(TimeoutError):
-                            await asyncio.wait_for(self._wake.wait(), self._limits.poll_seconds)
+                            await asyncio.wait_for(self._wake.wait(), min(wait, self._limits.poll_seconds))
                 await self._finish(within=self._limits.stop_seconds)
             finally:
                 await self._let_go()
@@ -184,7 +187,8 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._leases.release_all()
-        self._lanes.clear()
+        for lane in self._lanes.values():
+            lane.reset()
         self._held.clear()
 
     def _start(self, work: Coroutine[Any, Any, object]) -> None:
@@ -287,7 +291,7 @@ class Dispatcher:
                 attempt.wait(handler.key, put_back, "waits for an earlier event of the same person")
             elif not circuit.admits(now):
                 attempt.wait(handler.key, max(put_back, circuit.reopens_at(now)), _CIRCUIT_IS_OPEN)
-            elif not lane.has_room(self._limits.events_in_flight - self._leases.count):
+            elif not lane.has_room():
                 attempt.wait(handler.key, put_back, _IS_BUSY)
             else:
                 attempt.calls_left += 1

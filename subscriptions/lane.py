@@ -20,9 +20,6 @@ from subscriptions.handler import Handler
 _WEIGHT_OF_NEWEST = 0.2
 _MOST_CIRCUITS = 10_000
 
-#: A lane may hold this many times what is still free in the dispatcher, so that something always stays free.
-_SHARE = 3
-
 
 @dataclass(slots=True, eq=False)
 class Call:
@@ -66,21 +63,13 @@ class Lane:
         self._circuits: dict[str, Circuit] = {}
         self._people: dict[tuple[str, str], deque[Attempt]] = {}
 
-    @property
-    def held(self) -> int:
-        """How many events wait in the lane or are being handled."""
-        in_line = sum(len(line) - 1 for line in self._people.values())
-        return len(self._queue) + in_line + sum(len(call.attempts) for call in self._calls)
-
     def circuit(self, sender: str) -> Circuit:
         """Return the circuit breaker of the handler for a sender."""
         return self._circuits.get(sender, Circuit())
 
-    def has_room(self, free: int) -> bool:
-        """Tell whether the lane can take one more event, when ``free`` more fit into the dispatcher."""
-        if len(self._queue) < self._smallest_queue:
-            return True
-        return self._seconds_of_work() <= self._seconds and self.held < _SHARE * free
+    def has_room(self) -> bool:
+        """Tell whether the lane can take one more event: whether its turn would come soon."""
+        return len(self._queue) < self._smallest_queue or self._seconds_of_work() <= self._seconds
 
     def put(self, attempt: Attempt) -> None:
         """Let an event wait for its call."""
@@ -163,6 +152,15 @@ class Lane:
     def take_all(self) -> list[Attempt]:
         """Take out everything that waits."""
         return [attempt for sender in self._queue.waiting() for attempt in self._queue.take_all(sender)]
+
+    def reset(self) -> None:
+        """Forget what waits and what runs, when the dispatcher lets go of it; what was learned stays."""
+        self.take_all()
+        for call in list(self._calls):
+            self._circuits[call.sender] = self.circuit(call.sender).abandoned()
+        self._calls.clear()
+        self._running.clear()
+        self._people.clear()
 
     def next_in_line(self, attempt: Attempt, *, go_on: bool) -> list[Attempt]:
         """Let the next event of a person go, once this one is settled; or take out all that came after it.
