@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, select, update
@@ -22,13 +23,10 @@ async def append(connection: AsyncConnection, events: Sequence[NewEvent], replay
     first: dict[tuple[str, bytes], int] = {}
     for position, event in enumerate(events):
         first.setdefault((event.scope, event.dedupe_key), position)
-    statement = (
-        insert_into(connection, EVENTS)
-        .on_conflict_do_nothing(index_elements=["scope", "dedupe_key"])
-        .returning(EVENTS.c.id, EVENTS.c.scope, EVENTS.c.dedupe_key)
-    )
-    rows = (await connection.execute(statement, [_row(events[position]) for position in first.values()])).all()
-    ids: dict[int, int] = {first[scope, key]: event_id for event_id, scope, key in rows}
+    # Sorted, so that two processes that store the same messages wait for each other in the same order.
+    new = [events[first[identity]] for identity in sorted(first)]
+    insert = _insert_arrays if connection.dialect.name == "postgresql" else _insert_rows
+    ids = {first[scope, key]: event_id for event_id, scope, key in await insert(connection, new)}
     again = [event for position, event in enumerate(events) if position not in ids]
     if again:
         await _count_duplicates(connection, again, replays)
@@ -36,6 +34,22 @@ async def append(connection: AsyncConnection, events: Sequence[NewEvent], replay
         if events[position].type == "delete":
             await erasing.request(connection, event_id, events[position])
     return [Appended(ids.get(position)) for position in range(len(events))]
+
+
+async def _insert_arrays(connection: AsyncConnection, events: Sequence[NewEvent]) -> Sequence[Any]:
+    """Insert with one array for each column: one statement, prepared once, whatever the number of events."""
+    columns = tuple([column(event) for event in events] for _, _, column in _COLUMNS)
+    return (await connection.exec_driver_sql(_INSERT_ARRAYS, columns)).all()
+
+
+async def _insert_rows(connection: AsyncConnection, events: Sequence[NewEvent]) -> Sequence[Any]:
+    statement = (
+        insert_into(connection, EVENTS)
+        .on_conflict_do_nothing(index_elements=["scope", "dedupe_key"])
+        .returning(EVENTS.c.id, EVENTS.c.scope, EVENTS.c.dedupe_key)
+    )
+    rows = [{name: column(event) for name, _, column in _COLUMNS} | _INITIAL for event in events]
+    return (await connection.execute(statement, rows)).all()
 
 
 async def _count_duplicates(connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy) -> None:
@@ -76,29 +90,40 @@ async def _revive(connection: AsyncConnection, original: tuple[ColumnElement[boo
     )
 
 
-def _row(event: NewEvent) -> dict[str, Any]:
-    return {
-        "scope": event.scope,
-        "dedupe_key": event.dedupe_key,
-        "received_at": event.received_at,
-        "occurred_at": event.occurred_at,
-        "account": event.account,
-        "component": event.component,
-        "key_id": event.key_id,
-        "install_id": event.install_id,
-        "message_id": event.message_id,
-        "type": event.type,
-        "event": event.event,
-        "person_hash": event.person_hash,
-        "device_hash": event.device_hash,
-        "previous_hash": event.previous_hash,
-        "body": event.body,
-        # Escaped to ASCII: a NUL inside a setting could not be stored by PostgreSQL.
-        "settings": json.dumps(dict(event.settings)),
-        "state": EventState.PENDING,
-        "attempts": 0,
-        "available_at": event.received_at,
-        "duplicates": 0,
-        "differing_duplicates": 0,
-        "replays": 0,
-    }
+def _settings(event: NewEvent) -> str:
+    # Escaped to ASCII: a NUL inside a setting could not be stored by PostgreSQL.
+    return json.dumps(dict(event.settings)) if event.settings else "{}"
+
+
+_COLUMNS: tuple[tuple[str, str, Callable[[NewEvent], Any]], ...] = (
+    ("scope", "text", attrgetter("scope")),
+    ("dedupe_key", "bytea", attrgetter("dedupe_key")),
+    ("received_at", "timestamptz", attrgetter("received_at")),
+    ("occurred_at", "timestamptz", attrgetter("occurred_at")),
+    ("account", "text", attrgetter("account")),
+    ("component", "text", attrgetter("component")),
+    ("key_id", "text", attrgetter("key_id")),
+    ("install_id", "text", attrgetter("install_id")),
+    ("message_id", "text", attrgetter("message_id")),
+    ("type", "text", attrgetter("type")),
+    ("event", "text", attrgetter("event")),
+    ("person_hash", "text", attrgetter("person_hash")),
+    ("device_hash", "text", attrgetter("device_hash")),
+    ("previous_hash", "text", attrgetter("previous_hash")),
+    ("body", "bytea", attrgetter("body")),
+    ("settings", "text", _settings),
+    ("available_at", "timestamptz", attrgetter("received_at")),
+)
+_INITIAL = {
+    "state": EventState.PENDING,
+    "attempts": 0,
+    "duplicates": 0,
+    "differing_duplicates": 0,
+    "replays": 0,
+}
+_INSERT_ARRAYS = (
+    f"INSERT INTO events ({', '.join(name for name, _, _ in _COLUMNS)}, {', '.join(_INITIAL)})"  # noqa: S608  our own names
+    f" SELECT *, '{EventState.PENDING}', 0, 0, 0, 0"
+    f" FROM unnest({', '.join(f'${place}::{kind}[]' for place, (_, kind, _) in enumerate(_COLUMNS, 1))})"
+    " ON CONFLICT (scope, dedupe_key) DO NOTHING RETURNING id, scope, dedupe_key"
+)

@@ -235,8 +235,11 @@ def settle(
             segment.connection.executemany("DELETE FROM bodies WHERE id = ?", suppressed)
 
     def committed() -> None:
+        settled: dict[str, list[int]] = defaultdict(list)
         for settlement in settlements:
-            leases.end([settlement.event_id], settlement.lease)
+            settled[settlement.lease].append(settlement.event_id)
+        for name, event_ids in settled.items():
+            leases.end(event_ids, name)
         for segment, count in finished.items():
             segment.waiting -= count
 
