@@ -1,0 +1,75 @@
+"""Receipts: from a messageId to everything that became of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from db.encryption import EncryptionKeys
+from db.event_log.tables import EventState, HandlerState
+from subscriptions import Event, RetryError, Subscription
+from subscriptions.receipts import find_receipts
+from tests.subscriptions.receiver import open_receiver
+
+TRACK = {"type": "track", "event": "Paid", "userId": "u-1", "messageId": "m-1"}
+
+
+async def test_a_receipt_follows_an_event_to_its_last_handler(database_url: str, encryption: EncryptionKeys) -> None:
+    crm, down = Subscription("acme-crm"), [True]
+
+    @crm.on("track")
+    async def good(event: Event) -> None: ...
+
+    @crm.on("track")
+    async def flaky(event: Event) -> None:
+        if down:
+            raise RetryError("the CRM is down", retry_after=timedelta(seconds=90))
+
+    async with open_receiver(database_url, encryption, crm) as receiver:
+        received_at = receiver.clock()
+        assert await find_receipts(receiver.log, "m-1") == []
+        await receiver.deliver(TRACK)
+        await receiver.deliver(TRACK)
+        (receipt,) = await find_receipts(receiver.log, "m-1")
+        assert (receipt.state, receipt.attempts, receipt.handlers) == (EventState.PENDING, 0, ())
+        assert (receipt.received_at, receipt.finished_at, receipt.handled_after) == (received_at, None, None)
+        assert (receipt.account, receipt.event, receipt.duplicates) == ("acme", "Paid", 1)
+
+        receiver.clock.advance(seconds=2)
+        await receiver.dispatcher.run_due()
+        (receipt,) = await find_receipts(receiver.log, "m-1")
+        by_name = {outcome.handler: outcome for outcome in receipt.handlers}
+        assert by_name["good (track)"].state is HandlerState.DONE
+        assert by_name["good (track)"].after == timedelta(seconds=2)
+        assert by_name["flaky (track)"].state is HandlerState.RETRY
+        assert "the CRM is down" in str(by_name["flaky (track)"].error)
+        assert receipt.next_attempt_at == received_at + timedelta(seconds=92)
+
+        down.clear()
+        receiver.clock.advance(seconds=90)
+        await receiver.dispatcher.run_due()
+        (receipt,) = await find_receipts(receiver.log, "m-1")
+        assert receipt.state is EventState.HANDLED
+        assert receipt.handled_after == timedelta(seconds=92)
+        assert receipt.next_attempt_at is None
+        by_name = {outcome.handler: outcome for outcome in receipt.handlers}
+        assert (by_name["good (track)"].attempts, by_name["flaky (track)"].attempts) == (1, 2)
+
+
+async def test_each_account_that_received_a_message_has_a_receipt_of_its_own(
+    database_url: str, encryption: EncryptionKeys
+) -> None:
+    crm = Subscription("acme-crm")
+
+    @crm.on("track")
+    async def handle(event: Event) -> None: ...
+
+    async with open_receiver(database_url, encryption, crm) as receiver:
+        other = await receiver.mint("globex", install_id="ins_globex")
+        await receiver.deliver(TRACK)
+        await receiver.deliver(TRACK, key=other)
+        receipts = await find_receipts(receiver.log, "m-1")
+        assert [(receipt.account, receipt.install_id) for receipt in receipts] == [
+            ("acme", None),
+            ("globex", "ins_globex"),
+        ]
+        assert "u-1" not in repr(receipts)
