@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from db.control.tables import Install
 from db.event_log.records import EventDetail
+from subscriptions.receipts import receipt_of
 
 AccountName = Annotated[
     str, Field(min_length=1, max_length=200, description="Your own identifier of the customer's account.")
@@ -112,6 +113,7 @@ class HandlerReceipt(Shape):
     state: str
     attempts: int
     at: datetime
+    after_seconds: float
     error: str | None
 
 
@@ -127,6 +129,8 @@ class EventReceipt(Shape):
     state: str
     attempts: int
     finished_at: datetime | None
+    handled_after_seconds: float | None
+    next_attempt_at: datetime | None
     last_error: str | None
     duplicates: int
     differing_duplicates: int
@@ -135,23 +139,32 @@ class EventReceipt(Shape):
     @classmethod
     def of(cls, detail: EventDetail) -> EventReceipt:
         """Describe a stored event."""
-        record = detail.record
+        receipt = receipt_of(detail)
         return cls(
-            account=record.account,
-            component=record.component,
-            install=record.install_id,
-            type=record.type,
-            event=record.event,
-            received_at=record.received_at,
-            state=record.state.value,
-            attempts=record.attempts,
-            finished_at=record.finished_at,
-            last_error=record.last_error,
-            duplicates=record.duplicates,
-            differing_duplicates=record.differing_duplicates,
+            account=receipt.account,
+            component=receipt.component,
+            install=receipt.install_id,
+            type=receipt.type,
+            event=receipt.event,
+            received_at=receipt.received_at,
+            state=receipt.state.value,
+            attempts=receipt.attempts,
+            finished_at=receipt.finished_at,
+            handled_after_seconds=None if receipt.handled_after is None else receipt.handled_after.total_seconds(),
+            next_attempt_at=receipt.next_attempt_at,
+            last_error=receipt.last_error,
+            duplicates=receipt.duplicates,
+            differing_duplicates=receipt.differing_duplicates,
             handlers=[
-                HandlerReceipt(handler=h.handler, state=h.state.value, attempts=h.attempts, at=h.at, error=h.error)
-                for h in detail.handlers
+                HandlerReceipt(
+                    handler=h.handler,
+                    state=h.state.value,
+                    attempts=h.attempts,
+                    at=h.at,
+                    after_seconds=h.after.total_seconds(),
+                    error=h.error,
+                )
+                for h in receipt.handlers
             ],
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from db.event_log.tables import EventState
 from oauth_app.cli.output import AsJson, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
+from subscriptions.receipts import HandlerReceipt, Receipt, receipt_of
 
 events = typer.Typer(help="Received events.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Events that handlers kept failing on.", no_args_is_help=True)
@@ -56,22 +58,23 @@ def show(message_id: Annotated[str, typer.Argument(help="The event's messageId."
     if not found:
         stop([f"no event with messageId {message_id} was received"], 1)
     if as_json:
-        print_json(found)
+        print_json([{**asdict(detail), "receipt": receipt_of(detail)} for detail in found])
         return
     for detail in found:
-        record = detail.record
+        record, receipt = detail.record, receipt_of(detail)
         print_table(
             ["", ""],
             [
                 ("message id", record.message_id),
                 ("account", record.account),
                 ("type", f"{record.type} {record.event or ''}".strip()),
-                ("received", record.received_at),
+                ("received", f"{receipt.received_at:%Y-%m-%d %H:%M:%S}, and committed before it was answered"),
                 ("state", record.state.value),
+                ("finished", _finished(receipt)),
                 ("attempts", record.attempts),
                 ("duplicates", record.duplicates),
                 ("last error", record.last_error),
-                *((f"handler {h.handler}", f"{h.state.value} {h.error or ''}".strip()) for h in detail.handlers),
+                *((f"handler {h.handler}", _outcome(h)) for h in receipt.handlers),
                 ("body", "erased" if detail.body is None else detail.body.decode("utf-8", "replace")),
             ],
             empty="",
@@ -134,6 +137,18 @@ def retry(
         stop(["name the ids to retry, or --all"])
     count = run(_retry(settings_or_exit(), None if everything else event_ids))
     out.print(f"{count} will be tried again.")
+
+
+def _finished(receipt: Receipt) -> str | None:
+    if receipt.handled_after is not None:
+        return f"{receipt.finished_at:%Y-%m-%d %H:%M:%S}, after {receipt.handled_after.total_seconds():.3f} s"
+    return None if receipt.next_attempt_at is None else f"not yet; next attempt {receipt.next_attempt_at:%H:%M:%S}"
+
+
+def _outcome(handler: HandlerReceipt) -> str:
+    times = "" if handler.attempts <= 1 else f", attempt {handler.attempts}"
+    error = "" if handler.error is None else f": {handler.error}"
+    return f"{handler.state.value} after {handler.after.total_seconds():.3f} s{times}{error}"
 
 
 def _print_records(found: Sequence[EventRecord], *, as_json: bool) -> None:
