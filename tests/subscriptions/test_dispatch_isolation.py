@@ -82,11 +82,22 @@ async def test_a_hanging_handler_keeps_neither_other_handlers_nor_the_same_event
     async def other(event: Event) -> None:
         seen["identify"] += 1
 
-    limits = {"calls_per_handler": 2, "events_in_flight": 20, "lane_seconds": 0.05, "poll_seconds": 0.01}
+    limits = {
+        "calls_per_handler": 2,
+        "events_in_flight": 20,
+        "lane_seconds": 0.05,
+        "poll_seconds": 0.01,
+        "lease_seconds": 1e6,
+    }
     async with opened(subscription, **limits) as receiver:
         await send(receiver, 60, "t")
         running = asyncio.create_task(receiver.dispatcher.run())
-        await until(lambda: seen["track"] == 60)  # three times what the dispatcher can hold
+
+        def all_seen() -> bool:
+            receiver.clock.advance(seconds=1)  # so that what was put back is due again
+            return seen["track"] == 60
+
+        await until(all_seen)  # three times what the dispatcher can hold
         await receiver.deliver({"type": "identify", "userId": "u", "messageId": "i"})
         receiver.dispatcher.wake()
         await until(lambda: seen["identify"] == 1)
