@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from db.clock import utc_now
 from db.control import api_keys as stored_keys
 from db.control.tables import ApiKey
-from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.acts import Act, note
+from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.component import component_name
 from oauth_app.connect_links import AccountInvalid, MintedLink, ReconnectRefused, check_account
 from oauth_app.return_to import ReturnAddressRefused
@@ -122,6 +124,7 @@ def list_keys(
 def rotate_key(
     key_id: Annotated[str, typer.Argument(help="The key's id, from: api-keys list")],
     overlap_hours: Annotated[int, typer.Option(min=0, help="How long the old key goes on working.")] = 24,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Replace a pasted key: prints a new one, and the old one goes on working for the overlap.
@@ -131,7 +134,7 @@ def rotate_key(
     Example: enable-with-segment api-keys rotate key_0a1b2c --overlap-hours 48
     """
     settings = settings_or_exit()
-    minted = _mint(_rotate_key(settings, key_id, timedelta(hours=overlap_hours)))
+    minted = _mint(_rotate_key(settings, key_id, timedelta(hours=overlap_hours), reason))
     if as_json:
         shown = {"api_key": minted.api_key, "id": minted.id, "replaces": key_id}
         print_json({**shown, **_signed_destination(settings, minted)})
@@ -141,12 +144,14 @@ def rotate_key(
 
 
 @keys.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, from: api-keys list")]) -> None:
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(help="The key's id, from: api-keys list")], reason: Reason = None
+) -> None:
     """Revoke a key at once; deliveries with it are answered 401.
 
     Example: enable-with-segment api-keys revoke key_0a1b2c
     """
-    if not run(_revoke_key(settings_or_exit(), key_id)):
+    if not run(_revoke_key(settings_or_exit(), key_id, reason)):
         stop([f"there is no usable key {key_id}"], 1)
     out.print(f"{key_id} is revoked.")
 
@@ -222,7 +227,7 @@ async def _list_keys(settings: Settings, account: str | None) -> list[ApiKey]:
         return await stored_keys.list_all(session, account=account)
 
 
-async def _rotate_key(settings: Settings, key_id: str, overlap: timedelta) -> MintedKey:
+async def _rotate_key(settings: Settings, key_id: str, overlap: timedelta, reason: str | None) -> MintedKey:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
         service = api_keys_of(settings, stores)
         key = await stored_keys.get(session, key_id)
@@ -230,6 +235,7 @@ async def _rotate_key(settings: Settings, key_id: str, overlap: timedelta) -> Mi
             stop([f"there is no usable key {key_id}"], 1)
         if key.install_id is not None:
             stop([f"{key_id} belongs to {key.install_id}; use: installs rotate-key {key.install_id}"])
+        await note(session, Act.ROTATE_KEY, key_id, actor="cli", reason=reason, now=service.now())
         minted = await service.mint(
             session,
             account=key.account,
@@ -241,6 +247,7 @@ async def _rotate_key(settings: Settings, key_id: str, overlap: timedelta) -> Mi
         return minted
 
 
-async def _revoke_key(settings: Settings, key_id: str) -> bool:
+async def _revoke_key(settings: Settings, key_id: str, reason: str | None) -> bool:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
+        await note(session, Act.REVOKE_API_KEY, key_id, actor="cli", reason=reason, now=utc_now())
         return await api_keys_of(settings, stores).revoke(session, key_id, actor="cli")

@@ -9,7 +9,7 @@ import typer
 
 from db.control.tables import ApiToken
 from oauth_app.api.tokens import ApiTokens, MintedToken, Scope
-from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 
@@ -58,12 +58,14 @@ def list_tokens(as_json: AsJson = False) -> None:
 
 
 @group.command()
-def revoke(token_id: Annotated[str, typer.Argument(help="The token's id, from: api-tokens list")]) -> None:
+def revoke(
+    token_id: Annotated[str, typer.Argument(help="The token's id, from: api-tokens list")], reason: Reason = None
+) -> None:
     """Revoke a token at once.
 
     Example: enable-with-segment api-tokens revoke tok_0a1b2c
     """
-    if not run(_revoke(settings_or_exit(), token_id)):
+    if not run(_revoke(settings_or_exit(), token_id, reason)):
         stop([f"there is no usable token {token_id}"], 1)
     out.print(f"{token_id} is revoked.")
 
@@ -89,6 +91,6 @@ async def _list(settings: Settings) -> list[ApiToken]:
         return await ApiTokens(stores.control).list_all()
 
 
-async def _revoke(settings: Settings, token_id: str) -> bool:
+async def _revoke(settings: Settings, token_id: str, reason: str | None) -> bool:
     async with open_stores(settings) as stores:
-        return await ApiTokens(stores.control).revoke(token_id, actor="cli")
+        return await ApiTokens(stores.control).revoke(token_id, actor="cli", reason=reason)

@@ -14,7 +14,8 @@ import typer
 from db.clock import utc_now
 from db.event_log.records import EventDetail, EventFilter, EventRecord, Proof
 from db.event_log.tables import EventState
-from oauth_app.cli.output import AsJson, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.acts import Act, note
+from oauth_app.cli.output import AsJson, Reason, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from subscriptions.receipts import HandlerReceipt, Receipt, receipt_of
@@ -128,6 +129,7 @@ def list_dead_letters(limit: Limit = 50, as_json: AsJson = False) -> None:
 def retry(
     event_ids: Annotated[list[int] | None, typer.Argument(help="Ids from: dead-letters list")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+    reason: Reason = None,
 ) -> None:
     """Let dead letters be tried again, after their cause was mended.
 
@@ -135,7 +137,7 @@ def retry(
     """
     if bool(event_ids) == everything:
         stop(["name the ids to retry, or --all"])
-    count = run(_retry(settings_or_exit(), None if everything else event_ids))
+    count = run(_retry(settings_or_exit(), None if everything else event_ids, reason))
     out.print(f"{count} will be tried again.")
 
 
@@ -186,8 +188,11 @@ async def _prove(settings: Settings, message_ids: Sequence[str]) -> Proof:
     return Proof(len(message_ids), tuple(missing), tuple(unhandled))
 
 
-async def _retry(settings: Settings, event_ids: Sequence[int] | None) -> int:
+async def _retry(settings: Settings, event_ids: Sequence[int] | None, reason: str | None) -> int:
+    subject = "event:all" if event_ids is None else f"event:{','.join(map(str, event_ids[:20]))}"
     async with open_stores(settings) as stores:
+        async with stores.control.transaction() as session:
+            await note(session, Act.RETRY_DEAD_LETTERS, subject, actor="cli", reason=reason, now=utc_now())
         return await stores.event_log.retry_dead_letters(event_ids, now=utc_now())
 
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from db.clock import utc_now
-from db.control import audit, destinations, install_tokens, outbox
+from db.control import destinations, install_tokens, outbox
 from db.control import installs as stored_installs
 from db.control.tables import Install, InstallStatus
-from oauth_app.cli.output import FAILED, AsJson, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.acts import Act, note
+from oauth_app.cli.output import FAILED, AsJson, Reason, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.install_record import queue_provisioning
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
@@ -80,6 +81,7 @@ def show(install_id: InstallId, as_json: AsJson = False) -> None:
 def reconcile(
     install_id: Annotated[str | None, typer.Argument(help="The install's id, from: installs list")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every install, one a second.")] = False,
+    reason: Reason = None,
 ) -> None:
     """Compare the destination in Segment with what it should be: one is mended, all of them as RECONCILE says.
 
@@ -90,9 +92,11 @@ def reconcile(
     if every == (install_id is not None):
         stop(["name one install, or give --all"])
     if install_id is None:
-        out.print(f"Queued: {run(_reconcile_all(settings_or_exit()))}. The running service looks at one a second.")
+        out.print(
+            f"Queued: {run(_reconcile_all(settings_or_exit(), reason))}. The running service looks at one a second."
+        )
         return
-    if not run(_reconcile(settings_or_exit(), install_id)):
+    if not run(_reconcile(settings_or_exit(), install_id, reason)):
         stop([f"there is no connected install {install_id}"], 1)
     out.print("Queued. The running service does it within seconds.")
 
@@ -108,12 +112,12 @@ def refresh(install_id: InstallId) -> None:
 
 
 @group.command("rotate-key")
-def rotate_key(install_id: InstallId) -> None:
+def rotate_key(install_id: InstallId, reason: Reason = None) -> None:
     """Replace the install's API key in Segment; the old one goes on working for 24 hours.
 
     Example: enable-with-segment installs rotate-key ins_0a1b2c
     """
-    run(_with_provisioner(settings_or_exit(), install_id, "rotate"))
+    run(_with_provisioner(settings_or_exit(), install_id, Act.ROTATE_KEY, reason))
     out.print("Queued. The running service pushes the new key within seconds.")
 
 
@@ -121,12 +125,13 @@ def rotate_key(install_id: InstallId) -> None:
 def disconnect(
     install_id: InstallId,
     delete: Annotated[bool, typer.Option(help="Delete the destination in Segment instead of disabling it.")] = False,
+    reason: Reason = None,
 ) -> None:
     """Refuse the install's key from now on, and switch its destination off in Segment.
 
     Example: enable-with-segment installs disconnect ins_0a1b2c --delete
     """
-    run(_with_provisioner(settings_or_exit(), install_id, "delete" if delete else "disconnect"))
+    run(_with_provisioner(settings_or_exit(), install_id, Act.DISCONNECT, reason, delete=delete))
     out.print("The key is revoked. The running service switches the destination off within seconds.")
 
 
@@ -179,21 +184,21 @@ async def _show(settings: Settings, install_id: str) -> dict[str, Any] | None:
     }
 
 
-async def _reconcile(settings: Settings, install_id: str) -> bool:
+async def _reconcile(settings: Settings, install_id: str, reason: str | None) -> bool:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
         install = await stored_installs.get(session, install_id)
         if install is None or install.status is InstallStatus.DISCONNECTED:
             return False
         now = utc_now()
+        await note(session, Act.RECONCILE, install_id, actor="cli", reason=reason, now=now)
         await queue_provisioning(session, install_id, now=now)
-        await audit.add(session, actor="cli", action="install.reconcile", subject=install_id, now=now)
         return True
 
 
-async def _reconcile_all(settings: Settings) -> int:
+async def _reconcile_all(settings: Settings, reason: str | None) -> int:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
         now = utc_now()
-        await audit.add(session, actor="cli", action="install.reconcile", subject="all", now=now)
+        await note(session, Act.RECONCILE, "all", actor="cli", reason=reason, now=now)
         return await queue_checks(session, await stored_installs.watched(session), now=now)
 
 
@@ -209,14 +214,18 @@ async def _refresh(settings: Settings, install_id: str) -> None:
             stop([f"no fresh token: {problem}"], FAILED)
 
 
-async def _with_provisioner(settings: Settings, install_id: str, act: str) -> None:
+async def _with_provisioner(
+    settings: Settings, install_id: str, act: Act, reason: str | None, *, delete: bool = False
+) -> None:
     async with open_stores(settings) as stores, segment_of(settings, stores) as segment:
         if segment is None:
             stop(["no Segment App is configured"])
+        async with stores.control.transaction() as session:
+            await note(session, act, install_id, actor="cli", reason=reason, now=utc_now())
         try:
-            if act == "rotate":
+            if act is Act.ROTATE_KEY:
                 await segment.provisioner.rotate_key(install_id, actor="cli")
             else:
-                await segment.provisioner.disconnect(install_id, delete=act == "delete", actor="cli")
+                await segment.provisioner.disconnect(install_id, delete=delete, actor="cli")
         except KeyError:
             stop([f"there is no provisioned install {install_id}"], 1)

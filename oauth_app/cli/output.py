@@ -25,6 +25,7 @@ T = TypeVar("T")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+Reason = Annotated[str | None, typer.Option("--reason", help="Why; kept in the audit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 FAILED = 1

@@ -10,7 +10,8 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from db.control import audit
+from oauth_app import acts
+from oauth_app.acts import Act
 from oauth_app.dashboard.pages import Frame, render
 from oauth_app.operators.roles import Operator
 from oauth_app.routes.forms import read_form
@@ -40,16 +41,11 @@ class Visit:
         """Render a page that only says something."""
         return self.page("message.html", status=status, heading=heading, sentence=sentence)
 
-    async def note(self, action: str, subject: str) -> None:
-        """Write the act into the audit; called before it is done, so that nothing is done unseen (DA-4)."""
+    async def note(self, act: Act, subject: str) -> None:
+        """Write the act into the audit; called before it is done."""
         async with self.services.database.transaction() as session:
-            await audit.add(
-                session,
-                actor=self.operator.actor,
-                action=f"operator.{action}",
-                subject=subject,
-                reason=self.reason,
-                now=self.services.clock(),
+            await acts.note(
+                session, act, subject, actor=self.operator.actor, reason=self.reason, now=self.services.clock()
             )
 
 

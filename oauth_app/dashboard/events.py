@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from db.event_log.records import EventFilter
 from db.event_log.tables import EventState
+from oauth_app.acts import Act
 from oauth_app.dashboard.access import Visit
 from oauth_app.dashboard.payloads import in_full, masked
 
@@ -38,7 +39,7 @@ async def show_event(visit: Visit) -> Response:
 async def show_payload(visit: Visit) -> Response:
     """The same with its body in clear, for an operator who says why."""
     message_id = visit.form.get("message_id", "")
-    await visit.note("show_payload", message_id[:200] if message_id.isprintable() else "unreadable")
+    await visit.note(Act.SHOW_PAYLOAD, message_id[:200] if message_id.isprintable() else "unreadable")
     return await _receipt(visit, message_id, clear=True)
 
 
@@ -53,7 +54,7 @@ async def retry_dead_letters(visit: Visit) -> Response:
     chosen = visit.form.get("id", "")
     if chosen != "all" and not re.fullmatch(rf"[0-9]{{1,{_MOST_DIGITS}}}", chosen):
         return visit.message(400, "Which one?", "Name one dead letter, or all of them.")
-    await visit.note("retry_dead_letters", f"event:{chosen}")
+    await visit.note(Act.RETRY_DEAD_LETTERS, f"event:{chosen}")
     ids = None if chosen == "all" else [int(chosen)]
     await visit.services.event_log.retry_dead_letters(ids, now=visit.services.clock())
     return RedirectResponse("/dashboard/dead-letters", status_code=303)

@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from db.control import api_keys as stored_keys
 from db.control import audit, destinations, install_overview, installs, outbox
 from db.control.tables import Install, InstallStatus
+from oauth_app.acts import Act
 from oauth_app.dashboard.access import Visit
 from oauth_app.install_record import queue_provisioning
 
@@ -53,7 +54,7 @@ async def reconcile(visit: Visit) -> Response:
         return visit.message(*_UNKNOWN)
     if install.status is InstallStatus.DISCONNECTED:
         return visit.message(409, "It is disconnected", "The customer has to connect it again.")
-    await visit.note("reconcile", install.id)
+    await visit.note(Act.RECONCILE, install.id)
     async with visit.services.database.transaction() as session:
         await queue_provisioning(session, install.id, now=visit.services.clock())
     visit.services.wake_outbox()
@@ -62,15 +63,15 @@ async def reconcile(visit: Visit) -> Response:
 
 async def disconnect(visit: Visit) -> Response:
     """Refuse the install's key from now on, and switch its destination off in Segment."""
-    return await _with_provisioner(visit, "disconnect")
+    return await _with_provisioner(visit, Act.DISCONNECT)
 
 
 async def rotate_key(visit: Visit) -> Response:
     """Push a new API key to Segment; the old one goes on working for a day."""
-    return await _with_provisioner(visit, "rotate_key")
+    return await _with_provisioner(visit, Act.ROTATE_KEY)
 
 
-async def _with_provisioner(visit: Visit, act: str) -> Response:
+async def _with_provisioner(visit: Visit, act: Act) -> Response:
     provisioner = visit.services.provisioner
     async with visit.services.database.transaction() as session:
         install = await _find(session, visit.request.path_params["install_id"])
@@ -80,7 +81,7 @@ async def _with_provisioner(visit: Visit, act: str) -> Response:
         return visit.message(409, "No Segment App is configured", "Segment cannot be asked to change anything.")
     await visit.note(act, install.id)
     try:
-        if act == "disconnect":
+        if act is Act.DISCONNECT:
             await provisioner.disconnect(install.id, actor=visit.operator.actor)
         else:
             await provisioner.rotate_key(install.id, actor=visit.operator.actor)

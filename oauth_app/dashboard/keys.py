@@ -7,6 +7,7 @@ import re
 from starlette.responses import RedirectResponse, Response
 
 from db.control import api_keys as stored_keys
+from oauth_app.acts import Act
 from oauth_app.dashboard.access import Visit
 
 _SHOWN = 200
@@ -30,7 +31,7 @@ async def revoke_key(visit: Visit) -> Response:
     key_id = visit.request.path_params["key_id"]
     if not _KEY_ID.fullmatch(key_id):
         return visit.message(*_GONE)
-    await visit.note("revoke_api_key", key_id)
+    await visit.note(Act.REVOKE_API_KEY, key_id)
     async with visit.services.database.transaction() as session:
         revoked = await visit.services.api_keys.revoke(session, key_id, actor=visit.operator.actor)
     return RedirectResponse("/dashboard/keys", status_code=303) if revoked else visit.message(*_GONE)
@@ -41,6 +42,6 @@ async def revoke_token(visit: Visit) -> Response:
     token_id = visit.request.path_params["token_id"]
     if not _TOKEN_ID.fullmatch(token_id):
         return visit.message(*_GONE)
-    await visit.note("revoke_api_token", token_id)
+    await visit.note(Act.REVOKE_API_TOKEN, token_id)
     revoked = await visit.services.api_tokens.revoke(token_id, actor=visit.operator.actor, reason=visit.reason)
     return RedirectResponse("/dashboard/keys", status_code=303) if revoked else visit.message(*_GONE)

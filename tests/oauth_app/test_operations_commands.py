@@ -92,3 +92,20 @@ def test_a_dashboard_link_is_only_made_on_this_machine(shell: Shell) -> None:
     refused = shell.run("dashboard-link", BASE_URL="https://segment.acme.example")
     assert refused.exit_code == 2
     assert "OIDC_ISSUER" in refused.output
+
+
+def test_da_04_acts_at_the_command_line_leave_their_reason(shell: Shell) -> None:
+    made = shell.json("api-keys create --account acct_1 --json")
+    assert isinstance(made, dict)
+    assert shell.run(f"api-keys rotate {made['id']} --reason leaver").exit_code == 0
+    assert shell.run(f"api-keys revoke {made['id']} --reason leaked").exit_code == 0
+    assert shell.run("dead-letters retry --all --reason mended").exit_code == 0
+    assert shell.run("installs reconcile --all --reason drill").exit_code == 0
+    for act, reason in (
+        ("rotate_key", "leaver"),
+        ("revoke_api_key", "leaked"),
+        ("retry_dead_letters", "mended"),
+        ("reconcile", "drill"),
+    ):
+        (entry,) = json.loads(shell.run(f"audit list --action operator.{act} --json").stdout)
+        assert (entry["actor"], entry["reason"]) == ("cli", reason)
