@@ -111,8 +111,9 @@ def sign_in_links_of(settings: Settings, stores: Stores) -> SignInLinks | None:
 @asynccontextmanager
 async def operators_of(settings: Settings, stores: Stores) -> AsyncIterator[Operators]:
     """Build what operators sign in with while the block lasts."""
-    sessions = Sessions(stores.control, secure=settings.secure_cookies)
     links = sign_in_links_of(settings, stores)
+    access = AccessLists(settings.operators, settings.viewers, settings.oidc_groups_claim, links=links is not None)
+    sessions = Sessions(stores.control, access, secure=settings.secure_cookies)
     if settings.oidc_issuer is None or settings.oidc_client_id is None or settings.oidc_client_secret is None:
         yield Operators(sessions, None, links)
         return
@@ -122,7 +123,6 @@ async def operators_of(settings: Settings, stores: Stores) -> AsyncIterator[Oper
         client_secret=settings.oidc_client_secret.get_secret_value(),
         redirect_uri=f"{settings.base_url}/dashboard/callback",
     )
-    access = AccessLists(settings.operators, settings.viewers, settings.oidc_groups_claim)
     try:
         logins = Logins(stores.control, provider, access, secret=stores.secrets.operator_logins)
         yield Operators(sessions, logins, links)

@@ -13,7 +13,14 @@ from db.control.tables import OperatorSession
 
 
 async def add(
-    session: AsyncSession, token: str, *, operator: str, role: str, now: datetime, expires_at: datetime
+    session: AsyncSession,
+    token: str,
+    *,
+    operator: str,
+    role: str,
+    granted_by: str,
+    now: datetime,
+    expires_at: datetime,
 ) -> None:
     """Store a new session."""
     session.add(
@@ -21,6 +28,7 @@ async def add(
             token_hash=digest(token),
             operator=operator,
             role=role,
+            granted_by=granted_by,
             created_at=now,
             last_seen_at=now,
             expires_at=expires_at,

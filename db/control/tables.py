@@ -271,6 +271,7 @@ class OperatorSession(ControlTable, table=True):
     token_hash: str = Field(primary_key=True)
     operator: str
     role: str
+    granted_by: str
     created_at: datetime = _instant()
     last_seen_at: datetime = _instant()
     expires_at: datetime = _instant(index=True)

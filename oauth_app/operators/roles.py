@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+SIGN_IN_LINK = "sign-in link"
 _GROUP = "group:"
 _LONGEST_NAME = 200
 
@@ -24,6 +25,8 @@ class Operator:
 
     name: str
     role: Role
+    granted_by: str = SIGN_IN_LINK
+    """The entry of ``OPERATORS`` or ``VIEWERS`` that lets this one in, or that it was a sign-in link."""
 
     @property
     def actor(self) -> str:
@@ -38,11 +41,22 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class AccessLists:
-    """``OPERATORS`` and ``VIEWERS``: e-mail addresses, and ``group:NAME`` for a value of the groups claim."""
+    """``OPERATORS`` and ``VIEWERS``: e-mail addresses, and ``group:NAME`` for a value of the groups claim.
+
+    ``links`` is whether sign-in links are let in, too.
+    """
 
     operators: Collection[str]
     viewers: Collection[str]
     groups_claim: str = "groups"
+    links: bool = False
+
+    def still_allows(self, operator: Operator) -> bool:
+        """Tell whether what let somebody in when they signed in would still do so."""
+        if operator.granted_by == SIGN_IN_LINK:
+            return self.links
+        allowed = self.operators if operator.may_act else self.viewers
+        return operator.granted_by in {_normal(entry) for entry in allowed}
 
     def operator_of(self, claims: Mapping[str, Any]) -> Operator | None:
         """Tell who the claims are about and what they may do; ``None`` for somebody on neither list.
@@ -51,8 +65,8 @@ class AccessLists:
         """
         names = self._names(claims)
         for role, allowed in ((Role.OPERATOR, self.operators), (Role.VIEWER, self.viewers)):
-            if names & {_normal(entry) for entry in allowed}:
-                return Operator(_shown_name(claims), role)
+            if granting := names & {_normal(entry) for entry in allowed}:
+                return Operator(_shown_name(claims), role, min(granting))
         return None
 
     def _names(self, claims: Mapping[str, Any]) -> set[str]:

@@ -9,7 +9,7 @@ from db.clock import Clock, utc_now
 from db.control import audit, operator_sessions
 from db.control.tables import OperatorSession
 from db.database import Database
-from oauth_app.operators.roles import Operator, Role
+from oauth_app.operators.roles import AccessLists, Operator, Role
 
 IDLE = timedelta(minutes=30)
 LIFETIME = timedelta(hours=12)
@@ -19,8 +19,9 @@ _NOTE_EVERY = timedelta(minutes=1)
 class Sessions:
     """Begins, recognises and ends sessions. The cookie has 256 random bits; its hash is stored."""
 
-    def __init__(self, database: Database, *, secure: bool, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, access: AccessLists, *, secure: bool, clock: Clock = utc_now) -> None:
         self._database = database
+        self._access = access
         self._clock = clock
         self.cookie_name = "__Host-operator" if secure else "operator"
         self.secure = secure
@@ -36,7 +37,13 @@ class Sessions:
         async with self._database.transaction() as session:
             await operator_sessions.purge(session, before=now - timedelta(days=1))
             await operator_sessions.add(
-                session, token, operator=operator.name, role=operator.role.value, now=now, expires_at=now + LIFETIME
+                session,
+                token,
+                operator=operator.name,
+                role=operator.role.value,
+                granted_by=operator.granted_by,
+                now=now,
+                expires_at=now + LIFETIME,
             )
             detail = {"role": operator.role.value, "by": by}
             await audit.add(
@@ -45,7 +52,7 @@ class Sessions:
         return token
 
     async def look(self, token: str | None) -> Operator | None:
-        """Tell who a cookie belongs to; ``None`` when its session has ended."""
+        """Tell who a cookie belongs to; ``None`` when its session has ended, or its operator is on no list any more."""
         if not token:
             return None
         now = self._clock()
@@ -53,9 +60,12 @@ class Sessions:
             found = await operator_sessions.find(session, token)
             if found is None or not is_alive(found, now=now):
                 return None
+            operator = Operator(found.operator, Role(found.role), found.granted_by)
+            if not self._access.still_allows(operator):
+                return None
             if now - found.last_seen_at >= _NOTE_EVERY:
                 await operator_sessions.seen(session, token, now=now)
-        return Operator(found.operator, Role(found.role))
+        return operator
 
     async def end(self, token: str, operator: Operator) -> None:
         """End a session."""

@@ -27,6 +27,7 @@ from oauth_app.demo.browser import Browser
 from oauth_app.install_flow import InstallFlow
 from oauth_app.metrics import Metrics
 from oauth_app.operators import Operators
+from oauth_app.operators.roles import AccessLists
 from oauth_app.operators.sessions import Sessions
 from oauth_app.pages import Pages
 from oauth_app.panic import PanicSwitch
@@ -171,7 +172,9 @@ def build_front_door(
         store_metrics=StoreMetrics(database, event_log, clock=clock),
         api_keys=api_keys,
         api_tokens=ApiTokens(database, clock),
-        operators=Operators(Sessions(database, secure=settings.secure_cookies, clock=clock), None, None),
+        operators=Operators(
+            Sessions(database, AccessLists((), (), links=True), secure=settings.secure_cookies, clock=clock), None, None
+        ),
         panic=panic,
         rate_limits=RateLimits(),
         provisioner=None,

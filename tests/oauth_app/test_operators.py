@@ -211,8 +211,8 @@ def test_roles_come_from_verified_addresses_and_groups(claims: dict[str, Any], r
 
 async def test_sessions_end_when_idle_and_when_old(database: Database) -> None:
     clock = MovingClock()
-    sessions = Sessions(database, secure=True, clock=clock)
-    ana = Operator("ana", Role.OPERATOR)
+    sessions = Sessions(database, LISTS, secure=True, clock=clock)
+    ana = Operator("ana", Role.OPERATOR, "group:platform")
     token = await sessions.begin(ana, by="test")
     for _ in range(3):
         clock.moved += IDLE - timedelta(minutes=1)
@@ -229,6 +229,23 @@ async def test_sessions_end_when_idle_and_when_old(database: Database) -> None:
     assert await sessions.look("x" * 43) is None
     async with database.transaction() as session:
         assert token not in {row.token_hash for row in (await session.exec(select(OperatorSession))).all()}
+
+
+async def test_a_session_ends_when_what_let_it_in_is_on_no_list_any_more(database: Database) -> None:
+    signed_in = LISTS.operator_of({"sub": "u-1", "roles": ["platform"]})
+    assert signed_in == Operator("u-1", Role.OPERATOR, "group:platform")
+    token = await Sessions(database, LISTS, secure=True).begin(signed_in, by="test")
+    for lists, there in (
+        (LISTS, True),
+        (AccessLists({"group:platform"}, ()), True),
+        (AccessLists({"ana@acme.example"}, {"group:platform"}), False),
+        (AccessLists((), (), links=True), False),
+    ):
+        found = await Sessions(database, lists, secure=True).look(token)
+        assert (found == signed_in) is there
+    by_link = await Sessions(database, LISTS, secure=True).begin(Operator("local", Role.OPERATOR), by="link")
+    assert await Sessions(database, LISTS, secure=True).look(by_link) is None
+    assert await Sessions(database, AccessLists((), (), links=True), secure=True).look(by_link) is not None
 
 
 async def test_session_cookies_are_bound_to_the_host_and_not_for_scripts(tmp_path: Path) -> None:
