@@ -11,6 +11,7 @@ help:
 	@echo "make test     set up and run every test"
 	@echo "make check    ruff, types and import contracts"
 	@echo "make install  set up .venv only"
+	@echo "make bench    measure this machine, and this service beside others (ARGS=\"--seconds 4 --rounds 3\")"
 	@echo "make format   rewrite the code in the project's format"
 	@echo "make conformance  write docs/conformance.md and docs/security.md anew from the tests"
 
@@ -43,6 +44,10 @@ check: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: install
+	@VIRTUAL_ENV= $(BIN)/uv sync --frozen --inexact --group bench --python $(BIN)/python --quiet
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 conformance: install
 	$(BIN)/python -m tests.pages

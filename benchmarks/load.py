@@ -157,7 +157,7 @@ def main() -> None:
         pad="x" * arguments.pad,
     )
     outcome = uvloop.run(run(load, connections=arguments.connections, seconds=arguments.seconds))
-    print(json.dumps(outcome))  # noqa: T201
+    print(json.dumps(outcome))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SERVER_CORE, LOAD_CORE = 0, 1
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _PYTHON = sys.executable
+_UVICORN = ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ def cores() -> tuple[int, int]:
 
 
 @contextmanager
-def started(command: list[str], port: int, environment: Mapping[str, str], log: Path, *, key: str = "") -> Iterator[Server]:
+def started(
+    command: list[str], port: int, environment: Mapping[str, str], log: Path, *, key: str = ""
+) -> Iterator[Server]:
     """Run a server pinned to its core while the block lasts."""
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603
@@ -77,21 +79,26 @@ def asgi(module: str, folder: Path) -> Iterator[Server]:
     """Run a contender under uvicorn, set up as the service sets it up."""
     port = free_port()
     command = [_PYTHON, "-m", "uvicorn", f"benchmarks.contenders.{module}:app", "--port", str(port)]
-    command += ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning"]
+    command += _UVICORN
+    folder.mkdir(parents=True, exist_ok=True)
     with started(command, port, {"BENCH_FOLDER": str(folder)}, folder / f"{module}.log") as server:
         yield server
 
 
 @contextmanager
-def service(folder: Path, *, database_url: str | None = None, extra: Mapping[str, str] | None = None) -> Iterator[Server]:
+def service(
+    folder: Path, *, database_url: str | None = None, role: str = "all", slow_fsync_ms: float = 0
+) -> Iterator[Server]:
     """Run the service itself, with handlers that do nothing and a key of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    environment = service_environment(folder, database_url) | dict(extra or {})
+    environment = service_environment(folder, database_url)
+    environment |= {"BENCH_ROLE": role, "BENCH_SLOW_FSYNC_MS": str(slow_fsync_ms)}
     if database_url is not None:
         _cli(["migrate"], environment)
     key = json.loads(_cli(["api-keys", "create", "--account", "acme", "--json"], environment))["api_key"]
     port = free_port()
-    command = [_PYTHON, "-m", "oauth_app", "serve", "--port", str(port)]
+    command = [_PYTHON, "-m", "uvicorn", "--factory", "benchmarks.serving:application", "--port", str(port)]
+    command += _UVICORN
     with started(command, port, environment, folder / "service.log", key=key) as server:
         yield server
 
