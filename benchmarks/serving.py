@@ -7,12 +7,10 @@ what receiving costs by itself.
 from __future__ import annotations
 
 import os
-from functools import partial
 
 from starlette.applications import Starlette
 
 from benchmarks import slow_disk
-from db.event_log.sqlite import SqliteEventLog
 from oauth_app.application import create_application
 from oauth_app.logs import configure_logging
 from oauth_app.settings import load_settings
@@ -23,16 +21,6 @@ def application() -> Starlette:
     milliseconds = float(os.environ.get("BENCH_SLOW_FSYNC_MS", "0"))
     if milliseconds:
         slow_disk.install(milliseconds)
-        SqliteEventLog.__init__ = partial_init(SqliteEventLog.__init__)  # type: ignore[method-assign]
     settings = load_settings()
     configure_logging(settings.log_level)
     return create_application(settings, "web" if os.environ.get("BENCH_ROLE") == "web" else "all")
-
-
-def partial_init(original: object) -> object:
-    """Let every SQLite event log of this process use the slow disk."""
-
-    def init(self: object, *arguments: object, **options: object) -> None:
-        partial(original, self, *arguments, **{**options, "vfs": slow_disk.NAME})()  # type: ignore[arg-type]
-
-    return init

@@ -1,4 +1,4 @@
-"""A disk with slower flushes: an SQLite VFS that sleeps before each sync."""
+"""A disk with slower flushes: a VFS that sleeps before each sync, for every file the event log opens."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any
 
 import apsw
 
-NAME = "slow"
+_KEPT: list[apsw.VFS] = []
+
+
+class _SlowFile(apsw.VFSFile):
+    seconds = 0.0
+
+    def xSync(self, flags: int) -> None:  # noqa: N802  SQLite's name
+        time.sleep(self.seconds)
+        super().xSync(flags)
+
+
+class _SlowDisk(apsw.VFS):
+    def __init__(self) -> None:
+        super().__init__("slow", "", makedefault=True)
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  SQLite's name
+        return _SlowFile("", name, flags)
 
 
 def install(milliseconds: float) -> None:
-    """Make the VFS ``slow`` known to SQLite."""
-    seconds = milliseconds / 1000
-
-    class File(apsw.VFSFile):
-        def xSync(self, flags: int) -> None:  # noqa: N802  SQLite's name
-            time.sleep(seconds)
-            super().xSync(flags)
-
-    class Disk(apsw.VFS):
-        def __init__(self) -> None:
-            super().__init__(NAME, "")
-
-        def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
-            return File("", name, flags)
-
-    _kept.append(Disk())
-
-
-_kept: list[apsw.VFS] = []
+    """Make it what the event log's SQLite uses in this process."""
+    _SlowFile.seconds = milliseconds / 1000
+    _KEPT.append(_SlowDisk())

@@ -66,9 +66,9 @@ class ErasureRequest:
 class Catalogue:
     """The open catalogue. Origins are few and remembered; tombstones are looked up."""
 
-    def __init__(self, path: Path, *, vfs: str | None = None) -> None:
+    def __init__(self, path: Path, *) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.connection = open_connection(path, cache_bytes=_CACHE, vfs=vfs)
+        self.connection = open_connection(path, cache_bytes=_CACHE)
         if not self.connection.execute("PRAGMA user_version").fetchall()[0][0]:
             with transaction(self.connection):
                 self.connection.execute(_SCHEMA)

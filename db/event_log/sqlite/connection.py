@@ -21,9 +21,9 @@ if apsw.SQLITE_VERSION_NUMBER < FIRST_SOUND_SQLITE:  # pragma: no cover
     raise ImportError(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; install a newer apsw")
 
 
-def open_connection(path: Path, *, cache_bytes: int, vfs: str | None = None) -> apsw.Connection:
+def open_connection(path: Path, *, cache_bytes: int) -> apsw.Connection:
     """Open a file so that a commit is on the disk when it returns."""
-    connection = apsw.Connection(str(path), vfs=vfs)
+    connection = apsw.Connection(str(path))
     connection.set_busy_timeout(_BUSY_MILLISECONDS)
     for pragma in (
         f"page_size={_PAGE_BYTES}",

@@ -55,7 +55,6 @@ class SqliteEventLog:
         path: the catalogue's file; a missing folder is made.
         replays: what becomes of an event that Segment replays after it was handled.
         most_waiting: the most events and results that may wait for one commit; more are refused.
-        vfs: the name of an SQLite VFS, for measuring with a slower disk.
     """
 
     def __init__(
@@ -65,13 +64,11 @@ class SqliteEventLog:
         limits: SegmentLimits | None = None,
         replays: ReplayPolicy = ReplayPolicy.HOLD,
         most_waiting: int = 10_000,
-        vfs: str | None = None,
     ) -> None:
         self._path = path
         self._limits = limits or SegmentLimits()
         self._replays = replays
         self._most_waiting = most_waiting
-        self._vfs = vfs
         self._files: tuple[Catalogue, Segments] | None = None
         self._writer = WriterLock(path)
         self._leases = Leases()
@@ -265,8 +262,8 @@ class SqliteEventLog:
 
     def _open_and(self, work: Callable[[Catalogue, Segments], _Result]) -> _Result:
         if self._files is None:
-            catalogue = Catalogue(self._path, vfs=self._vfs)
-            self._files = catalogue, Segments(self._path, self._limits, vfs=self._vfs)
+            catalogue = Catalogue(self._path)
+            self._files = catalogue, Segments(self._path, self._limits)
         try:
             return work(*self._files)
         except (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError):

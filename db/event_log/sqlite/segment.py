@@ -92,10 +92,10 @@ class Segment:
         waiting: how many of them are pending.
     """
 
-    def __init__(self, path: Path, first_id: int, *, capacity: int, vfs: str | None = None) -> None:
+    def __init__(self, path: Path, first_id: int, *, capacity: int) -> None:
         self.path = path
         self.first_id = first_id
-        self.connection = open_connection(path, cache_bytes=_ACTIVE_CACHE, vfs=vfs)
+        self.connection = open_connection(path, cache_bytes=_ACTIVE_CACHE)
         if self._number("PRAGMA user_version") == 0:
             with transaction(self.connection):
                 self.connection.execute(_SCHEMA)

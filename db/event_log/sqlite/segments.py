@@ -35,10 +35,9 @@ class SegmentLimits:
 class Segments:
     """The open segments beside a catalogue."""
 
-    def __init__(self, catalogue: Path, limits: SegmentLimits, *, vfs: str | None = None) -> None:
+    def __init__(self, catalogue: Path, limits: SegmentLimits, *) -> None:
         self._catalogue = catalogue
         self._limits = limits
-        self._vfs = vfs
         self._age = limits.age // _MICROSECOND
         self._dedupe = limits.dedupe // _MICROSECOND
         self._segments = [self._open(first_id) for first_id in self._first_ids()] or [self._open(1)]
@@ -145,7 +144,7 @@ class Segments:
 
     def _open(self, first_id: int) -> Segment:
         path = self._catalogue.with_name(f"{self._catalogue.name}.{first_id:0{_DIGITS}}")
-        return Segment(path, first_id, capacity=self._limits.events, vfs=self._vfs)
+        return Segment(path, first_id, capacity=self._limits.events)
 
     def _first_ids(self) -> list[int]:
         found = self._catalogue.parent.glob(f"{self._catalogue.name}.{'[0-9]' * _DIGITS}")
