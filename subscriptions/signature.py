@@ -14,8 +14,11 @@ from collections.abc import Iterator
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
-# A whole string at a time, so that brackets and commas inside of it are not seen.
-_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_FLAT = rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+"
+# A whole string at a time, so that brackets and commas inside of it are not seen; and a whole object or array at a
+# time where nothing is nested in it, because that is most of an event, and a batch may be 32 MB.
+_TOKEN = re.compile(rb"\{" + _FLAT + rb"\}|\[" + _FLAT + rb"\]|" + _STRING + rb"|[\[\]{},]", re.DOTALL)
 
 
 class BatchInvalid(ValueError):
@@ -58,8 +61,8 @@ def elements(body: bytes) -> Iterator[bytes]:
     opening = body.find(b"[")
     if opening < 0 or not is_batch(body):
         raise BatchInvalid("it is not an array")
-    depth, start = 0, opening + 1
-    for token in _TOKEN.finditer(body, opening):
+    depth, start = 1, opening + 1
+    for token in _TOKEN.finditer(body, start):
         kind = token.group()
         if kind in (b"[", b"{"):
             depth += 1

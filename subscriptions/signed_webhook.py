@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from db.clock import Clock, utc_now
 from db.encryption import EncryptionError
 from db.event_log.log import EventLog
-from db.event_log.records import EventLogUnavailable, NewEvent
+from db.event_log.records import NewEvent
 from db.identifiers import new_id
 from subscriptions.api_keys import ApiKeys, KeyHolder
 from subscriptions.authorization import check_key, presented_key
@@ -32,9 +30,10 @@ from subscriptions.event import Event
 from subscriptions.exchange import Headers, Scope, Send, answer, path_below_mount
 from subscriptions.observer import Observer
 from subscriptions.person_hash import PersonHash
-from subscriptions.setting import SettingInvalid, SettingValue, resolve_settings
-from subscriptions.settings_header import read_settings_header
+from subscriptions.setting import SettingValue
+from subscriptions.settings_reader import SettingsReader
 from subscriptions.signature import BatchInvalid, elements, is_batch, is_signed_with, signed_text
+from subscriptions.store_trouble import store_trouble
 from subscriptions.subscription import Subscription
 
 _Result = TypeVar("_Result")
@@ -86,6 +85,7 @@ class SignedWebhook:
         self._on_received = on_received
         self._observer = observer or Observer()
         self._clock = clock
+        self._settings = SettingsReader()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         component, _, key = path_below_mount(scope).partition("/")
@@ -115,7 +115,7 @@ class SignedWebhook:
         check_content_type(headers.get(b"content-type"))
         body = await self._read(headers, receive)
         self._check_signature(holder, body, signature)
-        settings = _settings(headers, subscription)
+        settings = self._settings.read(headers.get(b"x-segment-settings"), subscription)
         if is_batch(body):
             return await self._store_batch(body, holder, settings, subscription)
         if len(body) > self._limits.single_bytes:
@@ -135,7 +135,8 @@ class SignedWebhook:
         if secret is None:
             raise DeliveryRefused(401, "This API key has no signing secret; it is for deliveries that are not signed.")
         try:
-            text = signed_text(body)
+            # Whoever has not proved anything yet gets no more than the first event looked at.
+            text = signed_text(body[: self._limits.single_bytes]) if is_batch(body) else body
         except BatchInvalid:
             text = body
         if not is_signed_with(secret, text, signature):
@@ -148,12 +149,7 @@ class SignedWebhook:
 
         A batch that is too long, or is no array after all, is refused before anything of it is stored.
         """
-        try:
-            count = sum(1 for _ in islice(elements(body), self._limits.batch_events + 1))
-        except BatchInvalid as problem:
-            raise DeliveryRefused(400, f"The batch cannot be read: {problem}.") from None
-        if count > self._limits.batch_events:
-            raise DeliveryRefused(413, f"The batch has more than {self._limits.batch_events} events.")
+        count = await self._count(body)
         invalid = 0
         remaining = elements(body)
         while part := list(islice(remaining, _AT_ONCE)):
@@ -169,6 +165,18 @@ class SignedWebhook:
             logger.warning("Component %s: %d of %d events of a batch are invalid", subscription.name, invalid, count)
             return f"Accepted {count - invalid} of {count} events; the others are kept and shown to the operator."
         return f"Accepted {count} events."
+
+    async def _count(self, body: bytes) -> int:
+        count = 0
+        try:
+            for count, _ in enumerate(elements(body), start=1):
+                if count > self._limits.batch_events:
+                    raise DeliveryRefused(413, f"The batch has more than {self._limits.batch_events} events.")
+                if count % _AT_ONCE == 0:
+                    await asyncio.sleep(0)  # a long batch must not hold up everybody else
+        except BatchInvalid as problem:
+            raise DeliveryRefused(400, f"The batch cannot be read: {problem}.") from None
+        return count
 
     def _usable(self, text: bytes, subscription: Subscription) -> Event:
         event = parse_event(text, received_at=self._clock(), display_name=subscription.display_name)
@@ -208,11 +216,7 @@ class SignedWebhook:
             async with asyncio.timeout(self._limits.store_seconds):
                 return await work
         except Exception as error:
-            # Of a database's error the name only: its text may quote what was to be stored.
-            expected = isinstance(error, EventLogUnavailable | SQLAlchemyError | OSError)
-            name = type(error.__cause__ or error).__name__
-            logger.warning("Answering 503: %s failed (%s)", doing, name, exc_info=None if expected else error)
-            raise DeliveryRefused(503, "We cannot take events right now. Try again.") from error
+            raise store_trouble(doing, error) from error
 
     def _extra_headers(self, status: int) -> tuple[tuple[bytes, bytes], ...]:
         if status == 503:
@@ -233,16 +237,6 @@ def _presented_signature(headers: Headers) -> bytes:
     if len(values) > 1:
         raise DeliveryRefused(401, "The request has more than one X-Signature.")
     return values[0].strip().lower()
-
-
-def _settings(headers: Headers, subscription: Subscription) -> Mapping[str, SettingValue]:
-    """Return the declared settings. These senders have no settings of ours, but a mapping may set the header."""
-    try:
-        return resolve_settings(
-            subscription.settings, read_settings_header(headers.get(b"x-segment-settings")).values
-        ).values
-    except SettingInvalid as error:
-        raise DeliveryRefused(400, str(error)) from None
 
 
 def _invalid_event(text: bytes, clock: Clock) -> Event:

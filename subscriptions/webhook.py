@@ -11,11 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from db.clock import Clock, utc_now
 from db.event_log.log import EventLog
-from db.event_log.records import EventLogUnavailable
 from db.identifiers import new_id
 from subscriptions.api_keys import ApiKeys, KeyHolder
 from subscriptions.authorization import check_key, presented_key
@@ -26,8 +23,8 @@ from subscriptions.event import EVENT_TYPES
 from subscriptions.exchange import Headers, Scope, Send, answer, path_below_mount
 from subscriptions.observer import Observer
 from subscriptions.person_hash import PersonHash
-from subscriptions.setting import SettingInvalid, SettingValue, resolve_settings
-from subscriptions.settings_header import read_settings_header
+from subscriptions.settings_reader import SettingsReader
+from subscriptions.store_trouble import store_trouble
 from subscriptions.subscription import Subscription
 from subscriptions.watchdog import Watchdog
 
@@ -37,7 +34,6 @@ Received: TypeAlias = Callable[[str | None], None]
 logger = logging.getLogger(__name__)
 
 _MOST_TYPES_LOGGED = 100
-_MOST_REMEMBERED, _LARGEST_REMEMBERED = 1_000, 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ class Webhook:
         self._clock = clock
         self._body_watchdog = Watchdog(self._limits.body_seconds)
         self._store_watchdog = Watchdog(self._limits.store_seconds)
-        self._settings_of: dict[tuple[str, bytes], Mapping[str, SettingValue]] = {}
+        self._settings = SettingsReader()
         self._logged_types: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +116,7 @@ class Webhook:
         body = await self._read(headers, receive)
         event = parse_event(body, received_at=self._clock(), display_name=subscription.display_name)
         check_event(event)
-        settings = self._settings(headers, subscription)
+        settings = self._settings.read(headers.get(b"x-segment-settings"), subscription)
         if event.type not in subscription.handled_types:
             self._log_missing_handler(subscription, event.type)
             raise DeliveryRefused(501, "Events of this type are not supported.")
@@ -152,37 +148,12 @@ class Webhook:
         except TimeoutError:
             raise DeliveryRefused(503, "The body did not arrive in time. Try again.") from None
 
-    def _settings(self, headers: Headers, subscription: Subscription) -> Mapping[str, SettingValue]:
-        """Read the settings header; what a customer's deliveries say again and again is read once."""
-        header = headers.get(b"x-segment-settings") or b""
-        known = self._settings_of.get((subscription.name, header))
-        if known is not None:
-            return known
-        received = read_settings_header(header)
-        if received.problem is not None:
-            logger.warning("Component %s: X-Segment-Settings is left out, %s", subscription.name, received.problem)
-        try:
-            resolved = resolve_settings(subscription.settings, received.values)
-        except SettingInvalid as error:
-            raise DeliveryRefused(400, str(error)) from None
-        if resolved.ignored:
-            logger.warning("Component %s: unusable settings %s", subscription.name, ", ".join(resolved.ignored))
-        elif received.problem is None and len(header) <= _LARGEST_REMEMBERED:
-            if len(self._settings_of) >= _MOST_REMEMBERED:
-                self._settings_of.clear()
-            self._settings_of[subscription.name, header] = resolved.values
-        return resolved.values
-
     async def _within_store_time(self, doing: str, work: Awaitable[_Result]) -> _Result:
         """Await our own store; whatever goes wrong there is worth a retry, so it is a 503."""
         try:
             return await self._store_watchdog.guard(work)
         except Exception as error:
-            # Of a database's error the name only: its text may quote what was to be stored.
-            expected = isinstance(error, EventLogUnavailable | SQLAlchemyError | OSError)
-            name = type(error.__cause__ or error).__name__
-            logger.warning("Answering 503: %s failed (%s)", doing, name, exc_info=None if expected else error)
-            raise DeliveryRefused(503, "We cannot take events right now. Try again.") from error
+            raise store_trouble(doing, error) from error
 
     def _log_missing_handler(self, subscription: Subscription, event_type: str) -> None:
         logged = (subscription.name, event_type)

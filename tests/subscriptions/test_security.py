@@ -211,7 +211,7 @@ async def test_wh_06_hostile_json_is_400_and_the_worker_lives_on(
 async def test_wh_07_settings_that_cannot_be_read_count_as_none_and_are_logged(
     receiver: Receiver, recorder: Recorder, caplog: pytest.LogCaptureFixture, header: bytes
 ) -> None:
-    with caplog.at_level(logging.WARNING, "subscriptions.webhook"):
+    with caplog.at_level(logging.WARNING, "subscriptions.settings_reader"):
         response = await receiver.client.post(
             "/subscriptions/acme-crm",
             content=encode(IDENTIFY),
