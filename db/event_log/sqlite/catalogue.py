@@ -66,7 +66,7 @@ class ErasureRequest:
 class Catalogue:
     """The open catalogue. Origins are few and remembered; tombstones are looked up."""
 
-    def __init__(self, path: Path, *) -> None:
+    def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = open_connection(path, cache_bytes=_CACHE)
         if not self.connection.execute("PRAGMA user_version").fetchall()[0][0]:

@@ -35,7 +35,7 @@ class SegmentLimits:
 class Segments:
     """The open segments beside a catalogue."""
 
-    def __init__(self, catalogue: Path, limits: SegmentLimits, *) -> None:
+    def __init__(self, catalogue: Path, limits: SegmentLimits) -> None:
         self._catalogue = catalogue
         self._limits = limits
         self._age = limits.age // _MICROSECOND
