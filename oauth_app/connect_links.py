@@ -108,12 +108,12 @@ class ConnectLinks:
     async def look(self, token: str) -> ConnectLink | None:
         """Return a usable link without using it up, so that mail scanners and previews do no harm."""
         async with self._database.transaction() as session:
-            return await connect_links.find_usable(session, token, now=self._clock())
+            return await connect_links.find_usable(session, token, component=self._component, now=self._clock())
 
     async def use(self, token: str) -> ConnectLink | None:
         """Use a link up; of several simultaneous calls one gets it."""
         async with self._database.transaction() as session:
-            return await connect_links.use(session, token, now=self._clock())
+            return await connect_links.use(session, token, component=self._component, now=self._clock())
 
 
 def check_account(account: str) -> None:

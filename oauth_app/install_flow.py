@@ -167,9 +167,11 @@ class InstallFlow:
         """
         now = self._clock()
         async with self._database.transaction() as session:
-            flow = await flow_states.consume(session, returned.state, cookie or "", code=returned.code, now=now)
+            flow = await flow_states.consume(
+                session, returned.state, cookie or "", component=self._component, code=returned.code, now=now
+            )
             if flow is None:
-                earlier = await flow_states.find(session, returned.state)
+                earlier = await flow_states.find(session, returned.state, component=self._component)
                 return _repeated(earlier, returned, cookie, now=now)
         if signed_in is not None and signed_in != flow.account:
             outcome: FlowOutcome = FlowFailed(FailureReason.OTHER_ACCOUNT)
@@ -185,7 +187,9 @@ class InstallFlow:
         flow: FlowState | None = None
         if returned.state is not None and cookie is not None:
             async with self._database.transaction() as session:
-                flow = await flow_states.consume(session, returned.state, cookie, code=None, now=self._clock())
+                flow = await flow_states.consume(
+                    session, returned.state, cookie, component=self._component, code=None, now=self._clock()
+                )
         if flow is None or returned.state is None:
             return FlowFailed(reason, incident=_log(reason, error=returned.error))
         if means_install_already_exists(returned.error, returned.description, returned.hint):

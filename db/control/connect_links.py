@@ -45,20 +45,21 @@ async def add(
     )
 
 
-async def find_usable(session: AsyncSession, token: str, *, now: datetime) -> ConnectLink | None:
-    """Return the link if it is neither used nor expired; looking does not use it up."""
+async def find_usable(session: AsyncSession, token: str, *, component: str, now: datetime) -> ConnectLink | None:
+    """Return a component's link if it is neither used nor expired; looking does not use it up."""
     found = await session.get(ConnectLink, token_hash(token))
-    if found is None or found.used_at is not None or found.expires_at <= now:
+    if found is None or found.component != component or found.used_at is not None or found.expires_at <= now:
         return None
     return found
 
 
-async def use(session: AsyncSession, token: str, *, now: datetime) -> ConnectLink | None:
+async def use(session: AsyncSession, token: str, *, component: str, now: datetime) -> ConnectLink | None:
     """Use the link up by one atomic statement; ``None`` when it was used, has expired or never existed."""
     statement = (
         update(ConnectLink)
         .where(
             col(ConnectLink.token_hash) == token_hash(token),
+            col(ConnectLink.component) == component,
             col(ConnectLink.used_at).is_(None),
             col(ConnectLink.expires_at) > now,
         )

@@ -22,15 +22,16 @@ async def add(session: AsyncSession, flow: FlowState) -> None:
     session.add(flow)
 
 
-async def find(session: AsyncSession, state: str) -> FlowState | None:
-    """Return the flow of a ``state``, whatever became of it."""
-    return await session.get(FlowState, digest(state))
+async def find(session: AsyncSession, state: str, *, component: str | None = None) -> FlowState | None:
+    """Return the flow of a ``state``, whatever became of it; only of one component, if it is named."""
+    found = await session.get(FlowState, digest(state))
+    return found if found is not None and component in {None, found.component} else None
 
 
 async def consume(
-    session: AsyncSession, state: str, cookie: str, *, code: str | None, now: datetime
+    session: AsyncSession, state: str, cookie: str, *, component: str, code: str | None, now: datetime
 ) -> FlowState | None:
-    """Consume the flow; ``None`` unless it exists, is unexpired, unused, and belongs to this browser's cookie.
+    """Consume the flow; ``None`` unless it exists, is unexpired, unused, and of this component and browser's cookie.
 
     Of any number of simultaneous calls exactly one gets the flow (RFC 6749 section 10.12, contract 2.10).
     """
@@ -39,6 +40,7 @@ async def consume(
         .where(
             col(FlowState.state_hash) == digest(state),
             col(FlowState.cookie_hash) == digest(cookie),
+            col(FlowState.component) == component,
             col(FlowState.consumed_at).is_(None),
             col(FlowState.expires_at) > now,
         )

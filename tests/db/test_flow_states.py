@@ -36,7 +36,7 @@ async def consume(
     database: Database, state: str = "state", cookie: str = "cookie", *, now: datetime = NOW
 ) -> FlowState | None:
     async with database.transaction() as session:
-        return await flow_states.consume(session, state, cookie, code="code", now=now)
+        return await flow_states.consume(session, state, cookie, component="acme-crm", code="code", now=now)
 
 
 async def test_of_a_hundred_simultaneous_consumptions_exactly_one_wins(database: Database) -> None:

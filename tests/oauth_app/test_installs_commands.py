@@ -139,7 +139,7 @@ def test_a_link_that_reconnects_names_the_install_and_only_one_of_the_account() 
 
     async def stored() -> ConnectLink | None:
         async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
-            return await connect_links.find_usable(session, token, now=utc_now())
+            return await connect_links.find_usable(session, token, component="acme-crm", now=utc_now())
 
     link = asyncio.run(stored())
     assert link is not None
