@@ -25,12 +25,13 @@ from db.clock import Clock, utc_now
 from db.control import audit
 from db.database import Database
 from db.event_log.log import EventLog
-from db.event_log.records import ClaimedEvent, EventLogUnavailable, Predecessor, Settlement
+from db.event_log.records import ClaimedEvent, ErasureReport, EventLogUnavailable, Predecessor, Settlement
 from db.event_log.tables import EventState, HandlerState
 from subscriptions.attempt import Attempt
 from subscriptions.backoff import RetryPolicy
 from subscriptions.circuit import CircuitPolicy
 from subscriptions.delivery import check_event, parse_event
+from subscriptions.erasure import ERASED, REQUESTED
 from subscriptions.errors import DeliveryRefused, HandlerError
 from subscriptions.handler import Handler
 from subscriptions.install_context import InstallContexts
@@ -130,8 +131,9 @@ class Dispatcher:
                     if not await self._claim_and_start():
                         # While it is full, look often at what fills it: a handler may have begun to hang.
                         wait = _LOOK_AGAIN if self._held_back else self._limits.poll_seconds
-                        with suppress(TimeoutError):
-                            await asyncio.wait_for(self._wake.wait(), min(wait, self._limits.poll_seconds))
+                        with suppress(TimeoutError):  # not wait_for, which can swallow a cancellation on Python 3.11
+                            async with asyncio.timeout(min(wait, self._limits.poll_seconds)):
+                                await self._wake.wait()
                 await self._finish(within=self._limits.stop_seconds)
             finally:
                 await self._let_go()
@@ -428,13 +430,14 @@ class Dispatcher:
             await audit.add(
                 session,
                 actor="segment",
-                action="person.erase",
+                action=REQUESTED,
                 subject=f"event {claimed.id}",
                 now=settlement.at,
                 detail={"account": claimed.account, "component": claimed.component},
             )
         report = await self._log.erase(settlement)
         if report is not None:
+            await self._note_erased(settlement, claimed, report)
             logger.info(
                 "Deletion %d is done: %d merged ids, %d stored events wiped",
                 claimed.id,
@@ -442,6 +445,21 @@ class Dispatcher:
                 report.events,
             )
         return report is not None
+
+    async def _note_erased(self, settlement: Settlement, claimed: ClaimedEvent, report: ErasureReport) -> None:
+        """Write down what was erased where; only numbers and names of handlers."""
+        results = (*claimed.finished, *settlement.results)
+        detail = {
+            "account": claimed.account,
+            "component": claimed.component,
+            "events": report.events,
+            "merged_ids": report.merged_ids,
+            "handlers": {result.handler: result.state.value for result in results},
+        }
+        async with self._database.transaction() as session:
+            await audit.add(
+                session, actor="service", action=ERASED, subject=f"event {claimed.id}", now=settlement.at, detail=detail
+            )
 
 
 _IS_BUSY = "busy with earlier events"

@@ -15,9 +15,11 @@ from db.clock import utc_now
 from db.event_log.records import EventDetail, EventFilter, EventRecord, Proof
 from db.event_log.tables import EventState
 from oauth_app.acts import Act, note
+from oauth_app.cli import replay
 from oauth_app.cli.output import AsJson, Reason, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
+from subscriptions.dead_letter_groups import DeadLetterGroup, find_groups, retry_group
 from subscriptions.receipts import HandlerReceipt, Receipt, receipt_of
 
 events = typer.Typer(help="Received events.", no_args_is_help=True)
@@ -29,6 +31,7 @@ _PROVE_AT_ONCE = 5_000
 
 def register(app: typer.Typer) -> None:
     """Add both groups."""
+    replay.register(events)
     app.add_typer(events, name="events")
     app.add_typer(dead_letters, name="dead-letters")
 
@@ -126,8 +129,30 @@ def list_dead_letters(limit: Limit = 50, as_json: AsJson = False) -> None:
 
 
 @dead_letters.command()
+def groups(
+    account: Annotated[str | None, typer.Option(help="Only events of this account.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Group what was given up by its cause, the largest group first.
+
+    Example: enable-with-segment dead-letters groups
+    """
+    found = run(_groups(settings_or_exit(), EventFilter(account=account)))
+    if as_json:
+        print_json([{**asdict(group), "accounts": sorted(group.accounts)} for group in found])
+        return
+    print_table(
+        ["group", "events", "accounts", "first", "last", "cause"],
+        [(g.id, g.count, len(g.accounts), g.first_received_at, g.last_received_at, g.cause) for g in found],
+        empty="There are no dead letters.",
+    )
+
+
+@dead_letters.command()
 def retry(
     event_ids: Annotated[list[int] | None, typer.Argument(help="Ids from: dead-letters list")] = None,
+    *,
+    group: Annotated[str | None, typer.Option(help="A group of: dead-letters groups")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
     reason: Reason = None,
 ) -> None:
@@ -135,9 +160,9 @@ def retry(
 
     Example: enable-with-segment dead-letters retry --all
     """
-    if bool(event_ids) == everything:
-        stop(["name the ids to retry, or --all"])
-    count = run(_retry(settings_or_exit(), None if everything else event_ids, reason))
+    if [bool(event_ids), group is not None, everything].count(True) != 1:
+        stop(["name the ids to retry, or --group, or --all"])
+    count = run(_retry(settings_or_exit(), None if everything else event_ids, group, reason))
     out.print(f"{count} will be tried again.")
 
 
@@ -188,11 +213,21 @@ async def _prove(settings: Settings, message_ids: Sequence[str]) -> Proof:
     return Proof(len(message_ids), tuple(missing), tuple(unhandled))
 
 
-async def _retry(settings: Settings, event_ids: Sequence[int] | None, reason: str | None) -> int:
-    subject = "event:all" if event_ids is None else f"event:{','.join(map(str, event_ids[:20]))}"
+async def _groups(settings: Settings, wanted: EventFilter) -> list[DeadLetterGroup]:
+    async with open_stores(settings) as stores:
+        return await find_groups(stores.event_log, wanted)
+
+
+async def _retry(settings: Settings, event_ids: Sequence[int] | None, group: str | None, reason: str | None) -> int:
+    if group is not None:
+        subject = f"group:{group}"
+    else:
+        subject = "event:all" if event_ids is None else f"event:{','.join(map(str, event_ids[:20]))}"
     async with open_stores(settings) as stores:
         async with stores.control.transaction() as session:
             await note(session, Act.RETRY_DEAD_LETTERS, subject, actor="cli", reason=reason, now=utc_now())
+        if group is not None:
+            return await retry_group(stores.event_log, group, now=utc_now())
         return await stores.event_log.retry_dead_letters(event_ids, now=utc_now())
 
 

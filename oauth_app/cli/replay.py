@@ -1,0 +1,295 @@
+"""``events replay``, ``pause``, ``resume`` and ``erase``: handling events again, not at all, or for the last time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated
+
+import httpx
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from db.clock import utc_now
+from db.control import audit, pauses
+from db.event_log.records import EventFilter
+from db.event_log.tables import EventState
+from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.component import component_name, load_component
+from oauth_app.settings import Settings
+from oauth_app.stores import Stores, open_stores
+from oauth_app.wiring import api_keys_of
+from subscriptions.erasure import REQUESTED, ErasureReceipt, ErasureRefused, delete_message, find_receipt, send_delete
+from subscriptions.errors import SubscriptionError
+from subscriptions.person_hash import PersonHash
+from subscriptions.replay import ReplayCounts, Replayer, ReplayNotFound, ReplayRequest
+from subscriptions.webhook import Webhook
+
+_ACTOR = "cli"
+_POLL_SECONDS = 0.2
+_HASTEN_AT_ONCE = 1_000
+
+HandlerName = Annotated[str | None, typer.Option(help="One handler: its function's name, or its whole key.")]
+
+
+class HandlerUnknown(SubscriptionError):
+    """The component has no such handler, or several; the text names them."""
+
+
+def register(events: typer.Typer) -> None:
+    """Add the commands to the group of events."""
+    events.command()(replay)
+    events.command()(pause)
+    events.command()(resume)
+    events.command()(erase)
+
+
+def replay(
+    *,
+    since: Annotated[str | None, typer.Option("--from", help="Received at or after, as in 2026-03-01T00:00Z.")] = None,
+    before: Annotated[str | None, typer.Option("--to", help="Received before.")] = None,
+    event_type: Annotated[str | None, typer.Option("--type", help="Only this type, such as track.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only track events of this name, as it was sent.")] = None,
+    account: Annotated[str | None, typer.Option(help="Only events of this account.")] = None,
+    state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
+    group: Annotated[str | None, typer.Option(help="Only this group of: dead-letters groups")] = None,
+    handler: HandlerName = None,
+    rate: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many events a second.")] = 200,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    resume: Annotated[str | None, typer.Option(help="Go on with a replay that was cut off: its id.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hand events to the handlers once more: a time range, what a filter lets through, or a group of dead letters.
+
+    It counts first, lets go at most --rate events a second and none while others wait to be handled, and can be
+    stopped with Ctrl-C and resumed. With --handler, handlers that are done with an event are not called again.
+
+    Example: enable-with-segment events replay --from 2026-03-01 --type track --dry-run
+    """
+    chosen = (since, before, event_type, event, account, state, group, handler)
+    if resume is None and not any(chosen):
+        stop(["say which events: --from, --to, --type, --event, --account, --state, --group or --handler"])
+    if resume is not None and (any(chosen) or dry_run):
+        stop(["--resume goes on as the replay was begun; it takes no filter"])
+    settings = settings_or_exit()
+    wanted = EventFilter(
+        account=account,
+        component=component_name(settings),
+        type=event_type,
+        state=state,
+        event=event,
+        received_from=_instant("--from", since),
+        received_before=_instant("--to", before),
+    )
+    request = ReplayRequest(wanted, None, group, rate)
+    try:
+        counts, replay_id, revived = run(_replay(settings, request, handler, dry_run=dry_run, resume=resume))
+    except ReplayNotFound as problem:
+        stop([str(problem)], 1)
+    if as_json:
+        counted = None if counts is None else asdict(counts)
+        print_json({"replay": replay_id, "revived": revived, "dry_run": dry_run, "counts": counted})
+        return
+    if counts is not None:
+        _tell_counts(counts)
+    if dry_run:
+        out.print("Nothing was changed. Leave out --dry-run to replay them.")
+    elif replay_id is not None:
+        out.print(f"{revived} events were handed out again (replay {replay_id}).")
+
+
+def pause(handler: HandlerName = None, as_json: AsJson = False) -> None:
+    """Hand out no more events, or none to one handler; every process obeys within two seconds.
+
+    Events are still received and kept. Other handlers get theirs.
+
+    Example: enable-with-segment events pause --handler record_order
+    """
+    settings = settings_or_exit()
+    changed = run(_pause(settings, handler, paused=True))
+    _tell_pause(settings, handler, changed=changed, paused=True, as_json=as_json)
+
+
+def resume(handler: HandlerName = None, as_json: AsJson = False) -> None:
+    """Hand out events again after: events pause. Those that waited are due at once.
+
+    Example: enable-with-segment events resume --handler record_order
+    """
+    settings = settings_or_exit()
+    changed = run(_pause(settings, handler, paused=False))
+    _tell_pause(settings, handler, changed=changed, paused=False, as_json=as_json)
+
+
+def erase(
+    account: Annotated[str, typer.Option(help="The account whose person it is.")],
+    user_id: Annotated[str, typer.Option("--user-id", help="The person's userId; never logged or kept in clear.")],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is done.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a person everywhere: the log, dead letters, your handlers and sinks. Prints a receipt.
+
+    It takes the way of a delete that Segment sends, so later copies of old events don't bring the person back.
+    Exit status 1 when it is not done within --wait.
+
+    Example: enable-with-segment events erase --account acct_42 --user-id cust_20418 --json
+    """
+    try:
+        receipt = run(_erase(settings_or_exit(), account, user_id, wait))
+    except (ErasureRefused, httpx.HTTPError) as problem:
+        stop([f"nothing was erased: {problem!s:.200}" if str(problem) else "nothing was erased: no answer"], 1)
+    if as_json:
+        print_json({**asdict(receipt), "complete": receipt.complete})
+    else:
+        rows = [(name.replace("_", " "), value) for name, value in asdict(receipt).items() if name != "handlers"]
+        rows += [(f"handler {name}", state.value) for name, state in receipt.handlers.items()]
+        print_table(["", ""], rows, empty="")
+        if not receipt.complete:
+            out.print(f"Not done yet. Look again with: enable-with-segment events show {receipt.message_id}")
+    if not receipt.complete:
+        raise typer.Exit(1)
+
+
+async def _replay(
+    settings: Settings, request: ReplayRequest, handler: str | None, *, dry_run: bool, resume: str | None
+) -> tuple[ReplayCounts | None, str | None, int]:
+    if handler is not None:
+        request = ReplayRequest(request.wanted, _one_handler(settings, handler), request.group, request.rate)
+    async with open_stores(settings) as stores:
+        replayer = Replayer(stores.event_log, stores.control)
+        counts, replay_id = None, resume
+        if replay_id is None:
+            counts = await replayer.count(request)
+            if dry_run or counts.events == 0:
+                return counts, None, 0
+            replay_id = await replayer.begin(request, total=counts.events, actor=_ACTOR)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+            going = progress.add_task("replaying", total=None if counts is None else counts.events)
+            try:
+                revived = await replayer.run(replay_id, progress=lambda more: progress.advance(going, more))
+            except asyncio.CancelledError:
+                err.print(f"Stopped. Go on with: enable-with-segment events replay --resume {replay_id}")
+                raise
+        return counts, replay_id, revived
+
+
+async def _pause(settings: Settings, handler: str | None, *, paused: bool) -> bool:
+    if handler is not None:
+        _handler_keys(settings, handler)
+    component, now = component_name(settings), utc_now()
+    async with open_stores(settings) as stores:
+        async with stores.control.transaction() as session:
+            if paused:
+                changed = await pauses.add(session, component=component, handler=handler, actor=_ACTOR, now=now)
+            else:
+                changed = await pauses.remove(session, component=component, handler=handler)
+            if changed:
+                action = "events.pause" if paused else "events.resume"
+                subject = component if handler is None else f"{component} {handler}"
+                await audit.add(session, actor=_ACTOR, action=action, subject=subject, now=now)
+        if changed and not paused:
+            await asyncio.sleep(1.0)  # until every process knows, or it would put the events back once more
+            hastened = _HASTEN_AT_ONCE
+            while hastened == _HASTEN_AT_ONCE:
+                hastened = await stores.event_log.hasten(component, now=utc_now(), limit=_HASTEN_AT_ONCE)
+    return changed
+
+
+async def _erase(settings: Settings, account: str, user_id: str, wait: float) -> ErasureReceipt:
+    component = component_name(settings)
+    async with open_stores(settings) as stores:
+        api_keys = api_keys_of(settings, stores)
+        message = delete_message(user_id, now=utc_now())
+        message_id: str = message["messageId"]
+        async with stores.control.transaction() as session:
+            minted = await api_keys.mint(session, account=account, component=component)
+            detail = {"account": account, "component": component}
+            await audit.add(
+                session, actor=_ACTOR, action=REQUESTED, subject=f"delete {message_id}", now=utc_now(), detail=detail
+            )
+        try:
+            await _deliver(settings, stores, component, minted.api_key, message)
+        finally:
+            async with stores.control.transaction() as session:
+                await api_keys.revoke(session, minted.id, actor=_ACTOR)
+        deadline = time.monotonic() + wait
+        while True:
+            receipt = await find_receipt(stores.event_log, stores.control, message_id)
+            if receipt is None:
+                raise ErasureRefused("the delete cannot be found in the event log; check EVENT_LOG_URL")
+            done = receipt.state is not EventState.PENDING
+            if done or time.monotonic() >= deadline:
+                return receipt
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _deliver(
+    settings: Settings, stores: Stores, component: str, api_key: str, message: dict[str, object]
+) -> None:
+    """Hand the delete to the webhook: to one of our own, or to the service's if only that may write to the log."""
+    webhook = Webhook(
+        {component: load_component(settings)},
+        api_keys_of(settings, stores),
+        stores.event_log,
+        PersonHash(stores.secrets.person_hash),
+    )
+    transport = httpx.ASGITransport(app=Starlette(routes=[Mount("/subscriptions", app=webhook)]))
+    async with httpx.AsyncClient(transport=transport, base_url=settings.base_url) as here:
+        try:
+            await send_delete(here, component, api_key, message)
+        except ErasureRefused:
+            async with httpx.AsyncClient(base_url=settings.base_url, timeout=10) as service:
+                await send_delete(service, component, api_key, message)
+
+
+def _handler_keys(settings: Settings, name: str) -> list[str]:
+    handlers = load_component(settings).handlers
+    keys = [handler.key for handler in handlers if handler.is_called(name)]
+    if not keys:
+        known = ", ".join(sorted(handler.key for handler in handlers))
+        raise HandlerUnknown(f"there is no handler '{name}'; there are {known}")
+    return keys
+
+
+def _one_handler(settings: Settings, name: str) -> str:
+    keys = _handler_keys(settings, name)
+    if len(keys) > 1:
+        raise HandlerUnknown(f"there are several handlers '{name}'; name one of {', '.join(keys)}")
+    return keys[0]
+
+
+def _instant(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        stop([f"{option} cannot be read: write it as 2026-03-01 or 2026-03-01T14:30Z"])
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+
+
+def _tell_counts(counts: ReplayCounts) -> None:
+    rows: list[tuple[object, ...]] = [("events", "", counts.events)]
+    for what, parts in (("type", counts.types), ("state", counts.states), ("account", counts.accounts)):
+        largest = sorted(parts.items(), key=lambda part: -part[1])[:20]
+        rows += [(what, name, count) for name, count in largest]
+    if counts.left_out:
+        rows.append(("left out", "pending, erased or a delete", counts.left_out))
+    print_table(["", "", "count"], rows, empty="")
+
+
+def _tell_pause(settings: Settings, handler: str | None, *, changed: bool, paused: bool, as_json: bool) -> None:
+    component = component_name(settings)
+    if as_json:
+        print_json({"component": component, "handler": handler, "paused": paused, "changed": changed})
+        return
+    subject = component if handler is None else f"{component}, handler {handler}"
+    if paused:
+        told = "gets no more events." if changed else "was paused already."
+    else:
+        told = "gets events again." if changed else "was not paused."
+    out.print(f"{subject} {told}", markup=False)

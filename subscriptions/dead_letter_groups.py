@@ -1,0 +1,99 @@
+"""Dead letters grouped by cause: one line for each thing that has to be mended, however many events it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from db.event_log.log import EventArchive
+from db.event_log.records import EventFilter, EventRecord
+from db.event_log.tables import EventState
+
+_PAGE = 1_000
+_WHAT_VARIES = re.compile(r"""'[^']*'|"[^"]*"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]{8,}\b|\d+""")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterGroup:
+    """Events of a component that were given up for the same reason.
+
+    ``id`` stays the same as long as the cause does, so it can be noted down and used in a command.
+    """
+
+    id: str
+    component: str
+    cause: str
+    count: int
+    accounts: frozenset[str]
+    first_received_at: datetime
+    last_received_at: datetime
+
+
+def cause_of(error: str | None) -> str:
+    """Return an error without what differs from event to event: numbers, ids, and what stands in quotes."""
+    return _WHAT_VARIES.sub("…", error or "no reason was given")
+
+
+def group_id(component: str, cause: str) -> str:
+    """Return the id of a group."""
+    return hashlib.sha256(f"{component}\0{cause}".encode()).hexdigest()[:8]
+
+
+def group(records: Iterable[EventRecord]) -> list[DeadLetterGroup]:
+    """Group dead letters, the largest group first."""
+    groups: dict[str, DeadLetterGroup] = {}
+    for record in records:
+        _add(groups, record)
+    return _sorted(groups)
+
+
+async def find_groups(archive: EventArchive, wanted: EventFilter) -> list[DeadLetterGroup]:
+    """Group the dead letters of a log that match a filter, the largest group first."""
+    groups: dict[str, DeadLetterGroup] = {}
+    async for record in _dead_letters(archive, wanted):
+        _add(groups, record)
+    return _sorted(groups)
+
+
+async def retry_group(archive: EventArchive, wanted_id: str, *, now: datetime) -> int:
+    """Let the events of a group be tried again; returns how many."""
+    count, page = 0, list[int]()
+    async for record in _dead_letters(archive, EventFilter()):
+        if group_id(record.component, cause_of(record.last_error)) == wanted_id:
+            page.append(record.id)
+        if len(page) == _PAGE:
+            count += await archive.retry_dead_letters(page, now=now)
+            page = []
+    return count + (await archive.retry_dead_letters(page, now=now) if page else 0)
+
+
+async def _dead_letters(archive: EventArchive, wanted: EventFilter) -> AsyncIterator[EventRecord]:
+    after = 0
+    while records := await archive.tail(after, replace(wanted, state=EventState.DEAD_LETTER), limit=_PAGE):
+        for record in records:
+            yield record
+        after = records[-1].id
+
+
+def _add(groups: dict[str, DeadLetterGroup], record: EventRecord) -> None:
+    cause = cause_of(record.last_error)
+    key = group_id(record.component, cause)
+    known = groups.get(key)
+    if known is None:
+        at = record.received_at
+        groups[key] = DeadLetterGroup(key, record.component, cause, 1, frozenset({record.account}), at, at)
+        return
+    groups[key] = replace(
+        known,
+        count=known.count + 1,
+        accounts=known.accounts | {record.account},
+        first_received_at=min(known.first_received_at, record.received_at),
+        last_received_at=max(known.last_received_at, record.received_at),
+    )
+
+
+def _sorted(groups: dict[str, DeadLetterGroup]) -> list[DeadLetterGroup]:
+    return sorted(groups.values(), key=lambda found: (-found.count, found.component, found.cause))

@@ -1,0 +1,142 @@
+"""``events replay|pause|resume|erase`` and ``dead-letters groups|retry --group``, as an operator types them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.control import pauses
+from oauth_app.settings import Settings
+from oauth_app.stores import Stores, open_stores
+from subscriptions.dispatcher import Dispatcher
+from subscriptions.subscription import load_subscription
+from tests.event_log.events import new_event
+from tests.oauth_app.test_operations_commands import Shell
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """A shell over stores with two events that were handled and one that cannot be."""
+    monkeypatch.chdir(tmp_path)
+    made = Shell(tmp_path)
+    assert made.run("migrate").exit_code == 0
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+
+    step = b'{"type":"track","event":"Step","userId":"u-1"}'
+
+    async def fill(stores: Stores) -> None:
+        for number, body in enumerate((step, step, b"no JSON")):
+            await stores.event_log.append(new_event(f"m-{number}", type="track", event="Step", body=body))
+
+    within(fill)
+    within(handle)
+    return made
+
+
+def within(work: Any) -> Any:
+    """Run something over the stores that the environment names."""
+
+    async def opened() -> Any:
+        async with open_stores(Settings()) as stores:
+            return await work(stores)
+
+    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, coroutine).result()
+
+    return run(opened())
+
+
+async def handle(stores: Stores) -> int:
+    """Let the service handle what is due."""
+    crm = load_subscription("tests.oauth_app.operations:crm")
+    return await Dispatcher({crm.name: crm}, stores.event_log, stores.control).run_due()
+
+
+def test_a_replay_counts_first_and_then_runs(shell: Shell) -> None:
+    counted = shell.json("events replay --type track --state handled --dry-run --json")
+    assert isinstance(counted, dict)
+    assert (counted["counts"]["events"], counted["revived"], counted["replay"]) == (2, 0, None)
+    assert "Nothing was changed" in shell.run("events replay --from 2026-03-01 --dry-run").stdout
+    done = shell.json("events replay --from 2026-03-01T00:00Z --to 2026-03-03 --state handled --handler keep --json")
+    assert isinstance(done, dict)
+    assert done["revived"] == 2
+    assert within(handle) == 2
+    assert shell.run(f"events replay --resume {done['replay']}").exit_code == 1
+    assert "were handed out again" in shell.run("events replay --type track --state handled").stdout
+    assert shell.run("events replay --account nobody").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "events replay",
+        "events replay --from yesterday",
+        "events replay --handler nobody",
+        "events replay --resume rep_1 --type track",
+        "events pause --handler nobody",
+        "dead-letters retry --all --group 1",
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(shell: Shell, line: str) -> None:
+    done = shell.run(line)
+    assert done.exit_code == 2
+    assert "error:" in done.stderr
+
+
+def test_a_handler_is_paused_and_resumed(shell: Shell) -> None:
+    paused = shell.json("events pause --handler keep --json")
+    assert paused == {"component": "acme-crm", "handler": "keep", "paused": True, "changed": True}
+    assert "was paused already" in shell.run("events pause --handler keep").stdout
+
+    async def rows(stores: Stores) -> int:
+        async with stores.control.transaction() as session:
+            return len(await pauses.get_all(session))
+
+    assert within(rows) == 1
+    assert "gets events again" in shell.run("events resume --handler keep").stdout
+    assert within(rows) == 0
+    assert "was not paused" in shell.run("events resume").stdout
+    assert "events.resume" in shell.run("audit list").stdout
+
+
+def test_dead_letters_are_grouped_and_retried_by_group(shell: Shell) -> None:
+    groups = shell.json("dead-letters groups --json")
+    assert isinstance(groups, list)
+    assert [(group["count"], group["accounts"]) for group in groups] == [(1, ["acme"])]
+    assert "cannot be read" in shell.run("dead-letters groups").stdout
+    assert "1 will be tried again" in shell.run(f"dead-letters retry --group {groups[0]['id']}").stdout
+    assert shell.json("dead-letters groups --json") == []
+
+
+def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Shell) -> None:
+    line = "events erase --account acme --user-id karin@mail.example --json"
+    first = shell.run(f"{line} --wait 0")
+    assert first.exit_code == 1  # nobody serves, so it waits
+    receipt = json.loads(first.stdout)
+    assert (receipt["state"], receipt["complete"]) == ("pending", False)
+    assert within(handle) >= 1
+    again = shell.run(line.removesuffix(" --json"))
+    assert again.exit_code == 0, again.output
+    assert "repeated_delete" in again.stdout
+    assert "karin" not in first.output + again.output
+
+    async def receipts(stores: Stores) -> list[Any]:
+        from subscriptions.erasure import find_receipt
+
+        found = await find_receipt(stores.event_log, stores.control, receipt["message_id"])
+        missing = await find_receipt(stores.event_log, stores.control, "elsewhere")
+        return [found, missing]
+
+    found, missing = within(receipts)
+    assert missing is None
+    assert found.complete
+    assert (found.stored_events, found.merged_ids) == (1, 0)
+    assert {name: state.value for name, state in found.handlers.items()} == {"forget (delete)": "done"}

@@ -1,0 +1,201 @@
+"""Replay of stored events, and dead letters by cause."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from db.control import audit, replays
+from db.encryption import EncryptionKeys
+from db.event_log.records import EventFilter
+from db.event_log.tables import EventState
+from subscriptions import Event, InvalidEventPayload, Subscription
+from subscriptions.dead_letter_groups import cause_of, find_groups, retry_group
+from subscriptions.replay import Replayer, ReplayNotFound, ReplayRequest
+from tests.subscriptions.receiver import Receiver, open_receiver
+
+SINGLE, STORE = "single (track)", "store (track)"
+
+
+class Partner:
+    """Two handlers for the same events, one of which may refuse them."""
+
+    def __init__(self) -> None:
+        self.subscription = Subscription("acme-crm")
+        self.calls: list[tuple[str, str | None, bool]] = []
+        self.refuses = False
+        self.subscription.on("track")(self._handler("single"))
+        self.subscription.on("track")(self._handler("store"))
+        self.subscription.on("identify")(self._handler("people"))
+        self.subscription.on("delete")(self._handler("forget"))
+
+    def _handler(self, name: str):  # type: ignore[no-untyped-def]
+        async def handle(event: Event) -> None:
+            if self.refuses and name == "store":
+                raise InvalidEventPayload(f"order {event.message_id} has no price for 'sku-{event.message_id}'")
+            self.calls.append((name, event.message_id, event.is_replay))
+
+        handle.__name__ = name
+        return handle
+
+    def taken(self) -> list[tuple[str, str]]:
+        """What was called since this was asked last."""
+        calls = sorted((name, message_id or "") for name, message_id, _ in self.calls)
+        self.calls.clear()
+        return calls
+
+
+@pytest.fixture
+def partner() -> Partner:
+    return Partner()
+
+
+@pytest.fixture
+async def receiver(database_url: str, encryption: EncryptionKeys, partner: Partner) -> AsyncIterator[Receiver]:
+    """A service with six track events and an identify that were handled, one received each minute."""
+    async with open_receiver(database_url, encryption, partner.subscription) as opened:
+        for number in range(6):
+            payload = {"type": "track", "userId": "u-1", "event": "Step", "messageId": f"m-{number}"}
+            await opened.deliver(payload)
+            opened.clock.advance(minutes=1)
+        await opened.deliver({"type": "identify", "userId": "u-2", "messageId": "m-identify"})
+        await opened.dispatcher.run_due()
+        partner.calls.clear()
+        yield opened
+
+
+class Pauses:
+    """What a replay does instead of sleeping: the dispatcher gets its turn."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.seconds: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await self.receiver.dispatcher.run_due()
+
+
+def replayer(receiver: Receiver) -> tuple[Replayer, Pauses]:
+    pauses = Pauses(receiver)
+    return Replayer(receiver.log, receiver.database, clock=receiver.clock, sleep=pauses), pauses
+
+
+async def replayed(receiver: Receiver, request: ReplayRequest) -> int:
+    work, _ = replayer(receiver)
+    replay_id = await work.begin(request, total=0, actor="test")
+    count = await work.run(replay_id)
+    await receiver.dispatcher.run_due()
+    return count
+
+
+async def test_a_dry_run_counts_and_changes_nothing(receiver: Receiver, partner: Partner) -> None:
+    await receiver.deliver({"type": "track", "userId": "u", "event": "Step", "messageId": "waits"})
+    work, _ = replayer(receiver)
+    counts = await work.count(ReplayRequest(EventFilter(account="acme")))
+    assert (counts.events, counts.left_out) == (7, 1)
+    assert dict(counts.types) == {"track": 6, "identify": 1}
+    assert (dict(counts.states), dict(counts.accounts)) == ({"handled": 7}, {"acme": 7})
+    assert len(await receiver.records(state=EventState.HANDLED)) == 7
+
+
+async def test_a_time_range_is_handled_again_and_not_marked_as_segments_replay(
+    receiver: Receiver, partner: Partner
+) -> None:
+    start = receiver.clock() - timedelta(minutes=6)
+    within = EventFilter(received_from=start + timedelta(minutes=1), received_before=start + timedelta(minutes=3))
+    assert await replayed(receiver, ReplayRequest(within)) == 2
+    assert {marked for _, _, marked in partner.calls} == {False}
+    assert partner.taken() == [(name, f"m-{number}") for name in ("single", "store") for number in (1, 2)]
+
+
+async def test_one_handler_gets_the_events_again_and_the_others_do_not(receiver: Receiver, partner: Partner) -> None:
+    assert await replayed(receiver, ReplayRequest(EventFilter(type="track"), handler=STORE)) == 6
+    assert partner.taken() == [("store", f"m-{number}") for number in range(6)]
+
+
+async def test_a_replay_goes_no_faster_than_asked_and_lets_live_events_pass(
+    receiver: Receiver, partner: Partner
+) -> None:
+    work, pauses = replayer(receiver)
+    await receiver.deliver({"type": "identify", "userId": "u", "messageId": "live"})
+    replay_id = await work.begin(ReplayRequest(EventFilter(type="track"), rate=10), total=6, actor="test")
+    steps: list[int] = []
+    assert await work.run(replay_id, progress=steps.append) == 6
+    assert partner.taken()[0] == ("people", "live")
+    assert steps == [2, 2, 2]
+    assert pauses.seconds[0] == 0.2  # the live event was waiting
+    assert sum(pauses.seconds[1:]) >= 6 / 10
+
+
+async def test_a_replay_that_was_cut_off_goes_on_where_it_stood(receiver: Receiver, partner: Partner) -> None:
+    work, _ = replayer(receiver)
+    replay_id = await work.begin(ReplayRequest(EventFilter(type="track"), rate=10), total=6, actor="test")
+
+    def cut_off(_: int) -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await work.run(replay_id, progress=cut_off)
+    await receiver.dispatcher.run_due()
+    later = {"type": "track", "userId": "u", "event": "Step", "messageId": "later"}
+    await receiver.deliver(later)
+    await receiver.dispatcher.run_due()
+    assert partner.taken() == [(name, f"{which}") for name in ("single", "store") for which in ("later", "m-0", "m-1")]
+    assert await work.run(replay_id) == 6
+    await receiver.dispatcher.run_due()
+    assert partner.taken() == [(name, f"m-{number}") for name in ("single", "store") for number in range(2, 6)]
+    with pytest.raises(ReplayNotFound):
+        await work.run(replay_id)
+    async with receiver.database.transaction() as session:
+        (stored,) = await replays.list_newest(session)
+        assert (stored.revived, stored.finished_at) == (6, receiver.clock())
+        (entry,) = await audit.list_newest(session, action="events.replay")
+        assert entry.subject == replay_id
+
+
+async def test_erased_people_and_deletes_stay_as_they_are(receiver: Receiver, partner: Partner) -> None:
+    await receiver.deliver({"type": "delete", "userId": "u-1", "messageId": "delete-1"})
+    await receiver.dispatcher.run_due()
+    partner.calls.clear()
+    assert await replayed(receiver, ReplayRequest(EventFilter(account="acme"))) == 1
+    assert partner.taken() == [("people", "m-identify")]
+
+
+async def test_dead_letters_are_grouped_by_cause_and_a_group_is_retried(receiver: Receiver, partner: Partner) -> None:
+    partner.refuses = True
+    for number in range(3):
+        await receiver.deliver({"type": "track", "userId": "u", "event": "Step", "messageId": f"dead-{number}"})
+    await receiver.dispatcher.run_due()
+    (group,) = await find_groups(receiver.log, EventFilter())
+    assert (group.count, sorted(group.accounts)) == (3, ["acme"])
+    assert group.cause == "store (track): order dead-… has no price for …"
+    assert await find_groups(receiver.log, EventFilter(account="globex")) == []
+    assert await retry_group(receiver.log, "elsewhere", now=receiver.clock()) == 0
+    partner.refuses = False
+    partner.calls.clear()
+    assert await retry_group(receiver.log, group.id, now=receiver.clock()) == 3
+    await receiver.dispatcher.run_due()
+    assert partner.taken() == [("store", f"dead-{number}") for number in range(3)]
+
+
+async def test_a_group_can_be_replayed_at_a_rate(receiver: Receiver, partner: Partner) -> None:
+    partner.refuses = True
+    await receiver.deliver({"type": "track", "userId": "u", "event": "Step", "messageId": "dead"})
+    await receiver.dispatcher.run_due()
+    (group,) = await find_groups(receiver.log, EventFilter())
+    partner.refuses = False
+    partner.calls.clear()
+    request = ReplayRequest(EventFilter(state=EventState.DEAD_LETTER), handler=STORE, group=group.id)
+    assert await replayed(receiver, request) == 1
+    assert partner.taken() == [("store", "dead")]
+
+
+def test_a_cause_keeps_the_words_and_drops_what_differs() -> None:
+    one = "store (track): HTTPError: 502 from 'https://a.example' for 0b1c2d3e-77aa-4bcd-9e10-000000000001"
+    two = "store (track): HTTPError: 502 from 'https://b.example' for ffff2d3e-77aa-4bcd-9e10-123456789abc"
+    assert cause_of(one) == cause_of(two) == "store (track): HTTPError: … from … for …"
+    assert cause_of(None) == "no reason was given"
