@@ -139,9 +139,11 @@ class Reconciler:
                 return
             await install_tokens.note_accepted(session, subject.install_id)
             if subject.failing:
-                await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
-                await outbox.add(session, PROVISION, install.id, now=now, payload={"overwrite": False})
-                return
+                if drift is None or self._policy == "repair" or stored.verified_at is None:
+                    await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
+                    await outbox.add(session, PROVISION, install.id, now=now, payload={"overwrite": False})
+                    return
+                await installs.set_status(session, install.id, InstallStatus.CONNECTED, now=now)
             seen: dict[str, object] = {"deleted": True}
             if destination is not None:
                 key = held_key(destination, subject.api_key, is_ours=False)

@@ -164,6 +164,20 @@ async def test_tk_10_the_backoff_grows_and_ends_by_itself(stage: Stage) -> None:
     assert stage.turns == [("failing", "token_rejected"), ("recovered", None)]
 
 
+async def test_what_was_changed_while_the_token_failed_is_only_reported_too(stage: Stage) -> None:
+    install_id = await connected(stage)
+    stage.fault("GET .*destinations.*", None, status=401, body=UNAUTHENTICATED)
+    await stage.reconciler.check(install_id)
+    stage.sandbox.state.faults.clear()
+    change(stage, Drift.DISABLED)
+    stage.clock.advance(hours=1)
+    assert await stage.reconciler.check(install_id) is Drift.DISABLED
+    await stage.worker.run_due()
+    assert not stage.destination().enabled
+    assert await stage.outcome(install_id) == ("connected", None)
+    assert stage.turns == [("failing", "token_rejected"), ("drifted", "destination_disabled")]
+
+
 async def test_a_wrong_client_secret_costs_no_install_its_keys_and_heals_when_it_is_set_right(stage: Stage) -> None:
     install_id = await connected(stage)
     key = await stage.clear_key(install_id)
