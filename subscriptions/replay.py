@@ -103,7 +103,7 @@ class Replayer:
                 types[record.type] += 1
                 states[record.state.value] += 1
                 accounts[record.account] += 1
-        return ReplayCounts(sum(types.values()), left_out, types, states, accounts)
+        return ReplayCounts(sum(types.values()), left_out, dict(types), dict(states), dict(accounts))
 
     async def begin(self, request: ReplayRequest, *, total: int, actor: str) -> str:
         """Write a new replay down and return its id. Events received from now on are not part of it."""

@@ -111,7 +111,7 @@ def test_dead_letters_are_grouped_and_retried_by_group(shell: Shell) -> None:
     groups = shell.json("dead-letters groups --json")
     assert isinstance(groups, list)
     assert [(group["count"], group["accounts"]) for group in groups] == [(1, ["acme"])]
-    assert "cannot be read" in shell.run("dead-letters groups").stdout
+    assert groups[0]["id"] in shell.run("dead-letters groups").stdout
     assert "1 will be tried again" in shell.run(f"dead-letters retry --group {groups[0]['id']}").stdout
     assert shell.json("dead-letters groups --json") == []
 
