@@ -23,7 +23,7 @@ from oauth_app.api.shapes import (
     Shape,
 )
 from oauth_app.api.tokens import Caller
-from oauth_app.connect_links import AccountInvalid, check_account
+from oauth_app.connect_links import AccountInvalid, ReconnectRefused, check_account
 from oauth_app.return_to import ReturnAddressRefused
 from oauth_app.services import Services
 
@@ -40,12 +40,18 @@ async def create_connect_link(services: Services, caller: Caller, request: Reque
     asked = await bounded_body(request, ConnectLinkRequest)
     try:
         link = await services.connect_links.mint(
-            asked.account, return_to=asked.return_to, settings=asked.settings, actor=caller.actor
+            asked.account,
+            return_to=asked.return_to,
+            settings=asked.settings,
+            reconnects=asked.reconnects,
+            actor=caller.actor,
         )
     except AccountInvalid as problem:
         raise ApiProblem(400, "account_invalid", f"account: {problem}.") from None
     except ReturnAddressRefused as problem:
         raise ApiProblem(400, "return_to_refused", f"return_to: {problem}.") from None
+    except ReconnectRefused:
+        raise ApiProblem(400, "reconnect_refused", "reconnects: the account has no such install.") from None
     return _json(ConnectLinkAnswer(url=link.url, account=link.account, expires_at=link.expires_at), 201)
 
 

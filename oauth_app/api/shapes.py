@@ -41,6 +41,11 @@ class ConnectLinkRequest(Shape):
     settings: dict[str, Any] = Field(
         default_factory=dict, max_length=50, description="Values for the destination's custom settings."
     )
+    reconnects: str | None = Field(
+        default=None,
+        max_length=64,
+        description="An install of this account, to be connected anew on the same workspace and source only.",
+    )
 
 
 class ConnectLinkAnswer(Shape):
@@ -77,6 +82,8 @@ class InstallAnswer(Shape):
     status: str
     reason: str | None
     detail: str | None
+    connection_state: str | None
+    connection_reason: str | None
     created_at: datetime
     updated_at: datetime
     last_event_at: datetime | None
@@ -93,6 +100,8 @@ class InstallAnswer(Shape):
             status=install.status.value,
             reason=install.status_reason,
             detail=install.status_detail,
+            connection_state=install.connection_state,
+            connection_reason=install.connection_reason,
             created_at=install.created_at,
             updated_at=install.updated_at,
             last_event_at=install.last_event_at,

@@ -58,6 +58,7 @@ async def test_a_connect_link_is_made_for_an_account(service: Operations) -> Non
         ({"account": "a", "return_to": "https://evil.example/"}, "return_to"),
         ({"account": "a", "return_to": "//evil.example"}, "return_to"),
         ({"account": "a", "settings": []}, "settings"),
+        ({"account": "a", "reconnects": "ins_00000000000000000000"}, "reconnects"),
         ({"account": "a", "unknown": 1}, "unknown"),
         ([], "body"),
     ],
