@@ -1,0 +1,321 @@
+"""The whole machine of leases, retries and dedupe, with a crash at any of its awaits.
+
+Every call of the event log and of a handler is a place where the process may die: before it, after it, or in the
+middle of a handler. What the process knew is lost with it, what was committed is not. A ledger beside the machine
+says what has to be true: nothing acknowledged is lost, a handler that succeeded and whose result was stored is never
+called again, and nobody's result counts whose lease has passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from db.database import Database
+from db.event_log.log import StoredEventLog
+from db.event_log.opening import open_event_log
+from db.event_log.records import (
+    Appended,
+    ClaimedEvent,
+    ErasureReport,
+    EventFilter,
+    EventLogUnavailable,
+    NewEvent,
+    Predecessor,
+    Settlement,
+)
+from db.event_log.sqlite.segments import SegmentLimits
+from db.event_log.tables import EventState, HandlerState
+from subscriptions import Event, InvalidEventPayload, Subscription
+from subscriptions.backoff import RetryPolicy
+from subscriptions.dispatcher import Dispatcher, DispatchLimits
+from tests.event_log.events import NOON, new_event
+
+HANDLERS = ("steady", "shaky", "in_order")
+
+
+class ProcessDied(Exception):
+    """The process is gone: nothing that it does from here on has an effect."""
+
+
+class Mortal:
+    """An event log as seen by a process that dies at the n-th await."""
+
+    def __init__(self, log: StoredEventLog, dies_after: int | None) -> None:
+        self._log = log
+        self._left = dies_after
+        self.died = asyncio.Event()
+
+    async def step(self) -> None:
+        """Come past an await: die here, if it is the one."""
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                self.died.set()
+        if self.died.is_set():
+            raise EventLogUnavailable("the process is dead") from ProcessDied()
+
+    async def append(self, event: NewEvent) -> Appended:
+        await self.step()
+        appended = await self._log.append(event)
+        await self.step()
+        return appended
+
+    async def claim(self, components: Collection[str], **options: Any) -> list[ClaimedEvent]:
+        await self.step()
+        claimed = await self._log.claim(components, **options)
+        await self.step()
+        return claimed
+
+    async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
+        await self.step()
+        return await self._log.predecessors(event_ids)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        await self.step()
+        settled = await self._log.settle(settlement)
+        await self.step()
+        return settled
+
+    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
+        await self.step()
+        await self._log.renew(lease, event_ids, until=until)
+
+    async def release(self, lease: str, event_ids: Sequence[int]) -> None:
+        await self.step()
+        await self._log.release(lease, event_ids)
+
+    async def erase(self, settlement: Settlement) -> ErasureReport | None:
+        await self.step()
+        return await self._log.erase(settlement)
+
+    async def due(self, components: Collection[str], *, now: datetime) -> int:
+        return await self._log.due(components, now=now)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _template(sqlite_template: Path) -> None:
+    CrashMachine.template = sqlite_template
+
+
+class CrashMachine(RuleBasedStateMachine):
+    """Deliveries, dispatchers that live or die, frozen workers and the clock, in any order."""
+
+    template: Path
+
+    @initialize()
+    def open(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="crash"))
+        shutil.copyfile(self.template, self.folder / "control.db")
+        self.runner = asyncio.Runner()
+        self.now = NOON
+        self.acknowledged: dict[str, int] = {}
+        self.wrong: list[str] = []  # what handlers saw; raised there, it would only be one more failure to retry
+        self.seen: Counter[tuple[str, str]] = Counter()
+        self.recorded: set[tuple[str, str]] = set()
+        self.order: dict[str, list[int]] = {}
+        self.failures: dict[str, int] = {}
+        self.frozen: list[ClaimedEvent] = []
+        self.process: Mortal | None = None
+        self.log = self._open_log()
+        self.database = Database.open(f"sqlite+aiosqlite:///{self.folder}/control.db")
+
+    def _open_log(self) -> StoredEventLog:
+        return open_event_log(f"sqlite+aiosqlite:///{self.folder}/events.db", segment_limits=SegmentLimits(events=5))
+
+    def _subscription(self) -> Subscription:
+        subscription = Subscription("acme-crm")
+
+        async def called(name: str, event: Event) -> str:
+            message_id = event.message_id or ""
+            if (message_id, name) in self.recorded:
+                self.wrong.append(f"{name} was called again for {message_id} after its success was stored")
+            assert self.process is not None
+            await self.process.step()
+            self.seen[message_id, name] += 1
+            await self.process.step()
+            return message_id
+
+        @subscription.on("track")
+        async def steady(event: Event) -> None:
+            await called("steady", event)
+
+        @subscription.on("track")
+        async def shaky(event: Event) -> None:
+            message_id = await called("shaky", event)
+            if self.failures.get(message_id, 0) > 0:
+                self.failures[message_id] -= 1
+                raise ConnectionError("away")
+            if self.failures.get(message_id, 0) < 0:
+                raise InvalidEventPayload("unusable")
+
+        @subscription.on("track", ordered=True)
+        async def in_order(event: Event) -> None:
+            message_id = await called("in_order", event)
+            line = self.order.setdefault(event.user_id or "", [])
+            if line and line[-1] > self.acknowledged[message_id]:
+                self.wrong.append(f"{message_id} came after a later event of the same person")
+            line.append(self.acknowledged[message_id])
+
+        return subscription
+
+    @rule(number=st.integers(0, 11), sender=st.integers(0, 1), dies=st.none() | st.integers(0, 1))
+    def deliver(self, number: int, sender: int, dies: int | None) -> None:
+        """Receive a message, perhaps not for the first time, perhaps dying before or after the commit."""
+        message_id = f"{sender}-{number}"
+        body = f'{{"type":"track","event":"Step","userId":"u-{sender}-{number % 2}","messageId":"{message_id}"}}'
+        event = new_event(
+            message_id,
+            scope=f"install:{sender}",
+            received_at=self.now,
+            type="track",
+            event="Step",
+            person_hash=f"u-{sender}-{number % 2}",
+            body=body.encode(),
+        )
+        process = Mortal(self.log, dies)
+        try:
+            appended = self.runner.run(process.append(event))
+        except EventLogUnavailable:
+            self._restart()
+            if message_id not in self.acknowledged:  # not acknowledged, though it may have been stored
+                self._learn(message_id)
+            return
+        if appended.event_id is not None:
+            assert message_id not in self.acknowledged, "stored twice"
+            self.acknowledged[message_id] = appended.event_id
+        assert message_id in self.acknowledged
+
+    @rule(number=st.integers(0, 11), sender=st.integers(0, 1), failures=st.integers(-1, 3))
+    def arrange(self, number: int, sender: int, failures: int) -> None:
+        """Let a handler fail for a message some times, or refuse it for good."""
+        self.failures[f"{sender}-{number}"] = failures
+
+    @rule(dies=st.none() | st.integers(0, 60))
+    def dispatch(self, dies: int | None) -> None:
+        """Run a dispatcher until nothing is due, or until it dies."""
+        self.process = Mortal(self.log, dies)
+        limits = DispatchLimits(calls_per_handler=2, events_in_flight=8, lane_seconds=60, lease_seconds=15)
+        dispatcher = Dispatcher(
+            {"acme-crm": self._subscription()},
+            self.process,
+            self.database,
+            policy=RetryPolicy(attempts=6),
+            limits=limits,
+            clock=lambda: self.now,
+            jitter=lambda: 1.0,
+        )
+        self.runner.run(self._run(dispatcher, self.process))
+        if self.process.died.is_set():
+            self._restart()
+        self._take_note()
+
+    async def _run(self, dispatcher: Dispatcher, process: Mortal) -> None:
+        working = asyncio.create_task(dispatcher.run_due())
+        dying = asyncio.create_task(process.died.wait())
+        await asyncio.wait({working, dying}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, dying):
+            task.cancel()
+        with suppress(asyncio.CancelledError, EventLogUnavailable):
+            await working
+
+    @rule()
+    def freeze(self) -> None:
+        """Claim as a worker that is then frozen for a while."""
+        until = self.now + timedelta(seconds=15)
+        lease = f"frozen {len(self.frozen)}"
+        claim = self.log.claim(["acme-crm"], limit=2, lease=lease, now=self.now, until=until)
+        self.frozen += self.runner.run(claim)
+
+    @precondition(lambda self: self.frozen)
+    @rule()
+    def thaw(self) -> None:
+        """Let the oldest frozen worker say that all went well; that counts only while nobody else took over."""
+        claimed = self.frozen.pop(0)
+        before = self._record(claimed.id)
+        settlement = Settlement(claimed.id, claimed.lease, EventState.PENDING, self.now, available_at=self.now)
+        accepted = self.runner.run(self.log.settle(settlement))
+        after = self._record(claimed.id)
+        if accepted:
+            assert before.state is EventState.PENDING
+            assert after.attempts == before.attempts + 1
+        else:
+            assert after == before
+
+    @rule(seconds=st.integers(0, 200))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @invariant()
+    def nothing_acknowledged_is_lost(self) -> None:
+        if not hasattr(self, "log"):
+            return
+        assert self.wrong == []
+        proof = self.runner.run(self.log.prove(list(self.acknowledged)))
+        assert proof.missing == ()
+
+    def teardown(self) -> None:
+        """Mend everything, let time pass, and look whether every message found its end."""
+        if not hasattr(self, "log"):
+            return
+        self.failures = {message_id: min(count, 0) for message_id, count in self.failures.items()}
+        for _ in range(60):
+            self.now += timedelta(minutes=31)
+            self.dispatch(None)
+            if not self.runner.run(self.log.find(EventFilter(state=EventState.PENDING))):
+                break
+        self.nothing_acknowledged_is_lost()
+        for message_id in self.acknowledged:
+            (detail,) = self.runner.run(self.log.show(message_id))
+            assert detail.record.state in (EventState.HANDLED, EventState.DEAD_LETTER)
+            for outcome in detail.handlers:
+                name = outcome.handler.partition(" ")[0]
+                if outcome.state is HandlerState.DONE:
+                    assert self.seen[message_id, name] >= 1, "said to be done and never called"
+        self.runner.run(self._close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    async def _close(self) -> None:
+        await self.log.close()
+        await self.database.close()
+
+    def _record(self, event_id: int) -> Any:
+        (record,) = self.runner.run(self.log.tail(event_id - 1, EventFilter(), limit=1))
+        return record
+
+    def _learn(self, message_id: str) -> None:
+        """Note the id of a message that was stored, though the answer never came."""
+        for detail in self.runner.run(self.log.show(message_id)):
+            self.acknowledged[message_id] = detail.record.id
+
+    def _restart(self) -> None:
+        """Come back as a new process: memory is gone, files are as they were committed."""
+        self.runner.run(self.log.close())
+        self.log = self._open_log()
+
+    def _take_note(self) -> None:
+        """Remember which successes the log has on record; those handlers must not be called again."""
+        for message_id in self.acknowledged:
+            for detail in self.runner.run(self.log.show(message_id)):
+                for outcome in detail.handlers:
+                    if outcome.state is HandlerState.DONE:
+                        self.recorded.add((message_id, outcome.handler.partition(" ")[0]))
+
+
+TestCrashes = CrashMachine.TestCase
+TestCrashes.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
