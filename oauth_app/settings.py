@@ -83,6 +83,18 @@ class Settings(BaseSettings):
         default=None,
         description="The event log; by default beside the control store (its own SQLite file, same PostgreSQL).",
     )
+    retention_days: int = Field(
+        default=90,
+        ge=1,
+        le=3650,
+        description="How long received events are kept after they were handled or given up.",
+    )
+    dedupe_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="For how long a message that comes again counts as a duplicate; at most RETENTION_DAYS.",
+    )
     replays: ReplayPolicy = Field(
         default=ReplayPolicy.HOLD,
         description="An event that Segment replays after it was handled: hold (count it only) or dispatch it again.",
@@ -173,6 +185,12 @@ class Settings(BaseSettings):
             return data
         given = {name: data[name] for name in _LISTS if isinstance(data.get(name), str)}
         return {**data, **{name: _split(text, _LISTS[name]) for name, text in given.items()}}
+
+    @model_validator(mode="after")
+    def _dedupe_within_retention(self) -> Self:
+        if self.dedupe_days > self.retention_days:
+            raise ValueError("DEDUPE_DAYS must not be longer than RETENTION_DAYS: what is forgotten is not recognised")
+        return self
 
     @model_validator(mode="after")
     def _all_of_the_app(self) -> Self:

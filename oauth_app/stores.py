@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from db.clock import utc_now
 from db.control import service_secrets
@@ -14,6 +15,7 @@ from db.encryption import EncryptionError, EncryptionKeys
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import EventLogOutdated
+from db.event_log.sqlite.segments import SegmentLimits
 from db.migrate import Store, is_current, migrate
 from oauth_app.key_provider import encryption_keys
 from oauth_app.settings import Settings, SettingsInvalid
@@ -55,7 +57,11 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores]:
     """
     encryption = await encryption_keys(settings)
     control = Database.open(settings.database_url)
-    event_log = open_event_log(settings.effective_event_log_url, replays=settings.replays)
+    event_log = open_event_log(
+        settings.effective_event_log_url,
+        replays=settings.replays,
+        segment_limits=SegmentLimits(dedupe=timedelta(days=settings.dedupe_days)),
+    )
     try:
         await _prepare(control, "control")
         try:

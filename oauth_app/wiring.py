@@ -58,6 +58,7 @@ from subscriptions.person_hash import PersonHash
 from subscriptions.provisioning import Provisioner
 from subscriptions.reconciliation import Reconciler
 from subscriptions.reconciliation_sweep import ReconciliationSweep
+from subscriptions.retention import Retention
 from subscriptions.signed_webhook import SignedWebhook
 from subscriptions.webhook import Webhook
 
@@ -223,6 +224,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         jobs = [BackgroundJob("install activity", activity.run)]
         if role != "web":
             jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
+            jobs.append(BackgroundJob("retention", Retention(stores.event_log, days=settings.retention_days).run))
             if segment is not None:
                 jobs.append(BackgroundJob("outbox", outbox.run, outbox.stop))
                 if settings.reconcile_hours:

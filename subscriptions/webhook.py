@@ -42,9 +42,11 @@ class WebhookLimits:
 
     ``body_bytes`` holds for the packed and the unpacked body. ``body_seconds`` is how long its arrival may take,
     ``store_seconds`` how long looking up the key and storing the event may take: Segment waits about 5 seconds
-    (contract 5.7). ``retry_after_seconds`` goes into the header of every 503.
+    (contract 5.7). Beyond ``deliveries_at_once`` a delivery is refused at once instead of answered late, so that memory
+    stays bounded and what was accepted is answered in time. ``retry_after_seconds`` goes into the header of every 503.
     """
 
+    deliveries_at_once: int = 1_000
     body_bytes: int = 1024 * 1024
     body_seconds: float = 10.0
     store_seconds: float = 3.5
@@ -83,6 +85,7 @@ class Webhook:
         self._body_watchdog = Watchdog(self._limits.body_seconds)
         self._store_watchdog = Watchdog(self._limits.store_seconds)
         self._settings = SettingsReader()
+        self._running = 0
         self._logged_types: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,9 +93,13 @@ class Webhook:
             await send({"type": "websocket.close", "code": 1000})
             return
         component = path_below_mount(scope)
+        self._running += 1
         try:
-            await self._receive(component, scope, receive)
-            status, message = 202, "Accepted."
+            if self._running > self._limits.deliveries_at_once:
+                status, message = 503, "Too many deliveries at the same moment. Try again."
+            else:
+                await self._receive(component, scope, receive)
+                status, message = 202, "Accepted."
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
         except ClientGone:
@@ -101,6 +108,8 @@ class Webhook:
             incident = new_id("inc")
             logger.exception("A delivery failed unexpectedly (incident %s)", incident)
             status, message = 500, f"Something went wrong on our side (incident {incident})."
+        finally:
+            self._running -= 1
         self._observer.answered(component if component in self._components else "", status)
         await self._answer(send, status, message)
 

@@ -17,6 +17,7 @@ from db.event_log.records import UNFINISHED, Backlog, EventCounts, EventDetail, 
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
 
 _CHUNK = 1_000
+_DROPPED_AT_ONCE = 10_000
 _UNHANDLED = (EventState.PENDING, EventState.DEAD_LETTER)
 
 _RECORD = (
@@ -107,9 +108,13 @@ async def retry_dead_letters(connection: AsyncConnection, event_ids: Sequence[in
 
 
 async def drop_before(connection: AsyncConnection, instant: datetime) -> int:
-    """Delete events that were received before an instant and are finished with."""
-    old = (col(StoredEvent.received_at) < instant, col(StoredEvent.state) != EventState.PENDING)
-    return (await connection.execute(delete(StoredEvent).where(*old))).rowcount
+    """Delete some events that were received before an instant and are finished with; 0 when there are none left."""
+    old = (
+        select(col(StoredEvent.id))
+        .where(col(StoredEvent.received_at) < instant, col(StoredEvent.state) != EventState.PENDING)
+        .limit(_DROPPED_AT_ONCE)
+    )
+    return (await connection.execute(delete(StoredEvent).where(col(StoredEvent.id).in_(old)))).rowcount
 
 
 async def counts(connection: AsyncConnection, now: datetime) -> EventCounts:

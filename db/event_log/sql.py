@@ -132,8 +132,13 @@ class SqlEventLog:
             )
 
     async def drop_before(self, instant: datetime) -> int:
-        async with self._transaction() as connection:
-            return await browsing.drop_before(connection, instant)
+        dropped = 0
+        while True:
+            async with self._transaction() as connection:
+                part = await browsing.drop_before(connection, instant)
+            if not part:
+                return dropped
+            dropped += part
 
     async def close(self) -> None:
         """Wait for what is being written, and close the database."""

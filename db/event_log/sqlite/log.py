@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ from db.event_log.records import (
     Settlement,
 )
 from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
+from db.event_log.sqlite.admission import Admission
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.instants import to_microseconds
@@ -55,6 +57,7 @@ class SqliteEventLog:
         path: the catalogue's file; a missing folder is made.
         replays: what becomes of an event that Segment replays after it was handled.
         most_waiting: the most events and results that may wait for one commit; more are refused.
+        clock: seconds, for the time that commits take.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class SqliteEventLog:
         limits: SegmentLimits | None = None,
         replays: ReplayPolicy = ReplayPolicy.HOLD,
         most_waiting: int = 10_000,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._limits = limits or SegmentLimits()
@@ -75,8 +79,10 @@ class SqliteEventLog:
         self._appends: list[tuple[NewEvent, asyncio.Future[Appended]]] = []
         self._settlements: list[tuple[Settlement, asyncio.Future[bool]]] = []
         self._flush_is_due = False
+        self._admission = Admission(path.parent, clock=clock)
 
     async def append(self, event: NewEvent) -> Appended:
+        self._admission.check()
         future: asyncio.Future[Appended] = self._waiting_room()
         self._appends.append((event, future))
         return await future
@@ -249,7 +255,8 @@ class SqliteEventLog:
                     settled, note = claiming.settle(segments, self._leases, settlements)
                     notes.append(note)
 
-        self._open_and(work)
+        with self._admission.timed():
+            self._open_and(work)
         for note in notes:
             note()
         return appended, settled
