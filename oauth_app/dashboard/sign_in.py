@@ -13,7 +13,7 @@ from starlette.routing import Route
 from oauth_app.dashboard.access import refuse, signed_in
 from oauth_app.dashboard.pages import Frame, render
 from oauth_app.operators.identity_provider import ProviderUnavailable
-from oauth_app.operators.logins import LIFETIME, LoginRefused
+from oauth_app.operators.logins import LIFETIME, LoginRefused, cookie_name
 from oauth_app.operators.roles import Operator
 from oauth_app.operators.sessions import LIFETIME as SESSION_LIFETIME
 from oauth_app.rate_limits import Purpose, limited
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 _HOME = "/dashboard"
 _OWN_PAGE = re.compile(r"/dashboard(?:[/?][\x21-\x5b\x5d-\x7e]*)?")
-_LOGIN_COOKIE = "operator_login"
 _AWAY = ("Signing in is not possible now", "The identity provider does not answer. Please try again in a minute.")
 
 
@@ -69,8 +68,8 @@ async def login(request: Request) -> Response:
         return refuse(services, 503, *_AWAY)
     response = _to(started.url)
     response.set_cookie(
-        _LOGIN_COOKIE,
-        started.cookie,
+        started.cookie_name,
+        started.cookie_value,
         max_age=int(LIFETIME.total_seconds()),
         path="/dashboard/callback",
         secure=services.operators.sessions.secure,
@@ -89,12 +88,14 @@ async def callback(request: Request) -> Response:
     names = [name for name, _ in request.query_params.multi_items()]
     if any(names.count(name) > 1 for name in ("code", "state", "error")):
         return refuse(services, 400, "Signing in didn’t work", "The answer names something twice (RFC 6749, 3.1).")
+    state = request.query_params.get("state")
+    login_cookie = cookie_name(state or "")
     try:
         operator, return_to = await logins.finish(
-            state=request.query_params.get("state"),
+            state=state,
             code=request.query_params.get("code"),
             error=request.query_params.get("error"),
-            cookie=request.cookies.get(_LOGIN_COOKIE),
+            cookie=request.cookies.get(login_cookie),
         )
     except LoginRefused as refused:
         return refuse(services, refused.status, "Signing in didn’t work", str(refused))
@@ -102,7 +103,7 @@ async def callback(request: Request) -> Response:
         logger.error("the identity provider cannot be used: %s", problem)  # noqa: TRY400 - told in a sentence
         return refuse(services, 503, *_AWAY)
     response = await _begin(services, operator, by="identity provider", to=return_to)
-    response.delete_cookie(_LOGIN_COOKIE, path="/dashboard/callback")
+    response.delete_cookie(login_cookie, path="/dashboard/callback")
     return response
 
 

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from db.clock import Clock, utc_now
 from db.control import operator_logins
+from db.control.flow_states import digest
 from db.database import Database
 from oauth_app.operators.identity_provider import IdentityProvider, IdTokenRefused
 from oauth_app.operators.roles import AccessLists, Operator
@@ -36,10 +37,16 @@ class LoginRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoginStarted:
-    """Send the browser to ``url`` and give it the cookie."""
+    """Send the browser to ``url`` and give it the cookie; both are secrets of this one login."""
 
     url: str = field(repr=False)
-    cookie: str = field(repr=False)
+    cookie_name: str
+    cookie_value: str = field(repr=False)
+
+
+def cookie_name(state: str) -> str:
+    """The name of a login's own cookie, so that two tabs don't take each other's."""
+    return "operator_login_" + digest(state)[:16]
 
 
 class Logins:
@@ -79,7 +86,7 @@ class Logins:
             await operator_logins.add(
                 session, state=state, cookie=cookie, return_to=return_to, now=now, expires_at=now + LIFETIME
             )
-        return LoginStarted(url, cookie)
+        return LoginStarted(url, cookie_name(state), cookie)
 
     async def finish(
         self, *, state: str | None, code: str | None, error: str | None, cookie: str | None
