@@ -15,6 +15,7 @@ _CREDENTIALS = (
     re.compile(r"(?i)(\bbearer )[^\s\"',]{6,}"),
     re.compile(r"(\bew(?:st?|h)_)[A-Za-z0-9]{8,}"),
     re.compile(r"(\bwhsec_)[A-Za-z0-9+/=]{8,}"),
+    re.compile(r"(?i)(\bwrite_?key\b[\"': =]+)[a-z0-9]{8,}"),
     re.compile(r"(?i)(\bx-(?:signature|segment-settings)\b[\"': =]+)[a-z0-9+/=_-]{6,}"),
     re.compile(r"(?i)([?&](?:code|state|code_verifier|code_challenge)=)[^\s&\"']+"),
     re.compile(r"(/(?:connect|status|sign-in)/)[A-Za-z0-9_.-]{16,}"),

@@ -21,6 +21,7 @@ from oauth_app.logs import JsonFormatter, RedactingFormatter, configure_logging,
         ("POST /subscriptions/acme-crm/ewh_abcdefghijklmnop HTTP/1.1", "ewh_abcdefghijklmnop"),
         ("X-Signature: 4ad6918a833c2aafb72b2845d6386d40a8387ea9", "4ad6918a833c2aafb72b2845d6386d40a8387ea9"),
         ("{'x-segment-settings': 'eyJyZWdpb24iOiJldSJ9'}", "eyJyZWdpb24iOiJldSJ9"),
+        ('{"writeKey": "wK9tQ2rVx7Ab"}', "wK9tQ2rVx7Ab"),
         ("secret whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         ("GET /auth/segment/callback?code=abc.def&scope=x&state=xyz123", "abc.def"),
         ("GET /auth/segment/callback?code=abc.def&scope=x&state=xyz123", "xyz123"),
@@ -28,7 +29,7 @@ from oauth_app.logs import JsonFormatter, RedactingFormatter, configure_logging,
         ("GET /status/ins_abc.123.AbCdEfGhIjKlMn HTTP/1.1", "AbCdEfGhIjKlMn"),
     ],
 )
-def test_redact(line: str, secret: str) -> None:
+def test_case_121_logs_mask_every_credential(line: str, secret: str) -> None:
     assert secret not in redact(line)
 
 

@@ -333,7 +333,7 @@ async def test_a_required_setting_can_come_from_a_header_of_the_mapping(
     assert strict.settings == [{"listId": 7}]
 
 
-async def test_keys_and_secrets_are_not_stored_in_clear(sender: Sender, tmp_path: Path) -> None:
+async def test_case_121_keys_and_secrets_are_not_stored_in_clear(sender: Sender, tmp_path: Path) -> None:
     stored = (tmp_path / "control.db").read_bytes()
     assert sender.key.encode() not in stored
     assert sender.secret.encode() not in stored
