@@ -19,10 +19,11 @@ class HeldUpLog(SqliteEventLog):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.go = asyncio.Event()
-        self.waiting = 0
+        self.three = asyncio.Barrier(4)
 
     async def append(self, event: NewEvent) -> Appended:
-        self.waiting += 1
+        if not self.go.is_set():
+            await self.three.wait()
         await self.go.wait()
         return await super().append(event)
 
@@ -38,8 +39,7 @@ async def test_wh_11_what_is_too_much_at_once_is_refused_early(tmp_path: Path, e
     ) as receiver:
         event = {"type": "identify", "userId": "u-1"}
         taken = [asyncio.create_task(receiver.deliver({**event, "messageId": f"m-{n}"})) for n in range(3)]
-        while log.waiting < 3:
-            await asyncio.sleep(0)
+        await log.three.wait()  # until all three of them wait for a commit
         refused = [await receiver.deliver({**event, "messageId": f"late-{n}"}) for n in range(6)]
         assert {response.status_code for response in refused} == {503}
         assert all(int(response.headers["retry-after"]) > 0 for response in refused)

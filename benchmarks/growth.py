@@ -1,0 +1,111 @@
+"""What an event costs while the log grows: ``python -m benchmarks.growth --events 20000000 --minutes 10``.
+
+Straight into the SQLite event log, 64 events in each commit, every event new, its person one of 200,000, every one
+handled at once. One line for each step: processor time for each event to store and to hand out and settle, bytes on
+the disk, and how long the questions of an operator's page take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import uvloop
+
+from db.event_log.message_key import key_of_message
+from db.event_log.records import EventFilter, NewEvent, Settlement
+from db.event_log.sqlite import SqliteEventLog
+from db.event_log.tables import EventState
+
+_GROUP = 64
+_CLAIM = 500
+_PEOPLE = 200_000
+_BODY = b'{"type":"track","event":"Order Completed","properties":{"pad":"' + b"x" * 900 + b'"}}'
+
+
+async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
+    """Fill a log step by step, until it holds ``events`` or the time is up."""
+    log = SqliteEventLog(folder / "events.db")
+    chance = random.Random(1)  # noqa: S311  not a secret
+    until = time.monotonic() + seconds
+    print(f"{'events':>11} {'store us':>9} {'handle us':>9} {'bytes':>6} {'list ms':>8} {'show ms':>8}")
+    stored = 0
+    while stored < events and time.monotonic() < until:
+        storing = handling = 0.0
+        for _ in range(step // _GROUP // 10):
+            started = time.process_time()
+            for _ in range(10):
+                await asyncio.gather(*(log.append(_event(chance)) for _ in range(_GROUP)))
+            storing += time.process_time() - started
+            started = time.process_time()
+            await _handle(log)
+            handling += time.process_time() - started
+        stored += step // _GROUP // 10 * 10 * _GROUP
+        size = sum(path.stat().st_size for path in folder.iterdir())  # noqa: ASYNC240  nothing else runs
+        listed = await _milliseconds(lambda: log.find(EventFilter(account="acme"), limit=100))
+        (newest,) = await log.find(EventFilter(), limit=1)
+        shown = await _milliseconds(partial(log.show, newest.message_id or ""))
+        print(
+            f"{stored:11,} {1e6 * storing / step:9.1f} {1e6 * handling / step:9.1f} {size / stored:6.0f}"
+            f" {listed:8.2f} {shown:8.2f}",
+            flush=True,
+        )
+    await log.close()
+
+
+async def _handle(log: SqliteEventLog) -> None:
+    now = datetime.now(UTC) + timedelta(seconds=1)
+    while claimed := await log.claim(["acme-crm"], limit=_CLAIM, lease="a", now=now, until=now + timedelta(minutes=1)):
+        await asyncio.gather(*(log.settle(Settlement(event.id, "a", EventState.HANDLED, now)) for event in claimed))
+
+
+def _event(chance: random.Random) -> NewEvent:
+    now = datetime.now(UTC)
+    message_id = f"ajs-next-{chance.getrandbits(128):032x}"
+    return NewEvent(
+        scope="key:1",
+        dedupe_key=key_of_message(message_id),
+        received_at=now,
+        occurred_at=now,
+        account="acme",
+        component="acme-crm",
+        key_id="1",
+        install_id=None,
+        message_id=message_id,
+        type="track",
+        event="Order Completed",
+        person_hash=f"{chance.randrange(_PEOPLE):032x}",
+        device_hash=None,
+        previous_hash=None,
+        body=_BODY,
+        settings={},
+    )
+
+
+async def _milliseconds(ask: Callable[[], Awaitable[object]]) -> float:
+    started = time.perf_counter()
+    await ask()
+    return 1000 * (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("--events", type=int, default=20_000_000)
+    parser.add_argument("--step", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--folder", type=Path, default=None, help="on a real disk, not tmpfs")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        uvloop.run(grow(Path(folder), events=arguments.events, step=arguments.step, seconds=60 * arguments.minutes))
+
+
+if __name__ == "__main__":
+    main()
