@@ -337,3 +337,42 @@ async def test_case_121_keys_and_secrets_are_not_stored_in_clear(sender: Sender,
     stored = (tmp_path / "control.db").read_bytes()
     assert sender.key.encode() not in stored
     assert sender.secret.encode() not in stored
+
+
+async def test_a_batch_that_was_stored_in_part_is_complete_after_the_retry(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, stored = sender.receiver.log.append, list[Appended]()
+
+    async def fail_late(event: NewEvent) -> Appended:
+        if len(stored) >= 250:
+            raise EventLogUnavailable("the disk is full")
+        stored.append(await append(event))
+        return stored[-1]
+
+    batch = [{**TRACK, "messageId": f"m-{number}"} for number in range(500)]
+    with monkeypatch.context() as failing:
+        failing.setattr(sender.receiver.log, "append", fail_late)
+        assert (await sender.send(batch)).status_code == 503
+    assert 0 < len(await sender.receiver.records()) < 500
+    assert (await sender.send(batch)).status_code == 202
+    found = await sender.receiver.records()
+    assert sorted(str(record.message_id) for record in found) == sorted(f"m-{number}" for number in range(500))
+
+
+async def test_bad_elements_of_every_kind_are_stored_on_both_engines(stored_receiver: Receiver) -> None:
+    sender = Sender(stored_receiver, *await stored_receiver.mint_signed())
+    bad = [
+        *(element.encode() for element, _ in BAD_ELEMENTS),
+        b'{"messageId":"nul\\u0000inside","userId":"u\\u0000"}',
+        b'{"messageId":"' + b"x" * 5_000 + b'"}',
+        b'"\xff\xfe"',
+        b'{"a":"\\ud800"}',
+    ]
+    body = b"[" + b",".join([encode(TRACK), *bad]) + b"]"
+    assert (await sender.send(body)).status_code == 202
+    await stored_receiver.dispatcher.run_due()
+    found = await stored_receiver.records()
+    assert [record.state for record in found].count(EventState.DEAD_LETTER) == len(bad)
+    assert [record.state for record in found].count(EventState.HANDLED) == 1
+    assert all(record.last_error for record in found if record.state is EventState.DEAD_LETTER)
