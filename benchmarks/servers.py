@@ -92,7 +92,7 @@ def service(
     """Run the service itself, with handlers that do nothing and a key of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = service_environment(folder, database_url)
-    environment |= {"BENCH_ROLE": role, "BENCH_SLOW_FSYNC_MS": str(slow_fsync_ms)}
+    environment |= {"ENABLE_WITH_SEGMENT_ROLE": role, "BENCH_SLOW_FSYNC_MS": str(slow_fsync_ms)}
     if database_url is not None:
         _cli(["migrate"], environment)
     key = json.loads(_cli(["api-keys", "create", "--account", "acme", "--json"], environment))["api_key"]

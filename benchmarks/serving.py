@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import os
 
-from starlette.applications import Starlette
-
 from benchmarks import slow_disk
-from oauth_app.application import create_application
-from oauth_app.logs import configure_logging
-from oauth_app.settings import load_settings
+from oauth_app.cli import serve
 
 
-def application() -> Starlette:
+def application() -> object:
     """Build the application from the environment."""
     milliseconds = float(os.environ.get("BENCH_SLOW_FSYNC_MS", "0"))
     if milliseconds:
         slow_disk.install(milliseconds)
-    settings = load_settings()
-    configure_logging(settings.log_level)
-    return create_application(settings, "web" if os.environ.get("BENCH_ROLE") == "web" else "all")
+    return serve.application()
