@@ -87,7 +87,7 @@ class Subscription:
         return register
 
     def to(self, sink: Sink, *, types: Sequence[str] = EVENT_TYPES) -> None:
-        """Send events to a sink, such as ``JsonLinesSink``; deletions always reach it, whatever the types.
+        """Send events to a sink, such as ``JsonLinesSink``; deletions reach it whatever the types.
 
         ::
 
@@ -99,7 +99,7 @@ class Subscription:
         Raises:
             HandlerInvalid: an unknown type, or a second sink of the same name.
         """
-        for type in dict.fromkeys([*types, "delete"]):
+        for type in dict.fromkeys([*types, *getattr(sink, "always", ()), "delete"]):
             function = sink.erase if type == "delete" else sink.write
             self._add(make_handler(function, type=type, event=None, batch=sink.batch, name=sink.name))
         self._sinks.append(sink)

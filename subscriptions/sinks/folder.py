@@ -30,6 +30,7 @@ class FolderSink(ABC):
 
     suffix: str
     batch: int
+    always = ("alias",)
 
     def __init__(self, folder: str | Path, *, name: str, clock: Clock = utc_now) -> None:
         self.name = name

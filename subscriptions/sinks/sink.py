@@ -15,6 +15,9 @@ class Sink(Protocol):
     ``write`` and ``erase`` answer like any batch handler: return ``None``, or one entry for each event (``None`` or
     an exception); raise to speak for all of them. ``RetryError``, ``InvalidEventPayload`` and the others mean what
     they mean for handlers (``subscriptions.errors``).
+
+    A sink may have ``always``, a tuple of event types that it gets whatever it was asked to take, as it always gets
+    deletions: one that erases what was merged into a person has to see ``alias`` events.
     """
 
     @property

@@ -61,6 +61,7 @@ class SqlSink:
     """
 
     batch = 500
+    always = ("alias",)
 
     def __init__(self, url: str, *, name: str = "sql") -> None:
         self.name = name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from db.encryption import EncryptionKeys
 from db.event_log.tables import EventState
 from subscriptions import Event, HandlerInvalid, InstallContext, RetryError, Subscription
-from subscriptions.sinks import JsonLinesSink, Sink
+from subscriptions.sinks import JsonLinesSink, Sink, SqlSink
+from tests.sinks.test_files import files
 from tests.subscriptions.receiver import open_receiver
 
 
@@ -69,6 +71,36 @@ async def test_events_reach_sinks_and_handlers_each_on_their_own(tmp_path: Path,
         await receiver.dispatcher.run_due()
         assert shelf.erased == ["u-1"]
         assert not list((tmp_path / "files").glob("*.jsonl"))
+
+
+async def test_case_107_a_sink_of_track_events_alone_erases_merged_ids(
+    tmp_path: Path, encryption: EncryptionKeys
+) -> None:
+    crm = Subscription("acme-crm")
+    crm.to(JsonLinesSink(tmp_path / "files"), types=["track"])
+    crm.to(SqlSink(f"sqlite+aiosqlite:///{tmp_path}/sink.db"), types=["track"])
+    async with open_receiver(f"sqlite+aiosqlite:///{tmp_path}/control.db", encryption, crm) as receiver:
+        for number, event in enumerate(
+            [
+                {"type": "track", "event": "Paid", "anonymousId": "device-1"},
+                {"type": "alias", "userId": "u-1", "previousId": "device-1"},
+                {"type": "track", "event": "Paid", "userId": "u-2"},
+            ]
+        ):
+            assert (await receiver.deliver({**event, "messageId": f"m-{number}"})).status_code == 202
+        assert (await receiver.deliver({"type": "page", "userId": "u-2"})).status_code == 501
+        await receiver.dispatcher.run_due()
+        receiver.clock.advance(seconds=1)
+        await receiver.deliver({"type": "delete", "userId": "u-1", "messageId": "d-1"})
+        await receiver.dispatcher.run_due()
+        for sink in crm.sinks:
+            await sink.aclose()
+    (file,) = files(tmp_path / "files")
+    assert b"device-1" not in file.read_bytes()
+    assert b'"u-2"' in file.read_bytes()
+    with sqlite3.connect(tmp_path / "sink.db") as database:
+        assert database.execute("SELECT user_id, anonymous_id FROM events").fetchall() == [("u-2", None)]
+    database.close()
 
 
 def test_a_name_can_be_used_once_and_types_have_to_exist() -> None:
