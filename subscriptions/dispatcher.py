@@ -45,6 +45,7 @@ from subscriptions.subscription import Subscription
 logger = logging.getLogger(__name__)
 
 _CLAIM = 500
+_PREPARE = 50
 _LOOK_AGAIN = 0.05
 _NO_PREDECESSORS: Mapping[int, Sequence[Predecessor]] = {}
 
@@ -207,14 +208,23 @@ class Dispatcher:
 
     async def _prepare(self, claimed: Sequence[ClaimedEvent]) -> None:
         """Put claimed events into the lanes of their handlers."""
-        attempts = [attempt for item in claimed if (attempt := await self._prepare_one(item)) is not None]
-        before = await self._predecessors(attempts)
-        lanes: dict[Lane, None] = {}
-        for attempt in attempts:
-            lanes.update(dict.fromkeys(self._place(attempt, before.get(attempt.claimed.id, ()))))
-            if attempt.calls_left == 0:
-                self._start(self._settle_attempt(attempt))
-        for lane in lanes:
+        batches: dict[Lane, None] = {}
+        for start in range(0, len(claimed), _PREPARE):
+            part = claimed[start : start + _PREPARE]
+            attempts = [attempt for item in part if (attempt := await self._prepare_one(item)) is not None]
+            before = await self._predecessors(attempts)
+            lanes: dict[Lane, None] = {}
+            for attempt in attempts:
+                lanes.update(dict.fromkeys(self._place(attempt, before.get(attempt.claimed.id, ()))))
+                if attempt.calls_left == 0:
+                    self._start(self._settle_attempt(attempt))
+            for lane in lanes:
+                if lane.handler.batch is None:
+                    self._move(lane)
+                else:
+                    batches[lane] = None  # so that the batches are as large as what was claimed allows
+            await asyncio.sleep(0)
+        for lane in batches:
             self._move(lane)
 
     async def _prepare_one(self, claimed: ClaimedEvent) -> Attempt | None:
@@ -280,7 +290,8 @@ class Dispatcher:
         """Put an event into the lanes of those of its handlers that can take it; the others have to wait."""
         now = self._clock()
         unfinished = {outcome.handler: outcome for outcome in attempt.claimed.unfinished}
-        put_back = now + put_back_for(attempt.claimed.received_at, now) * (0.5 + 0.5 * self._jitter())
+        wait = put_back_for(attempt.claimed.received_at, now)
+        put_back = now + wait * (0.5 + 0.5 * self._jitter())
         for handler in self._handlers_left(attempt):
             lane = self._lane(attempt.claimed.component, handler)
             earlier = unfinished.get(handler.key)
@@ -292,7 +303,8 @@ class Dispatcher:
             elif handler.ordered and _has_to_wait(attempt, handler, lane, before):
                 attempt.wait(handler.key, put_back, "waits for an earlier event of the same person")
             elif not circuit.admits(now):
-                attempt.wait(handler.key, max(put_back, circuit.reopens_at(now)), _CIRCUIT_IS_OPEN)
+                reopens = circuit.reopens_at(now) + wait * self._jitter()  # not all of them at the same moment
+                attempt.wait(handler.key, max(put_back, reopens), _CIRCUIT_IS_OPEN)
             elif not lane.has_room():
                 attempt.wait(handler.key, put_back, _IS_BUSY)
             else:
@@ -333,8 +345,11 @@ class Dispatcher:
         """Let a handler have events later that wait in its lane."""
         now = self._clock()
         for attempt in attempts:
-            soonest = now + put_back_for(attempt.claimed.received_at, now) * (0.5 + 0.5 * self._jitter())
-            attempt.wait(lane.handler.key, soonest if until is None else max(soonest, until), reason)
+            wait = put_back_for(attempt.claimed.received_at, now)
+            soonest = now + wait * (0.5 + 0.5 * self._jitter())
+            if until is not None:
+                soonest = max(soonest, until + wait * self._jitter())
+            attempt.wait(lane.handler.key, soonest, reason)
             self._one_less(attempt)
 
     async def _call(self, lane: Lane, call: Call) -> None:

@@ -14,7 +14,7 @@ from subscriptions.event import Event
 
 _MAX_REASON = 500
 _MAX_WAIT = timedelta(hours=24)
-_SHORTEST_PUT_BACK = timedelta(seconds=1)
+_SHORTEST_PUT_BACK = timedelta(seconds=2)
 _LONGEST_PUT_BACK = timedelta(minutes=2)
 
 
@@ -115,11 +115,11 @@ def conclude(
 
 
 def put_back_for(received_at: datetime, now: datetime) -> timedelta:
-    """Return how long an event waits for a handler that cannot take it: half its age, from 1 s to 2 min.
+    """Return how long an event waits for a handler that cannot take it: as long as it is old, from 2 s to 2 min.
 
-    So a long queue costs little: an event is looked at a few times a minute at most, and less often as it gets old.
+    So a long queue costs little: an event is looked at less and less often as it gets old.
     """
-    return min(max((now - received_at) / 2, _SHORTEST_PUT_BACK), _LONGEST_PUT_BACK)
+    return min(max(now - received_at, _SHORTEST_PUT_BACK), _LONGEST_PUT_BACK)
 
 
 def _result(

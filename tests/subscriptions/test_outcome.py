@@ -117,9 +117,9 @@ def test_one_attempt_without_a_result_is_repeated_at_once_and_many_are_given_up(
 
 
 @given(st.integers(0, 10**7))
-def test_an_event_is_put_back_for_half_its_age_within_bounds(seconds: int) -> None:
+def test_an_event_is_put_back_for_as_long_as_it_is_old_within_bounds(seconds: int) -> None:
     wait = put_back_for(NOW - timedelta(seconds=seconds), NOW).total_seconds()
-    assert wait == min(max(seconds / 2, 1), 120)
+    assert wait == min(max(seconds, 2), 120)
 
 
 @given(st.integers(1, 10_000), unit)
