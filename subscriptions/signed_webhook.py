@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias, TypeVar
@@ -52,9 +53,11 @@ class SignedWebhookLimits:
     """What one delivery may cost (contract 5.8): a batch has up to 4,000 events of 32 KB, packed or not.
 
     Segment waits 5 seconds for a single event and 10 for a batch; ``store_seconds`` is our share of that.
+    ``memory_bytes`` is what all bodies may take that are in memory at the same moment; more are answered 503.
     """
 
     body_bytes: int = 32 * 1024 * 1024
+    memory_bytes: int = 256 * 1024 * 1024
     single_bytes: int = 1024 * 1024
     batch_events: int = 4_000
     body_seconds: float = 10.0
@@ -86,6 +89,7 @@ class SignedWebhook:
         self._observer = observer or Observer()
         self._clock = clock
         self._settings = SettingsReader()
+        self._reserved_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         component, _, key = path_below_mount(scope).partition("/")
@@ -113,8 +117,12 @@ class SignedWebhook:
         holder = check_key(lookup, subscription.name)
         signature = _presented_signature(headers)
         check_content_type(headers.get(b"content-type"))
-        body = await self._read(headers, receive)
-        self._check_signature(holder, body, signature)
+        with self._reserved(headers):
+            body = await self._read(headers, receive)
+            self._check_signature(holder, body, signature)
+            return await self._take(body, headers, holder, subscription)
+
+    async def _take(self, body: bytes, headers: Headers, holder: KeyHolder, subscription: Subscription) -> str:
         settings = self._settings.read(headers.get(b"x-segment-settings"), subscription)
         if is_batch(body):
             return await self._store_batch(body, holder, settings, subscription)
@@ -125,6 +133,21 @@ class SignedWebhook:
             raise DeliveryRefused(501, "Events of this type are not supported.")
         await self._store([self._record(event, body, holder, settings)], holder)
         return "Accepted."
+
+    @contextmanager
+    def _reserved(self, headers: Headers) -> Iterator[None]:
+        """Set memory aside for a body: what its length says, or the most it may be where the length says little."""
+        length = headers.get(b"content-length") or b""
+        packed = headers.get(b"content-encoding") not in (None, b"", b"identity")
+        most = self._limits.body_bytes
+        size = min(int(length[:20]), most) if length.isdigit() and not packed else most
+        if self._reserved_bytes + size > self._limits.memory_bytes:
+            raise DeliveryRefused(503, "Too much is arriving at the same moment. Try again.")
+        self._reserved_bytes += size
+        try:
+            yield
+        finally:
+            self._reserved_bytes -= size
 
     def _check_signature(self, holder: KeyHolder, body: bytes, signature: bytes) -> None:
         try:

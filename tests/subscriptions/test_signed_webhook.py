@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
@@ -376,3 +377,30 @@ async def test_bad_elements_of_every_kind_are_stored_on_both_engines(stored_rece
     assert [record.state for record in found].count(EventState.DEAD_LETTER) == len(bad)
     assert [record.state for record in found].count(EventState.HANDLED) == 1
     assert all(record.last_error for record in found if record.state is EventState.DEAD_LETTER)
+
+
+async def test_bodies_in_memory_are_bounded_together(tmp_path: Path, encryption: EncryptionKeys) -> None:
+    limits = SignedWebhookLimits(body_bytes=10_000, memory_bytes=15_000)
+    url = f"sqlite+aiosqlite:///{tmp_path}/control.db"
+    async with open_receiver(url, encryption, Recorder().subscription, signed_limits=limits) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        arriving, let_go = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            arriving.set()
+            await let_go.wait()
+            yield encode(TRACK)
+
+        headers = {"X-Signature": sign(sender.secret, encode(TRACK))}
+        # Without a length it could be as large as any.
+        slow = asyncio.create_task(
+            receiver.client.post(f"/subscriptions/acme-crm/{sender.key}", content=slowly(), headers=headers)
+        )
+        await arriving.wait()
+        assert (await sender.send({**TRACK, "messageId": "small"})).status_code == 202
+        refused = await sender.send({**TRACK, "messageId": "large", "text": "x" * 6_000})
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        let_go.set()
+        assert (await slow).status_code == 202
+        assert (await sender.send({**TRACK, "messageId": "large", "text": "x" * 6_000})).status_code == 202
