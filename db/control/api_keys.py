@@ -75,7 +75,7 @@ async def revoke(session: AsyncSession, key_id: str, *, now: datetime) -> bool:
     statement = (
         update(ApiKey)
         .where(col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None))
-        .values(revoked_at=now, signing_secret_ciphertext=None)
+        .values(revoked_at=now, key_ciphertext=None, signing_secret_ciphertext=None)
         .returning(col(ApiKey.id))
     )
     return (await session.exec(statement)).scalar_one_or_none() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -233,6 +234,56 @@ async def test_the_sweep_spreads_looks_and_takes_turns(stage: Stage) -> None:
     assert await sweep().queue_due() == 0
     stage.clock.advance(hours=1)
     assert await sweep().queue_due() == 1
+
+
+async def test_the_sweep_wakes_the_outbox_when_it_has_queued_something(stage: Stage) -> None:
+    await connected(stage)
+    woken = asyncio.Event()
+    sweep = ReconciliationSweep(
+        stage.database,
+        interval=timedelta(0),
+        wake=woken.set,
+        clock=stage.clock,
+        pause=timedelta(0),
+    )
+    running = asyncio.create_task(sweep.run())
+    await asyncio.wait_for(woken.wait(), 30)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_refusal_that_is_not_about_the_token_changes_nothing(stage: Stage) -> None:
+    install_id = await connected(stage)
+    stage.fault("GET .*destinations.*", status=403, body='{"error":"insufficient scope","code":7}')
+    assert await stage.reconciler.check(install_id) is None
+    assert await stage.outcome(install_id) == ("connected", None)
+    assert await connection(stage, install_id) == ("connected", None)
+
+
+async def test_a_key_that_was_revoked_is_not_taken_for_drift(stage: Stage) -> None:
+    install_id = await connected(stage)
+    (key,) = await stage.usable_keys(install_id)
+    async with stage.database.transaction() as session:
+        await stage.api_keys.revoke(session, key.id, actor="operator")
+    async with stage.database.transaction() as session:
+        (revoked,) = await stored_keys.list_all(session)
+    assert revoked.key_ciphertext is None
+    assert await stage.reconciler.check(install_id) is None
+    assert stage.wire.sent == []
+
+
+async def test_what_was_seen_before_a_rotation_or_a_disconnect_is_not_written_down(stage: Stage) -> None:
+    install_id = await connected(stage)
+    change(stage, Drift.DISABLED)
+
+    async def disconnected_meanwhile(_: str) -> None:
+        stage.wire.meanwhile = None
+        await stage.provisioner.disconnect(install_id, actor="operator")
+
+    stage.wire.meanwhile = disconnected_meanwhile
+    await stage.reconciler.check(install_id)
+    assert await connection(stage, install_id) == ("revoked", "disconnected_by_request")
+    assert await stage.reconciler.check("ins_nobody") is None
 
 
 async def test_queued_looks_are_a_second_apart_and_never_double(stage: Stage) -> None:
