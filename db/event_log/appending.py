@@ -20,26 +20,38 @@ from db.event_log.tables import EventState, HandlerOutcome, StoredEvent
 
 async def append(connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy) -> list[Appended]:
     """Store the events that are new, in one statement, and count the others as duplicates."""
-    first: dict[tuple[str, bytes], int] = {}
-    for position, event in enumerate(events):
-        first.setdefault((event.scope, event.dedupe_key), position)
-    # Sorted, so that two processes that store the same messages wait for each other in the same order.
-    new = [events[first[identity]] for identity in sorted(first)]
+    first = first_of_each(events)
+    new = [events[position] for position in first.values()]
     insert = _insert_arrays if connection.dialect.name == "postgresql" else _insert_rows
     ids = {first[scope, key]: event_id for event_id, scope, key in await insert(connection, new)}
     again = [event for position, event in enumerate(events) if position not in ids]
     if again:
-        await _count_duplicates(connection, again, replays)
+        await count_duplicates(connection, again, replays)
     for position, event_id in ids.items():
         if events[position].type == "delete":
             await erasing.request(connection, event_id, events[position])
     return [Appended(ids.get(position)) for position in range(len(events))]
 
 
+def first_of_each(events: Sequence[NewEvent]) -> dict[tuple[str, bytes], int]:
+    """Return where each message stands first.
+
+    Sorted, so that two processes that store the same messages wait for each other in the same order.
+    """
+    first: dict[tuple[str, bytes], int] = {}
+    for position, event in enumerate(events):
+        first.setdefault((event.scope, event.dedupe_key), position)
+    return dict(sorted(first.items()))
+
+
 async def _insert_arrays(connection: AsyncConnection, events: Sequence[NewEvent]) -> Sequence[Any]:
     """Insert with one array for each column: one statement, prepared once, whatever the number of events."""
-    columns = tuple([column(event) for event in events] for _, _, column in _COLUMNS)
-    return (await connection.exec_driver_sql(_INSERT_ARRAYS, columns)).all()
+    return (await connection.exec_driver_sql(INSERT_ARRAYS, arrays(events))).all()
+
+
+def arrays(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
+    """Return the parameters of ``INSERT_ARRAYS``."""
+    return tuple([column(event) for event in events] for _, _, column in _COLUMNS)
 
 
 async def _insert_rows(connection: AsyncConnection, events: Sequence[NewEvent]) -> Sequence[Any]:
@@ -52,7 +64,8 @@ async def _insert_rows(connection: AsyncConnection, events: Sequence[NewEvent]) 
     return (await connection.execute(statement, rows)).all()
 
 
-async def _count_duplicates(connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy) -> None:
+async def count_duplicates(connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy) -> None:
+    """Count events that were in the log before, and those of them that have another body."""
     # Sorted, so that two processes that count the same duplicates wait for each other in the same order.
     for event in sorted(events, key=lambda event: (event.scope, event.dedupe_key)):
         original = (col(StoredEvent.scope) == event.scope, col(StoredEvent.dedupe_key) == event.dedupe_key)
@@ -121,7 +134,7 @@ _INITIAL = {
     "differing_duplicates": 0,
     "replays": 0,
 }
-_INSERT_ARRAYS = (
+INSERT_ARRAYS = (
     f"INSERT INTO events ({', '.join(name for name, _, _ in _COLUMNS)}, {', '.join(_INITIAL)})"  # noqa: S608  our own names
     f" SELECT *, '{EventState.PENDING}', 0, 0, 0, 0"
     f" FROM unnest({', '.join(f'${place}::{kind}[]' for place, (_, kind, _) in enumerate(_COLUMNS, 1))})"

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
 from db.event_log import appending, browsing, claiming, erasing, replaying
+from db.event_log.array_inserter import ArrayInserter
 from db.event_log.group_commit import GroupCommit
 from db.event_log.records import (
     Appended,
@@ -32,6 +33,11 @@ from db.event_log.records import (
 )
 from db.migrate import is_current
 
+_FAILURES = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+#: What PostgreSQL says about a row, not about itself: the row's neighbours can be stored all the same.
+_REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+
 
 class SqlEventLog:
     """Implements ``EventLog`` and ``EventArchive``. The database has to be migrated (store ``event_log``)."""
@@ -39,6 +45,7 @@ class SqlEventLog:
     def __init__(self, database: Database, *, replays: ReplayPolicy = ReplayPolicy.HOLD) -> None:
         self._database = database
         self._replays = replays
+        self._inserter = ArrayInserter(database) if database.dialect == "postgresql" else None
         self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(self._append)
         self._settlements: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
 
@@ -144,15 +151,21 @@ class SqlEventLog:
         """Wait for what is being written, and close the database."""
         await self._appends.close()
         await self._settlements.close()
+        if self._inserter is not None:
+            await self._inserter.close()
         await self._database.close()
 
     async def _append(self, events: Sequence[NewEvent]) -> Sequence[Appended | Exception]:
         try:
+            if self._inserter is not None and not any(event.type == "delete" for event in events):
+                return await self._append_shortly(self._inserter, events)
             async with self._transaction() as connection:
                 return await appending.append(connection, events, self._replays)
         except EventLogUnavailable as unavailable:
             cause = unavailable.__cause__
-            refused = isinstance(cause, DBAPIError) and not isinstance(cause, InterfaceError | OperationalError)
+            refused = isinstance(cause, _REFUSALS) or (
+                isinstance(cause, DBAPIError) and not isinstance(cause, InterfaceError | OperationalError)
+            )
             if len(events) == 1 or not refused:
                 raise
         # One event that the store refuses must not take its neighbours along.
@@ -165,6 +178,20 @@ class SqlEventLog:
                 results.append(refusal)
         return results
 
+    async def _append_shortly(self, inserter: ArrayInserter, events: Sequence[NewEvent]) -> list[Appended]:
+        """Append what needs no more than one statement; duplicates are counted afterwards, on their own."""
+        first = appending.first_of_each(events)
+        try:
+            rows = await inserter.insert([events[position] for position in first.values()])
+        except _FAILURES as error:
+            raise _unavailable(error) from error
+        ids = {first[scope, key]: event_id for event_id, scope, key in rows}
+        again = [event for position, event in enumerate(events) if position not in ids]
+        if again:
+            async with self._transaction() as connection:
+                await appending.count_duplicates(connection, again, self._replays)
+        return [Appended(ids.get(position)) for position in range(len(events))]
+
     async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         async with self._transaction() as connection:
             return await claiming.settle(connection, settlements)
@@ -174,7 +201,7 @@ class SqlEventLog:
         try:
             async with self._database.engine.begin() as connection:
                 yield connection
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except _FAILURES as error:
             raise _unavailable(error) from error
 
 

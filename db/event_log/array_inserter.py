@@ -1,0 +1,44 @@
+"""The short way into PostgreSQL: one statement that commits by itself, on a connection kept for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from db.database import Database
+from db.event_log.appending import INSERT_ARRAYS, arrays
+from db.event_log.records import NewEvent
+
+
+class ArrayInserter:
+    """Inserts groups of events. A connection that failed is given up, and the next group gets another one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: AsyncConnection | None = None
+        self._driver: asyncpg.Connection[Any] | None = None
+
+    async def insert(self, events: Sequence[NewEvent]) -> list[tuple[int, str, bytes]]:
+        """Store the events that are new; returns the id, scope and key of each of those, durable."""
+        driver = self._driver or await self._open()
+        try:
+            return [tuple(row) for row in await driver.fetch(INSERT_ARRAYS, *arrays(events))]
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Give the connection up."""
+        connection, self._connection, self._driver = self._connection, None, None
+        if connection is not None:
+            await connection.invalidate()
+            await connection.close()
+
+    async def _open(self) -> asyncpg.Connection[Any]:
+        self._connection = await self._database.engine.connect()
+        driver: asyncpg.Connection[Any] = (await self._connection.get_raw_connection()).driver_connection
+        self._driver = driver
+        return driver
