@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from datetime import timedelta
@@ -176,3 +177,24 @@ async def test_op_4_redirects_are_checked_again(install: InstallContext) -> None
 def test_an_url_that_cannot_be_used_is_refused_when_it_is_given(url: str) -> None:
     with pytest.raises(ValueError, match="https URL"):
         HttpSink(url, SECRET)
+
+
+async def test_an_address_of_ipv6_is_connected_to_as_well(install: InstallContext) -> None:
+    taken: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        return ["::ffff:127.0.0.1"]
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        sink = HttpSink(f"http://six.example:{port}/", SECRET, allow=LOOPBACK, resolve=resolve)
+        assert await sink.write([event("track", event="A")], install) == [None]
+        await sink.aclose()
+    assert f"host: six.example:{port}".encode() in taken[0].lower()
