@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
@@ -34,10 +35,14 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     Args:
         allowed: networks that may be reached although they are not public.
+        tls: which certificates are trusted; the public authorities when left out.
     """
 
-    def __init__(self, allowed: Sequence[Network] = (), *, resolve: Resolve = resolve) -> None:
+    def __init__(
+        self, allowed: Sequence[Network] = (), *, tls: ssl.SSLContext | None = None, resolve: Resolve = resolve
+    ) -> None:
         self._allowed = tuple(allowed)
+        self._tls = tls
         self._resolve = resolve
         # One pool for each name: a connection is reused by address, and TLS was set up for a name.
         self._pools: dict[str, httpx.AsyncHTTPTransport] = {}
@@ -76,5 +81,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         if pool is None:
             if len(self._pools) >= _MOST_HOSTS:
                 raise httpx.ConnectError("too many redirects to different hosts")
-            pool = self._pools[host] = httpx.AsyncHTTPTransport(trust_env=False)
+            pool = self._pools[host] = httpx.AsyncHTTPTransport(
+                verify=True if self._tls is None else self._tls, trust_env=False
+            )
         return pool

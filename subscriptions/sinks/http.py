@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -40,6 +41,7 @@ class HttpSink:
         allow: networks that may be reached although they are not public, such as ``10.2.0.0/16``; http is
             allowed with them.
         timeout_seconds: for one request.
+        tls: which certificates are trusted, for an endpoint with an authority of your own.
 
     Raises:
         ValueError: the URL, the secret or a network cannot be used.
@@ -55,6 +57,7 @@ class HttpSink:
         name: str = "http",
         allow: Sequence[str] = (),
         timeout_seconds: float = 10.0,
+        tls: ssl.SSLContext | None = None,
         resolve: Resolve = resolve,
         clock: Clock = utc_now,
     ) -> None:
@@ -66,7 +69,7 @@ class HttpSink:
         self._url = url
         self._secret = secret
         self._clock = clock
-        self._transport = GuardedTransport([ip_network(network) for network in allow], resolve=resolve)
+        self._transport = GuardedTransport([ip_network(network) for network in allow], tls=tls, resolve=resolve)
         self._client = httpx.AsyncClient(transport=self._transport, timeout=timeout_seconds, trust_env=False)
         self._turns = asyncio.Semaphore(_AT_ONCE)
 

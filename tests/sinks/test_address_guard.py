@@ -41,7 +41,7 @@ NOT_PUBLIC = [
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_op_4_private_link_local_and_metadata_addresses_are_refused(address: str) -> None:
+def test_op_04_private_link_local_and_metadata_addresses_are_refused(address: str) -> None:
     assert not is_public(address)
     with pytest.raises(AddressRefused, match=r"partner\.example"):
         check_addresses("partner.example", [address])
@@ -53,7 +53,7 @@ def test_public_addresses_pass(address: str) -> None:
     assert check_addresses("partner.example", [address]) == address
 
 
-def test_op_4_one_private_address_among_public_ones_refuses_the_host() -> None:
+def test_op_04_one_private_address_among_public_ones_refuses_the_host() -> None:
     with pytest.raises(AddressRefused):
         check_addresses("partner.example", ["93.184.216.34", "10.0.0.1"])
     with pytest.raises(AddressRefused):
@@ -70,7 +70,7 @@ def test_a_network_can_be_opened_on_purpose() -> None:
 
 
 @given(st.ip_addresses(v=4))
-def test_op_4_wrapping_an_address_changes_nothing(address: object) -> None:
+def test_op_04_wrapping_an_address_changes_nothing(address: object) -> None:
     plain = is_public(str(address))
     assert is_public(f"::ffff:{address}") == plain
     assert is_public(f"64:ff9b::{address}") == plain

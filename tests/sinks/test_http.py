@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from subscriptions import InstallContext, InvalidEventPayload, RetryError
 from subscriptions.sinks import HttpSink
 from subscriptions.sinks.http import judge_status, parse_retry_after
 from subscriptions.sinks.standard_webhooks import new_secret, verify
+from tests.listening import listening
 from tests.sinks.conftest import NOON, event
 from tests.sinks.receiver import endpoint
 
@@ -101,7 +111,7 @@ def test_retry_after_in_both_forms(value: str | None, seconds: int | None) -> No
     assert parse_retry_after(value, now=NOON) == expected
 
 
-async def test_op_4_a_private_endpoint_is_refused_without_a_request(install: InstallContext) -> None:
+async def test_op_04_a_private_endpoint_is_refused_without_a_request(install: InstallContext) -> None:
     async with endpoint() as target:
         port = target.url.rpartition(":")[2]
         for host in ("127.0.0.1", "localhost", "[::1]"):
@@ -113,7 +123,7 @@ async def test_op_4_a_private_endpoint_is_refused_without_a_request(install: Ins
     assert target.requests == []
 
 
-async def test_op_4_a_name_that_resolves_to_a_private_address_is_refused(install: InstallContext) -> None:
+async def test_op_04_a_name_that_resolves_to_a_private_address_is_refused(install: InstallContext) -> None:
     async def resolve(_host: str, _port: int) -> Sequence[str]:
         return ["169.254.169.254"]
 
@@ -123,7 +133,7 @@ async def test_op_4_a_name_that_resolves_to_a_private_address_is_refused(install
     await sink.aclose()
 
 
-async def test_op_4_a_name_that_changes_its_mind_is_looked_up_once_and_that_address_is_used(
+async def test_op_04_a_name_that_changes_its_mind_is_looked_up_once_and_that_address_is_used(
     install: InstallContext,
 ) -> None:
     answers = [["127.0.0.1"], ["10.0.0.1"]]
@@ -142,7 +152,7 @@ async def test_op_4_a_name_that_changes_its_mind_is_looked_up_once_and_that_addr
     assert len(target.requests) == 1
 
 
-async def test_op_4_redirects_are_checked_again(install: InstallContext) -> None:
+async def test_op_04_redirects_are_checked_again(install: InstallContext) -> None:
     async def resolve(host: str, _port: int) -> Sequence[str]:
         return ["10.0.0.1"] if host == "inside.example" else ["127.0.0.1"]
 
@@ -198,3 +208,51 @@ async def test_an_address_of_ipv6_is_connected_to_as_well(install: InstallContex
         assert await sink.write([event("track", event="A")], install) == [None]
         await sink.aclose()
     assert f"host: six.example:{port}".encode() in taken[0].lower()
+
+
+async def test_op_04_the_certificate_has_to_be_the_names_although_the_connection_goes_to_an_address(
+    install: InstallContext, tmp_path: Path
+) -> None:
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    async def take(_request: Request) -> Response:
+        return Response(status_code=204)
+
+    certificate, key = certificate_for("sink.example", tmp_path)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    app = Starlette(routes=[Route("/", take, methods=["POST"])])
+    async with listening(app, certificate=certificate, key=key) as port:
+        for host, tls, reached in (
+            ("sink.example", trusting, True),
+            ("other.example", trusting, False),
+            ("sink.example", None, False),
+        ):
+            sink = HttpSink(f"https://{host}:{port}", SECRET, allow=LOOPBACK, tls=tls, resolve=resolve)
+            (failure,) = await sink.write([event("track", event="A")], install)
+            assert (failure is None) is reached, host
+            await sink.aclose()
+
+
+def certificate_for(name: str, folder: Path) -> tuple[Path, Path]:
+    """Write a self-signed certificate and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
