@@ -65,7 +65,7 @@ class DispatchLimits:
     stop_seconds: float = 10.0
     calls_per_handler: int = 32
     events_in_flight: int = 4_000
-    lane_seconds: float = 1.0
+    lane_seconds: float = 2.0
     circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
 
 
@@ -167,8 +167,10 @@ class Dispatcher:
         free = self._limits.events_in_flight - self._leases.count
         # A sender may hold as much as is free: one alone gets half of everything, and a new one always finds a place.
         skip = [sender for sender, held in self._held.items() if held >= free]
-        self._held_back = bool(skip) or free <= 0
-        if free <= 0 or not components:
+        # Looking for events passes over those that are held, so it waits until it is worth it.
+        is_full = free < max(1, min(_CLAIM, self._limits.events_in_flight // 8))
+        self._held_back = bool(skip) or is_full
+        if is_full or not components:
             return 0
         claimed = await self._leases.claim(components, limit=min(free, _CLAIM), skip=skip)
         if claimed:
@@ -272,6 +274,8 @@ class Dispatcher:
 
     async def _predecessors(self, attempts: Sequence[Attempt]) -> Mapping[int, Sequence[Predecessor]]:
         """Find what comes before events that are to be handled in order."""
+        if not any(handler.ordered for component in self._components.values() for handler in component.handlers):
+            return _NO_PREDECESSORS
         ordered = [
             attempt.claimed.id
             for attempt in attempts

@@ -1,6 +1,6 @@
 """The lane of one handler: what waits for it, what it works on, and whether it can take more.
 
-Lanes keep handlers apart. A lane takes no more than its handler gets through in about a second, so one that hangs or
+Lanes keep handlers apart. A lane takes no more than its handler gets through in about two seconds, so one that hangs or
 is slow fills neither the dispatcher nor the time of others; what it cannot take goes back to the log for that
 handler alone. Inside a lane the senders take turns, and one sender's calls never take the last free place.
 """
@@ -17,7 +17,7 @@ from subscriptions.circuit import Circuit, CircuitPolicy, CircuitState
 from subscriptions.fair_queue import FairQueue
 from subscriptions.handler import Handler
 
-_WEIGHT_OF_NEWEST = 0.2
+_HALF_LIFE_SECONDS = 1.0
 _MOST_CIRCUITS = 10_000
 
 
@@ -28,7 +28,6 @@ class Call:
     sender: str
     attempts: list[Attempt]
     probe: bool
-    started: float
 
 
 class Lane:
@@ -36,7 +35,7 @@ class Lane:
 
     Args:
         places: how many calls may run at the same moment.
-        seconds: how much work may wait, measured by how long calls take at present.
+        seconds: how much work may wait, measured by what the handler gets through at present.
         monotonic: a clock in seconds that only goes forward.
     """
 
@@ -59,7 +58,9 @@ class Lane:
         self._queue: FairQueue[str, Attempt] = FairQueue()
         self._calls: dict[Call, None] = {}
         self._running: Counter[str] = Counter()
-        self._call_seconds = 0.0
+        self._recent_events = 0.0
+        self._recent_seconds = 0.0
+        self._progress = 0.0
         self._circuits: dict[str, Circuit] = {}
         self._people: dict[tuple[str, str], deque[Attempt]] = {}
 
@@ -99,10 +100,13 @@ class Lane:
             return None
         circuit = self.circuit(sender)
         probe = circuit.state(now) is CircuitState.HALF_OPEN
-        self._circuits[sender] = circuit.started(now)
+        if probe:
+            self._circuits[sender] = circuit.started(now)
         most = 1 if probe or self.handler.batch is None else self.handler.batch
         attempts = self._queue.take(sender, most, _may_share_a_call)
-        call = Call(sender, attempts, probe, self._monotonic())
+        call = Call(sender, attempts, probe)
+        if not self._calls:
+            self._progress = self._monotonic()
         self._calls[call] = None
         self._running[sender] += 1
         return call
@@ -113,8 +117,12 @@ class Lane:
         self._running[call.sender] -= 1
         if not self._running[call.sender]:
             del self._running[call.sender]
-        took = self._monotonic() - call.started
-        self._call_seconds += _WEIGHT_OF_NEWEST * (took - self._call_seconds)
+        monotonic = self._monotonic()
+        since = monotonic - self._progress
+        fading = 0.5 ** (since / _HALF_LIFE_SECONDS)
+        self._recent_events = self._recent_events * fading + len(call.attempts)
+        self._recent_seconds = self._recent_seconds * fading + since
+        self._progress = monotonic
         circuit = self.circuit(call.sender)
         if failed is None:
             circuit = circuit.abandoned() if call.probe else circuit
@@ -157,7 +165,8 @@ class Lane:
         """Forget what waits and what runs, when the dispatcher lets go of it; what was learned stays."""
         self.take_all()
         for call in list(self._calls):
-            self._circuits[call.sender] = self.circuit(call.sender).abandoned()
+            if call.probe:
+                self._circuits[call.sender] = self.circuit(call.sender).abandoned()
         self._calls.clear()
         self._running.clear()
         self._people.clear()
@@ -185,10 +194,15 @@ class Lane:
 
     def _seconds_of_work(self) -> float:
         """Estimate how long the newest waiting event would have to wait for its call."""
-        oldest = next(iter(self._calls), None)
-        so_far = 0.0 if oldest is None else self._monotonic() - oldest.started
-        calls = len(self._queue) / (self.handler.batch or 1)
-        return max(self._call_seconds, so_far) * calls / self._places
+        if not self._calls:
+            return 0.0
+        # The best that can be true: what runs now ends now. So a call that hangs shows, and a burst does not.
+        since = self._monotonic() - self._progress
+        fading = 0.5 ** (since / _HALF_LIFE_SECONDS)
+        running = sum(len(call.attempts) for call in self._calls)
+        events = self._recent_events * fading + running
+        seconds = self._recent_seconds * fading + since
+        return float(len(self._queue) * seconds / events)
 
 
 def _may_share_a_call(first: Attempt, other: Attempt) -> bool:
