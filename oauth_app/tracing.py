@@ -26,16 +26,17 @@ class Traces(Observer):
     The exporter is OpenTelemetry's own business: run ``opentelemetry-instrument`` or configure a tracer provider.
 
     Raises:
-        SettingsInvalid: OpenTelemetry is not installed.
+        SettingsInvalid: OpenTelemetry, or its SDK, is not installed.
     """
 
     def __init__(self) -> None:
         try:
+            # Without the SDK, which is a package of its own, spans would be made and silently dropped.
+            importlib.import_module("opentelemetry.sdk.trace")
             self._trace: Any = importlib.import_module("opentelemetry.trace")
         except ImportError:
-            raise SettingsInvalid(
-                ["TRACES is on, but OpenTelemetry is missing: pip install opentelemetry-sdk"]
-            ) from None
+            problem = "TRACES is on, but OpenTelemetry is missing: pip install opentelemetry-sdk"
+            raise SettingsInvalid([problem]) from None
         self._tracer = self._trace.get_tracer(_NAME)
 
     def stored(self, event: NewEvent, *, duplicate: bool, started: float) -> None:
