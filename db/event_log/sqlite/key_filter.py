@@ -20,7 +20,7 @@ class KeyFilter:
 
     def __init__(self, bits: bytearray) -> None:
         self.bits = bits
-        self._mask = len(bits) * 8 - 1
+        self.mask = len(bits) * 8 - 1
 
     @classmethod
     def for_keys(cls, count: int) -> KeyFilter:
@@ -30,7 +30,7 @@ class KeyFilter:
 
     def add(self, key: bytes) -> None:
         """Put a key in."""
-        bits, mask = self.bits, self._mask
+        bits, mask = self.bits, self.mask
         position, step = probe(key)
         for _ in range(_PROBES):
             place = position & mask
@@ -42,7 +42,7 @@ class KeyFilter:
 
     def holds(self, position: int, step: int) -> bool:
         """Tell whether a key may be in, by its probe (so that several filters share the work of making it)."""
-        bits, mask = self.bits, self._mask
+        bits, mask = self.bits, self.mask
         for _ in range(_PROBES):
             place = position & mask
             if not bits[place >> 3] >> (place & 7) & 1:
