@@ -32,6 +32,7 @@ from subscriptions.dispatcher import Dispatcher
 _SENDERS = 10
 _NOISY = "install:0"
 _TICK_SECONDS = 0.01
+_FOLDER = Path("data/bench")
 
 
 @dataclass
@@ -78,7 +79,8 @@ def _subscription(run: Run) -> Subscription:
 
 
 async def _measure(run: Run) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="isolation", dir="."))
+    _FOLDER.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="isolation", dir=_FOLDER))
     database = Database.open(f"sqlite+aiosqlite:///{folder}/control.db")
     await migrate(database, "control")
     log = open_event_log(f"sqlite+aiosqlite:///{folder}/events.db")

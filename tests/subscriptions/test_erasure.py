@@ -26,10 +26,12 @@ class Shelf:
         self.kept: dict[str, list[str | None]] = {}
 
     async def write(self, events: Sequence[Event], install: InstallContext) -> None:
+        assert install.account == "acme"
         for event in events:
             self.kept.setdefault(event.user_id or "", []).append(event.message_id)
 
     async def erase(self, events: Sequence[Event], install: InstallContext) -> None:
+        assert install.account == "acme"
         for event in events:
             self.kept.pop(event.user_id or "", None)
 
