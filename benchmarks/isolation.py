@@ -78,9 +78,7 @@ def _subscription(run: Run) -> Subscription:
     return subscription
 
 
-async def _measure(run: Run) -> None:
-    _FOLDER.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="isolation", dir=_FOLDER))
+async def _measure(run: Run, folder: Path) -> None:
     database = Database.open(f"sqlite+aiosqlite:///{folder}/control.db")
     await migrate(database, "control")
     log = open_event_log(f"sqlite+aiosqlite:///{folder}/events.db")
@@ -140,7 +138,6 @@ async def _measure(run: Run) -> None:
     await asyncio.gather(working, return_exceptions=True)
     await log.close()
     await database.close()
-    shutil.rmtree(folder)
 
 
 def main() -> None:
@@ -151,6 +148,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=300, help="events a second of all senders together")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    _FOLDER.mkdir(parents=True, exist_ok=True)
     new: Callable[[str, int], Run] = lambda other, factor: Run(arguments.seconds, arguments.rate, other, factor)  # noqa: E731
     scenarios = {
         "undisturbed": ("works", 1),
@@ -162,7 +160,9 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, (other, factor) in scenarios.items():
             run = new(other, factor)
-            asyncio.run(_measure(run))
+            folder = Path(tempfile.mkdtemp(prefix="isolation", dir=_FOLDER))
+            asyncio.run(_measure(run, folder))
+            shutil.rmtree(folder)
             runs[name].append(run)
     print(f"{'':36}{'handled/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'p99 ratio':>11}{'rate ratio':>12}")
     yardstick = runs["undisturbed"]
