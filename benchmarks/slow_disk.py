@@ -7,6 +7,7 @@ from typing import Any
 
 import apsw
 
+_BASE = apsw.vfs_names()[0]
 _KEPT: list[apsw.VFS] = []
 
 
@@ -20,10 +21,10 @@ class _SlowFile(apsw.VFSFile):
 
 class _SlowDisk(apsw.VFS):
     def __init__(self) -> None:
-        super().__init__("slow", "", makedefault=True)
+        super().__init__("slow", _BASE, makedefault=True)
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  SQLite's name
-        return _SlowFile("", name, flags)
+        return _SlowFile(_BASE, name, flags)
 
 
 def install(milliseconds: float) -> None:
