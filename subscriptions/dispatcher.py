@@ -22,16 +22,14 @@ from datetime import datetime
 from typing import Any
 
 from db.clock import Clock, utc_now
-from db.control import audit
 from db.database import Database
 from db.event_log.log import EventLog
-from db.event_log.records import ClaimedEvent, ErasureReport, EventLogUnavailable, Predecessor, Settlement
+from db.event_log.records import ClaimedEvent, EventLogUnavailable, Predecessor, Settlement
 from db.event_log.tables import EventState, HandlerState
 from subscriptions.attempt import Attempt
 from subscriptions.backoff import RetryPolicy
 from subscriptions.circuit import CircuitPolicy
 from subscriptions.delivery import check_event, parse_event
-from subscriptions.erasure import ERASED, REQUESTED
 from subscriptions.errors import DeliveryRefused, HandlerError
 from subscriptions.handler import Handler
 from subscriptions.install_context import InstallContexts
@@ -40,6 +38,7 @@ from subscriptions.leases import Leases
 from subscriptions.observer import Observer
 from subscriptions.outcome import Verdict, batch_errors, conclude, judge, put_back_for
 from subscriptions.pauses import Pauses, PausesUnknown
+from subscriptions.settler import Settler
 from subscriptions.subscription import Subscription
 
 logger = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ class Dispatcher:
     ) -> None:
         self._components = components
         self._log = event_log
-        self._database = database
+        self._settler = Settler(event_log, database)
         self._contexts = InstallContexts(database, clock)
         self._pauses = Pauses(database, clock)
         self._policy = policy or RetryPolicy()
@@ -422,63 +421,14 @@ class Dispatcher:
                 self._move(lane)
 
     async def _settle(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        """Store the end of an attempt; tells whether that could be done."""
-        if settlement.state is EventState.DEAD_LETTER:
-            logger.warning("Event %d is a dead letter: %s", claimed.id, settlement.error)
+        """Store the end of an attempt and hold the event no longer; tells whether that could be done."""
         try:
-            if claimed.type == "delete" and settlement.state is EventState.HANDLED:
-                stored = await self._erase(settlement, claimed)
-            else:
-                stored = await self._log.settle(settlement)
-            if stored:
-                self._observer.settled(claimed, settlement.state)
-                return True
-            logger.warning("Event %d was taken over by somebody else; this attempt is not recorded", claimed.id)
-        except Exception as error:  # the lease will end, and the event is handled again
-            logger.warning("The result of event %d could not be stored (%s)", claimed.id, type(error).__name__)
+            return await self._settler.settle(settlement, claimed)
         finally:
             self._leases.drop(claimed)
             self._held[claimed.scope] -= 1
             if self._held[claimed.scope] <= 0:
                 del self._held[claimed.scope]
-        return False
-
-    async def _erase(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        """Note a finished deletion, then wipe the log. The note comes first: once too often is better than never."""
-        async with self._database.transaction() as session:
-            await audit.add(
-                session,
-                actor="segment",
-                action=REQUESTED,
-                subject=f"event {claimed.id}",
-                now=settlement.at,
-                detail={"account": claimed.account, "component": claimed.component},
-            )
-        report = await self._log.erase(settlement)
-        if report is not None:
-            await self._note_erased(settlement, claimed, report)
-            logger.info(
-                "Deletion %d is done: %d merged ids, %d stored events wiped",
-                claimed.id,
-                report.merged_ids,
-                report.events,
-            )
-        return report is not None
-
-    async def _note_erased(self, settlement: Settlement, claimed: ClaimedEvent, report: ErasureReport) -> None:
-        """Write down what was erased where; only numbers and names of handlers."""
-        results = (*claimed.finished, *settlement.results)
-        detail = {
-            "account": claimed.account,
-            "component": claimed.component,
-            "events": report.events,
-            "merged_ids": report.merged_ids,
-            "handlers": {result.handler: result.state.value for result in results},
-        }
-        async with self._database.transaction() as session:
-            await audit.add(
-                session, actor="service", action=ERASED, subject=f"event {claimed.id}", now=settlement.at, detail=detail
-            )
 
 
 _IS_BUSY = "busy with earlier events"
