@@ -33,7 +33,7 @@ def parse(body: bytes, *, max_depth: int) -> Any:
         value = orjson.loads(body)
         if orjson.dumps(value) == body:
             # Written back it is the same text: no key stands in it twice, and every number is what it says. That is
-            # how most senders write, and ten times faster than the careful way, which decides everything else.
+            # how most senders write, and faster than the careful way, which decides everything else.
             return value
     except ValueError:
         pass
