@@ -423,7 +423,10 @@ class Dispatcher:
     async def _settle(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
         """Store the end of an attempt and hold the event no longer; tells whether that could be done."""
         try:
-            return await self._settler.settle(settlement, claimed)
+            stored = await self._settler.settle(settlement, claimed)
+            if stored:
+                self._observer.settled(claimed, settlement.state)
+            return stored
         finally:
             self._leases.drop(claimed)
             self._held[claimed.scope] -= 1
