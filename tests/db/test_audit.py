@@ -15,7 +15,7 @@ async def _one_entry(database: Database) -> None:
     async with database.transaction() as session:
         await audit.add(
             session,
-            actor="operator:ana@acme.example",
+            actor="operator:operator@acme.example",
             action="install.disconnect",
             subject="ins_1",
             reason="asked for by the customer",
@@ -28,7 +28,11 @@ async def test_da_04_an_entry_names_actor_reason_and_time(database: Database) ->
     await _one_entry(database)
     async with database.transaction() as session:
         (entry,) = await audit.list_newest(session)
-    assert (entry.actor, entry.action, entry.subject) == ("operator:ana@acme.example", "install.disconnect", "ins_1")
+    assert (entry.actor, entry.action, entry.subject) == (
+        "operator:operator@acme.example",
+        "install.disconnect",
+        "ins_1",
+    )
     assert entry.reason == "asked for by the customer"
     assert before <= entry.at <= utc_now()
 

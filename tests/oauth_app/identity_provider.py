@@ -31,7 +31,7 @@ class Provider:
 
     issuer: str = ""
     claims: dict[str, Any] = field(
-        default_factory=lambda: {"sub": "u-1", "email": "ana@acme.example", "email_verified": True}
+        default_factory=lambda: {"sub": "u-1", "email": "operator@acme.example", "email_verified": True}
     )
     spoil: str = ""
     refuse: str = ""

@@ -38,7 +38,7 @@ async def _service(folder: Path, provider: Provider, **environment: Any) -> Asyn
         "oidc_issuer": provider.issuer,
         "oidc_client_id": CLIENT_ID,
         "oidc_client_secret": CLIENT_SECRET,
-        "operators": "ana@acme.example, group:platform",
+        "operators": "operator@acme.example, group:platform",
         "viewers": "vic@acme.example",
         **environment,
     }
@@ -74,9 +74,9 @@ async def test_an_operator_signs_in_looks_and_signs_out(service: Operations) -> 
     assert (back.status_code, back.headers["location"]) == (303, "/dashboard/keys?account=a")
     shown = await service.http.get(f"{SERVICE}/dashboard/keys")
     assert shown.status_code == 200
-    assert "ana@acme.example · operator" in shown.text
+    assert "operator@acme.example · operator" in shown.text
     (entry,) = await service.audited("operator.sign_in")
-    assert (entry.actor, entry.detail["role"]) == ("operator:ana@acme.example", "operator")
+    assert (entry.actor, entry.detail["role"]) == ("operator:operator@acme.example", "operator")
     cookie = service.http.cookies["operator"]
     out = await service.http.post(f"{SERVICE}/dashboard/sign-out")
     assert (out.status_code, out.headers["location"]) == (303, "/dashboard/sign-in")
@@ -189,16 +189,16 @@ async def test_somebody_on_no_list_stays_out(service: Operations, provider: Prov
     assert "operator" not in answer.cookies
 
 
-LISTS = AccessLists({"Ana@acme.example", "group:platform"}, {"vic@acme.example", "group:Support"}, "roles")
+LISTS = AccessLists({"Operator@acme.example", "group:platform"}, {"vic@acme.example", "group:Support"}, "roles")
 
 
 @pytest.mark.parametrize(
     ("claims", "role"),
     [
-        ({"email": "ana@ACME.example", "email_verified": True}, Role.OPERATOR),
-        ({"email": "ana@acme.example", "email_verified": False}, None),
-        ({"email": "ana@acme.example", "email_verified": "true"}, None),
-        ({"email": "ana@acme.example"}, None),
+        ({"email": "operator@ACME.example", "email_verified": True}, Role.OPERATOR),
+        ({"email": "operator@acme.example", "email_verified": False}, None),
+        ({"email": "operator@acme.example", "email_verified": "true"}, None),
+        ({"email": "operator@acme.example"}, None),
         ({"email": "vic@acme.example", "email_verified": True}, Role.VIEWER),
         ({"email": "vic@acme.example", "email_verified": True, "roles": ["platform"]}, Role.OPERATOR),
         ({"roles": ["x", "platform"]}, Role.OPERATOR),
@@ -207,7 +207,7 @@ LISTS = AccessLists({"Ana@acme.example", "group:platform"}, {"vic@acme.example",
         ({"roles": ["Support", 7, None, {}]}, Role.VIEWER),
         ({"groups": ["platform"]}, None),
         ({"email": "group:platform", "email_verified": True}, None),
-        ({"roles": ["ana@acme.example"]}, None),
+        ({"roles": ["operator@acme.example"]}, None),
         ({}, None),
     ],
 )
@@ -245,7 +245,7 @@ async def test_a_session_ends_when_what_let_it_in_is_on_no_list_any_more(databas
     for lists, there in (
         (LISTS, True),
         (AccessLists({"group:platform"}, ()), True),
-        (AccessLists({"ana@acme.example"}, {"group:platform"}), False),
+        (AccessLists({"operator@acme.example"}, {"group:platform"}), False),
         (AccessLists((), (), links=True), False),
     ):
         found = await Sessions(database, lists, secure=True).look(token)
