@@ -87,10 +87,10 @@ async def _demo(settings: Settings, console: Console, *, service: int, sandbox: 
 async def _serve_on(settings: Settings, narrator: Narrator, sandbox_url: str, result: Result) -> None:
     async with open_stores(settings) as stores:
         link = await connect_links_of(settings, stores).mint("acct_contoso", actor="demo")
-    narrator.table(
+    narrator.addresses(
         "Still running until Ctrl-C. Open:",
         [
-            ("connect as another customer", f"{link.url}   (log in as Contoso owner)"),
+            ("connect as another customer; log in as Contoso owner", link.url),
             ("the status page", result.status_url or ""),
             ("the sandbox", sandbox_url),
             ("the command line", f"set -a; . {_FOLDER}/environment; set +a; enable-with-segment events list"),

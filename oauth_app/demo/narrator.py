@@ -54,3 +54,10 @@ class Narrator:
             table.add_row(f"[dim]{escape(name)}[/]", escape(value))
         self._console.print()
         self._console.print(table)
+
+    def addresses(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
+        """What to open or type, each whole on a line of its own so that it can be copied."""
+        self._console.print(f"\n[bold]{escape(title)}[/]")
+        for name, address in rows:
+            self._console.print(f"   [dim]{escape(name)}[/]")
+            self._console.print(f"   {escape(address)}", soft_wrap=True)
