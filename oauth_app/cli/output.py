@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
@@ -22,7 +23,9 @@ from subscriptions.errors import SubscriptionError
 
 T = TypeVar("T")
 
-out = Console(highlight=False)
+_WIDTH_OF_A_FILE = 200
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
 err = Console(stderr=True, highlight=False)
 
 Reason = Annotated[str | None, typer.Option("--reason", help="Why; kept in the audit.")]
