@@ -27,7 +27,7 @@ from db.event_log.opening import open_event_log
 from db.event_log.records import NewEvent
 from db.migrate import migrate
 from subscriptions import Event, Subscription
-from subscriptions.dispatcher import Dispatcher
+from subscriptions.dispatch.dispatcher import Dispatcher
 
 _SENDERS = 10
 _NOISY = "install:0"

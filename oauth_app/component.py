@@ -17,7 +17,7 @@ from subscriptions.api_keys import ApiKeyHook
 
 @dataclass(frozen=True, slots=True)
 class ProvisionedComponent:
-    """Implements ``subscriptions.provisioning.Component`` over a :class:`Subscription`."""
+    """Implements ``subscriptions.provisioning.provisioner.Component`` over a :class:`Subscription`."""
 
     name: str
     destination_slug: str

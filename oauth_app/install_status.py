@@ -8,7 +8,7 @@ from typing import Literal
 
 from db.control.tables import Install, InstallStatus
 from subscriptions.connection_state import ConnectionState
-from subscriptions.drift import SENTENCES, Drift
+from subscriptions.provisioning.drift import SENTENCES, Drift
 
 _REFRESH_SECONDS = 2
 _WATCHED_FOR = timedelta(hours=1)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from db.control.install_tokens import TokenHealth
 from db.control.tables import InstallToken
 from segment_api.errors import ConfigApiError, InvalidAnswer, NotFound, NotSent, SegmentError, SegmentUnavailable
-from subscriptions.backoff import RetryPolicy
+from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.provisioning_reasons import Reason
 
 REFRESH_WHEN_LEFT = timedelta(seconds=60)

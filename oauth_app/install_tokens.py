@@ -37,7 +37,7 @@ from segment_api.errors import ConfigApiError, InvalidAnswer, NotSent, SegmentUn
 from segment_api.grants import RefreshedToken
 from segment_api.identity import IdentityClient
 from subscriptions import connection_state
-from subscriptions.provisioning_access import AccessHeldBack, AccessLost
+from subscriptions.provisioning.access import AccessHeldBack, AccessLost
 from subscriptions.provisioning_reasons import EXPLANATIONS, Reason, explain
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ _LONGEST_PAUSE_SECONDS = 0.5
 
 
 class InstallTokens:
-    """Implements ``subscriptions.provisioning_access.AccessTokens``.
+    """Implements ``subscriptions.provisioning.access.AccessTokens``.
 
     Args:
         lease: how long a refresh belongs to whoever began it. Clocks of different hosts may differ by less than this.

@@ -23,7 +23,7 @@ from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
 from oauth_app.store_metrics import StoreMetrics
 from subscriptions.api_keys import ApiKeys
-from subscriptions.provisioning import Provisioner
+from subscriptions.provisioning.provisioner import Provisioner
 
 PartnerSession: TypeAlias = Callable[[Request], Awaitable[str | None]]
 

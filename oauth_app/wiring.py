@@ -48,19 +48,19 @@ from segment_api.identity import IdentityClient
 from segment_api.rate_limiter import RateLimiter
 from segment_api.secret import Secret
 from subscriptions.api_keys import ApiKeys
-from subscriptions.dispatcher import Dispatcher
-from subscriptions.endpoint import Endpoint
-from subscriptions.install_activity import InstallActivity
-from subscriptions.install_announcer import InstallAnnouncer
+from subscriptions.archive.retention import Retention
+from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.observer import Observer, Observers
-from subscriptions.outbox_worker import OutboxWorker
-from subscriptions.person_hash import PersonHash
-from subscriptions.provisioning import Provisioner
-from subscriptions.reconciliation import Reconciler
-from subscriptions.reconciliation_sweep import ReconciliationSweep
-from subscriptions.retention import Retention
-from subscriptions.signed_webhook import SignedWebhook
-from subscriptions.webhook import Webhook
+from subscriptions.provisioning.install_announcer import InstallAnnouncer
+from subscriptions.provisioning.outbox_worker import OutboxWorker
+from subscriptions.provisioning.provisioner import Provisioner
+from subscriptions.provisioning.reconciliation import Reconciler
+from subscriptions.provisioning.reconciliation_sweep import ReconciliationSweep
+from subscriptions.receiving.endpoint import Endpoint
+from subscriptions.receiving.install_activity import InstallActivity
+from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.signed_webhook import SignedWebhook
+from subscriptions.receiving.webhook import Webhook
 
 Role: TypeAlias = Literal["all", "web", "worker"]
 

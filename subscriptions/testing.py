@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from subscriptions.delivery import check_event, parse_event
+from subscriptions.dispatch.outcome import Verdict, batch_errors, judge
 from subscriptions.errors import DeliveryRefused
+from subscriptions.event_reader import check_event, parse_event
 from subscriptions.install_context import InstallContext
-from subscriptions.outcome import Verdict, batch_errors, judge
 from subscriptions.setting import SettingInvalid, resolve_settings
 from subscriptions.subscription import Subscription
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from db.control.tables import Install
 from db.event_log.records import EventDetail
-from subscriptions.receipts import receipt_of
+from subscriptions.archive.receipts import receipt_of
 
 AccountName = Annotated[
     str, Field(min_length=1, max_length=200, description="Your own identifier of the customer's account.")

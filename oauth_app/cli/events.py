@@ -19,8 +19,8 @@ from oauth_app.cli import replay
 from oauth_app.cli.output import AsJson, Reason, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from subscriptions.dead_letter_groups import DeadLetterGroup, find_groups, retry_group
-from subscriptions.receipts import HandlerReceipt, Receipt, receipt_of
+from subscriptions.archive.dead_letter_groups import DeadLetterGroup, find_groups, retry_group
+from subscriptions.archive.receipts import HandlerReceipt, Receipt, receipt_of
 
 events = typer.Typer(help="Received events.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Events that handlers kept failing on.", no_args_is_help=True)

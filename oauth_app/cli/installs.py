@@ -18,8 +18,8 @@ from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from oauth_app.wiring import segment_of
 from segment_api.errors import SegmentError
-from subscriptions.provisioning_access import AccessLost
-from subscriptions.reconciliation import queue_checks
+from subscriptions.provisioning.access import AccessLost
+from subscriptions.provisioning.reconciliation import queue_checks
 
 group = typer.Typer(help="Connected workspaces.", no_args_is_help=True)
 

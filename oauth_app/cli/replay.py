@@ -23,11 +23,18 @@ from oauth_app.component import component_name, load_component
 from oauth_app.settings import Settings
 from oauth_app.stores import Stores, open_stores
 from oauth_app.wiring import api_keys_of
-from subscriptions.erasure import REQUESTED, ErasureReceipt, ErasureRefused, delete_message, find_receipt, send_delete
+from subscriptions.archive.erasure import (
+    REQUESTED,
+    ErasureReceipt,
+    ErasureRefused,
+    delete_message,
+    find_receipt,
+    send_delete,
+)
+from subscriptions.archive.replay import ReplayCounts, Replayer, ReplayNotFound, ReplayRequest
 from subscriptions.errors import SubscriptionError
-from subscriptions.person_hash import PersonHash
-from subscriptions.replay import ReplayCounts, Replayer, ReplayNotFound, ReplayRequest
-from subscriptions.webhook import Webhook
+from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.webhook import Webhook
 
 _ACTOR = "cli"
 _POLL_SECONDS = 0.2

@@ -24,7 +24,7 @@ from oauth_app.dashboard.pages import ago
 from oauth_app.dashboard.payloads import in_full, masked
 from oauth_app.dashboard.routes import ACTS, PAGES
 from oauth_app.operators.roles import Operator, Role
-from subscriptions.dispatcher import Dispatcher
+from subscriptions.dispatch.dispatcher import Dispatcher
 from tests.oauth_app.operations import SERVICE, Operations, crm, running_service
 
 HOSTILE = "<script>alert('x')</script>\"'&{{7*7}}"

@@ -17,7 +17,7 @@ from oauth_app.install_token_decision import reason_for_refusal
 from oauth_app.install_tokens import InstallTokens
 from segment_api.errors import ConfigApiError, NotFound, RateLimited, SegmentUnavailable, Unauthenticated
 from subscriptions.api_keys import ApiKeys
-from subscriptions.provisioning_access import AccessLost
+from subscriptions.provisioning.access import AccessLost
 from subscriptions.provisioning_reasons import Reason
 from tests.provisioning.conftest import stage as stage_fixture
 from tests.provisioning.stage import Stage

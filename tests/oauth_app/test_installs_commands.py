@@ -16,7 +16,7 @@ from db.encryption import generate_encryption_key
 from oauth_app.cli import app
 from oauth_app.settings import Settings, load_settings
 from oauth_app.stores import open_stores
-from subscriptions.reconciliation import RECONCILE
+from subscriptions.provisioning.reconciliation import RECONCILE
 
 ENVIRONMENT = {
     "HANDLERS": "examples.acme_crm.handlers:crm",

@@ -13,7 +13,7 @@ from db.encryption import EncryptionKeys
 from oauth_app.connect_links import ReconnectRefused
 from oauth_app.failures import FailureReason
 from oauth_app.install_flow import FlowFailed
-from subscriptions.drift import SENTENCES, Drift
+from subscriptions.provisioning.drift import SENTENCES, Drift
 from tests.oauth_app.conftest import SERVICE, FrontDoor, build_front_door
 
 WEB = "workspaces/northwind/sources/web-prod"

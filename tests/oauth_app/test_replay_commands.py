@@ -14,7 +14,7 @@ import pytest
 from db.control import pauses
 from oauth_app.settings import Settings
 from oauth_app.stores import Stores, open_stores
-from subscriptions.dispatcher import Dispatcher
+from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.subscription import load_subscription
 from tests.event_log.events import new_event
 from tests.oauth_app.test_operations_commands import Shell
@@ -129,7 +129,7 @@ def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Sh
     assert "karin" not in first.output + again.output
 
     async def receipts(stores: Stores) -> list[Any]:
-        from subscriptions.erasure import find_receipt
+        from subscriptions.archive.erasure import find_receipt
 
         found = await find_receipt(stores.event_log, stores.control, receipt["message_id"])
         missing = await find_receipt(stores.event_log, stores.control, "elsewhere")

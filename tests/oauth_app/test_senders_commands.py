@@ -15,7 +15,7 @@ from db.encryption import generate_encryption_key
 from oauth_app.application import create_application
 from oauth_app.cli import app
 from oauth_app.settings import load_settings
-from subscriptions.signature import sign
+from subscriptions.receiving.signature import sign
 
 BASE = "http://localhost:8888"
 FIRST = b'{"type":"track","event":"Paid","userId":"u-1","messageId":"m-1","total":1.0}'

@@ -22,10 +22,10 @@ from segment_sandbox.faults import Fault
 from segment_sandbox.world import Destination
 from subscriptions import Subscription
 from subscriptions.api_keys import ApiKeys
-from subscriptions.install_announcer import InstallAnnouncer
-from subscriptions.outbox_worker import OutboxWorker
-from subscriptions.provisioning import PROVISION, Provisioner
-from subscriptions.reconciliation import Policy, Reconciler
+from subscriptions.provisioning.install_announcer import InstallAnnouncer
+from subscriptions.provisioning.outbox_worker import OutboxWorker
+from subscriptions.provisioning.provisioner import PROVISION, Provisioner
+from subscriptions.provisioning.reconciliation import Policy, Reconciler
 from tests.segment_api.wire import CONFIG_API, SCOPE, SOURCE, Wire, consent, identity_client
 
 WORKSPACE = "workspaces/northwind"

@@ -13,7 +13,7 @@ from db.control import outbox
 from db.control.tables import OutboxEntry
 from db.database import Database
 from segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
-from subscriptions.outbox_worker import Handler, OutboxWorker, delay_after, describe, is_hopeless
+from subscriptions.provisioning.outbox_worker import Handler, OutboxWorker, delay_after, describe, is_hopeless
 from tests.provisioning.stage import TestClock
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from segment_api.catalog import CatalogDestination, CatalogSetting
 from segment_api.destination import Destination
-from subscriptions.provisioning_decision import (
+from subscriptions.provisioning.decision import (
     HeldKey,
     Progress,
     Seen,

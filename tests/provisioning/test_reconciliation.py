@@ -17,9 +17,9 @@ from db.encryption import EncryptionKeys
 from oauth_app.install_tokens import InstallTokens
 from segment_api.destination import API_KEY_SETTING, Destination
 from subscriptions.api_keys import ApiKeys, KeyState
-from subscriptions.drift import Drift, drift_of
-from subscriptions.reconciliation import RECONCILE, SPACING, queue_checks
-from subscriptions.reconciliation_sweep import ReconciliationSweep
+from subscriptions.provisioning.drift import Drift, drift_of
+from subscriptions.provisioning.reconciliation import RECONCILE, SPACING, queue_checks
+from subscriptions.provisioning.reconciliation_sweep import ReconciliationSweep
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import DESTINATION, identity_client
 

@@ -24,14 +24,14 @@ from db.event_log.records import EventFilter, EventRecord
 from db.migrate import migrate
 from subscriptions import Event, InstallContext, Subscription
 from subscriptions.api_keys import ApiKeys
-from subscriptions.dispatcher import Dispatcher, DispatchLimits
-from subscriptions.endpoint import Endpoint
+from subscriptions.dispatch.dispatcher import Dispatcher, DispatchLimits
 from subscriptions.event import EVENT_TYPES
 from subscriptions.handler import HandlerFunction
 from subscriptions.observer import Observer
-from subscriptions.person_hash import PersonHash
-from subscriptions.signed_webhook import SignedWebhook, SignedWebhookLimits
-from subscriptions.webhook import Webhook, WebhookLimits
+from subscriptions.receiving.endpoint import Endpoint
+from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.signed_webhook import SignedWebhook, SignedWebhookLimits
+from subscriptions.receiving.webhook import Webhook, WebhookLimits
 
 
 class Clock:

@@ -39,8 +39,8 @@ from db.event_log.records import (
 from db.event_log.sqlite.segments import SegmentLimits
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, InvalidEventPayload, Subscription
-from subscriptions.backoff import RetryPolicy
-from subscriptions.dispatcher import Dispatcher, DispatchLimits
+from subscriptions.dispatch.backoff import RetryPolicy
+from subscriptions.dispatch.dispatcher import Dispatcher, DispatchLimits
 from tests.event_log.events import NOON, new_event
 
 HANDLERS = ("steady", "shaky", "in_order")

@@ -17,8 +17,8 @@ from db.encryption import EncryptionKeys
 from db.event_log.records import HandlerRecord
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, InstallContext, InvalidEventPayload, RetryError, Subscription
-from subscriptions.circuit import CircuitPolicy
-from subscriptions.dispatcher import Dispatcher, DispatchLimits
+from subscriptions.dispatch.circuit import CircuitPolicy
+from subscriptions.dispatch.dispatcher import Dispatcher, DispatchLimits
 from tests.subscriptions.receiver import Receiver, open_receiver
 
 Open = Callable[..., Any]

@@ -35,8 +35,8 @@ from subscriptions import (
     Subscription,
     ValidationError,
 )
-from subscriptions.dispatcher import Dispatcher, DispatchLimits
-from subscriptions.install_activity import InstallActivity
+from subscriptions.dispatch.dispatcher import Dispatcher, DispatchLimits
+from subscriptions.receiving.install_activity import InstallActivity
 from tests.subscriptions.receiver import Receiver, open_receiver
 
 Open = Callable[..., Any]

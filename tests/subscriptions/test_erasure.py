@@ -12,7 +12,7 @@ import pytest
 from db.encryption import EncryptionKeys
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, InstallContext, InvalidEventPayload, Subscription
-from subscriptions.erasure import ErasureRefused, delete_message, find_receipt, send_delete
+from subscriptions.archive.erasure import ErasureRefused, delete_message, find_receipt, send_delete
 from tests.subscriptions.receiver import open_receiver
 
 

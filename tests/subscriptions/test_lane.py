@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 from db.event_log.records import ClaimedEvent
 from subscriptions import Event, InstallContext
-from subscriptions.attempt import Attempt
-from subscriptions.circuit import CircuitPolicy
+from subscriptions.dispatch.attempt import Attempt
+from subscriptions.dispatch.circuit import CircuitPolicy
+from subscriptions.dispatch.lane import Call, Lane
 from subscriptions.handler import make_handler
-from subscriptions.lane import Call, Lane
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

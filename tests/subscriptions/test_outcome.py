@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, EventNotSupported, InvalidEventPayload, RetryError, ValidationError
-from subscriptions.backoff import RetryPolicy
-from subscriptions.outcome import Verdict, Waiting, batch_errors, conclude, judge, put_back_for
+from subscriptions.dispatch.backoff import RetryPolicy
+from subscriptions.dispatch.outcome import Verdict, Waiting, batch_errors, conclude, judge, put_back_for
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 states = st.sampled_from(HandlerState)

@@ -9,7 +9,7 @@ from pathlib import Path
 from db.encryption import EncryptionKeys
 from db.event_log.records import Appended, NewEvent
 from db.event_log.sqlite import SqliteEventLog
-from subscriptions.webhook import WebhookLimits
+from subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.receiver import Recorder, open_receiver
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from db.encryption import EncryptionKeys
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, RetryError, Subscription
-from subscriptions.receipts import find_receipts
+from subscriptions.archive.receipts import find_receipts
 from tests.subscriptions.receiver import open_receiver
 
 TRACK = {"type": "track", "event": "Paid", "userId": "u-1", "messageId": "m-1"}

@@ -13,8 +13,8 @@ from db.encryption import EncryptionKeys
 from db.event_log.records import EventFilter
 from db.event_log.tables import EventState
 from subscriptions import Event, InvalidEventPayload, Subscription
-from subscriptions.dead_letter_groups import cause_of, find_groups, retry_group
-from subscriptions.replay import Replayer, ReplayNotFound, ReplayRequest
+from subscriptions.archive.dead_letter_groups import cause_of, find_groups, retry_group
+from subscriptions.archive.replay import Replayer, ReplayNotFound, ReplayRequest
 from tests.subscriptions.receiver import Receiver, open_receiver
 
 SINGLE, STORE = "single (track)", "store (track)"

@@ -9,7 +9,7 @@ from db.event_log.records import EventFilter, Settlement
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.sqlite.segments import SegmentLimits
 from db.event_log.tables import EventState
-from subscriptions.retention import Retention
+from subscriptions.archive.retention import Retention
 from tests.event_log.events import NOON, later, new_event
 from tests.subscriptions.receiver import Clock
 

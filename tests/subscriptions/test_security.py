@@ -26,9 +26,9 @@ from db.event_log.records import Appended, EventLogUnavailable, NewEvent
 from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState
 from subscriptions import Event, InstallContext, InvalidEventPayload, Setting, Subscription
-from subscriptions.body import Receive, read_body
 from subscriptions.errors import DeliveryRefused
-from subscriptions.signature import sign, signed_text
+from subscriptions.receiving.body import Receive, read_body
+from subscriptions.receiving.signature import sign, signed_text
 from tests.subscriptions.receiver import Receiver, Recorder, basic, open_receiver
 from tests.subscriptions.test_signed_webhook import Sender, encode
 
@@ -211,7 +211,7 @@ async def test_wh_06_hostile_json_is_400_and_the_worker_lives_on(
 async def test_wh_07_settings_that_cannot_be_read_count_as_none_and_are_logged(
     receiver: Receiver, recorder: Recorder, caplog: pytest.LogCaptureFixture, header: bytes
 ) -> None:
-    with caplog.at_level(logging.WARNING, "subscriptions.settings_reader"):
+    with caplog.at_level(logging.WARNING, "subscriptions.receiving.settings_reader"):
         response = await receiver.client.post(
             "/subscriptions/acme-crm",
             content=encode(IDENTIFY),

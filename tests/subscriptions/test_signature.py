@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions.signature import BatchInvalid, elements, is_batch, is_signed_with, sign, signed_text
+from subscriptions.receiving.signature import BatchInvalid, elements, is_batch, is_signed_with, sign, signed_text
 
 SECRET = "quiet-harbour-42"
 VECTORS = [

@@ -17,8 +17,8 @@ from db.event_log.records import Appended, EventLogUnavailable, NewEvent
 from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState
 from subscriptions import Setting
-from subscriptions.signature import sign, signed_text
-from subscriptions.signed_webhook import SignedWebhookLimits
+from subscriptions.receiving.signature import sign, signed_text
+from subscriptions.receiving.signed_webhook import SignedWebhookLimits
 from tests.subscriptions.receiver import Receiver, Recorder, basic, open_receiver
 
 TRACK = {"type": "track", "event": "Ticket Closed", "userId": "u-881", "messageId": "m-0001"}

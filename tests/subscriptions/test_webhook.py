@@ -20,7 +20,7 @@ from db.event_log.records import Appended, EventLogUnavailable, NewEvent
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
 from subscriptions import Event, Setting, Subscription
-from subscriptions.webhook import WebhookLimits
+from subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.receiver import Receiver, Recorder, basic, open_receiver
 
 IDENTIFY = {"type": "identify", "userId": "cust_20418", "messageId": "m-1", "traits": {"email": "k@mail.example"}}
@@ -341,7 +341,7 @@ async def test_case_077_a_key_store_that_is_down_is_503(receiver: Receiver) -> N
 async def test_a_bug_is_500_with_an_incident_id_and_no_details(
     receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subscriptions.webhook.check_event", lambda event: event.no_such_attribute)
+    monkeypatch.setattr("subscriptions.receiving.webhook.check_event", lambda event: event.no_such_attribute)
     response = await receiver.deliver(IDENTIFY)
     assert response.status_code == 500
     message = refusal(response)
@@ -357,7 +357,7 @@ async def test_an_event_without_handler_is_501_and_the_log_names_one_once(
     only_track = Recorder(types=("track",))
     url = f"sqlite+aiosqlite:///{tmp_path}/control.db"
     async with open_receiver(url, encryption, only_track.subscription) as receiver:
-        with caplog.at_level(logging.WARNING, "subscriptions.webhook"):
+        with caplog.at_level(logging.WARNING, "subscriptions.receiving.webhook"):
             for number in range(3):
                 assert (await receiver.deliver({**IDENTIFY, "messageId": f"m-{number}"})).status_code == 501
         assert caplog.text.count('@subscription.on("identify")') == 1

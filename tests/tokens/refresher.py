@@ -15,7 +15,7 @@ from segment_api.errors import SegmentError
 from segment_api.identity import IdentityClient
 from segment_api.rate_limiter import RateLimiter
 from segment_api.secret import Secret
-from subscriptions.provisioning_access import AccessLost
+from subscriptions.provisioning.access import AccessLost
 from tests.segment_api.wire import CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, SCOPE
 
 TASKS = 20

@@ -14,7 +14,7 @@ from db.control.tables import InstallToken
 from oauth_app.install_tokens import LEASE, InstallTokens
 from segment_api.errors import InvalidAnswer, NotSent, RateLimited, SegmentUnavailable
 from segment_api.rate_limiter import RateLimiter
-from subscriptions.provisioning_access import AccessHeldBack, AccessLost
+from subscriptions.provisioning.access import AccessHeldBack, AccessLost
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import Sent
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from db.clock import Clock, utc_now
 from db.control import installs, outbox
 from db.database import Database
-from subscriptions.reconciliation import queue_checks
+from subscriptions.provisioning.reconciliation import queue_checks
 
 _MOST_AT_ONCE = 60
 _KEEP_FINISHED = timedelta(days=30)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from subscriptions.attempt import Attempt
-from subscriptions.circuit import Circuit, CircuitPolicy, CircuitState
-from subscriptions.fair_queue import FairQueue
+from subscriptions.dispatch.attempt import Attempt
+from subscriptions.dispatch.circuit import Circuit, CircuitPolicy, CircuitState
+from subscriptions.dispatch.fair_queue import FairQueue
 from subscriptions.handler import Handler
 
 _HALF_LIFE_SECONDS = 1.0

@@ -10,7 +10,7 @@ from segment_api.catalog import CatalogDestination
 from segment_api.config_api import ConfigApi
 from segment_api.destination import Destination, DestinationRequest
 from segment_api.errors import NotFound, RateLimited, SegmentError, Unauthenticated
-from subscriptions.provisioning_access import AccessTokens
+from subscriptions.provisioning.access import AccessTokens
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult, Settlement
 from db.event_log.tables import EventState, HandlerState
-from subscriptions.backoff import RetryPolicy
+from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.errors import EventNotSupported, HandlerError, InvalidEventPayload, RetryError, ValidationError
 from subscriptions.event import Event
 

@@ -17,8 +17,8 @@ from segment_api.names import destination_name
 from subscriptions import connection_state
 from subscriptions.api_keys import ApiKeys
 from subscriptions.connection_state import ConnectionState
-from subscriptions.provisioning_decision import Seen
-from subscriptions.provisioning_plan import Component, Plan, ProvisioningEnded
+from subscriptions.provisioning.decision import Seen
+from subscriptions.provisioning.plan import Component, Plan, ProvisioningEnded
 from subscriptions.provisioning_reasons import EXPLANATIONS, WAITING, Reason, explain
 
 logger = logging.getLogger(__name__)

@@ -23,18 +23,19 @@ from db.event_log.log import EventLog
 from db.event_log.records import NewEvent
 from db.identifiers import new_id
 from subscriptions.api_keys import ApiKeys, KeyHolder
-from subscriptions.authorization import check_key, presented_key
-from subscriptions.body import ClientGone, Receive, check_content_type, read_body
-from subscriptions.delivery import check_event, new_event, parse_event
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import Event
-from subscriptions.exchange import Headers, Scope, Send, answer, path_below_mount
+from subscriptions.event_reader import check_event, parse_event
 from subscriptions.observer import Observer
-from subscriptions.person_hash import PersonHash
+from subscriptions.receiving.authorization import check_key, presented_key
+from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
+from subscriptions.receiving.delivery import new_event
+from subscriptions.receiving.exchange import Headers, Scope, Send, answer, path_below_mount
+from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.settings_reader import SettingsReader
+from subscriptions.receiving.signature import BatchInvalid, elements, is_batch, is_signed_with, signed_text
+from subscriptions.receiving.store_trouble import store_trouble
 from subscriptions.setting import SettingValue
-from subscriptions.settings_reader import SettingsReader
-from subscriptions.signature import BatchInvalid, elements, is_batch, is_signed_with, signed_text
-from subscriptions.store_trouble import store_trouble
 from subscriptions.subscription import Subscription
 
 _Result = TypeVar("_Result")

@@ -7,8 +7,8 @@ import logging
 from segment_api.destination import DestinationRequest
 from segment_api.errors import AlreadyExists, InternalFailure, NotFound
 from subscriptions.api_keys import ApiKeys
-from subscriptions.provisioning_calls import InstallCalls
-from subscriptions.provisioning_decision import (
+from subscriptions.provisioning.calls import InstallCalls
+from subscriptions.provisioning.decision import (
     Progress,
     Seen,
     Step,
@@ -17,9 +17,9 @@ from subscriptions.provisioning_decision import (
     next_step,
     settings_to_create,
 )
-from subscriptions.provisioning_plan import Plan, ProvisioningEnded
+from subscriptions.provisioning.plan import Plan, ProvisioningEnded
+from subscriptions.provisioning.records import ProvisioningRecords
 from subscriptions.provisioning_reasons import Reason
-from subscriptions.provisioning_records import ProvisioningRecords
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from db.database import Database
 from db.event_log.log import EventLog
 from db.event_log.records import ClaimedEvent, ErasureReport, Settlement
 from db.event_log.tables import EventState
-from subscriptions.erasure import ERASED, REQUESTED
+from subscriptions.archive.erasure import ERASED, REQUESTED
 
 logger = logging.getLogger(__name__)
 

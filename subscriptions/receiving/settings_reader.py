@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 
 from subscriptions.errors import DeliveryRefused
+from subscriptions.receiving.settings_header import read_settings_header
 from subscriptions.setting import SettingInvalid, SettingValue, resolve_settings
-from subscriptions.settings_header import read_settings_header
 from subscriptions.subscription import Subscription
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from db.event_log.log import StoredEventLog
 from db.event_log.records import EventFilter, EventRecord
 from db.event_log.tables import EventState
 from db.identifiers import new_id
-from subscriptions.dead_letter_groups import cause_of, group_id
+from subscriptions.archive.dead_letter_groups import cause_of, group_id
 
 _PAGE = 1_000
 _PORTIONS_PER_SECOND = 5

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from segment_api.destination import Destination
-from subscriptions.provisioning_decision import HeldKey, held_key
+from subscriptions.provisioning.decision import HeldKey, held_key
 
 
 class Drift(StrEnum):

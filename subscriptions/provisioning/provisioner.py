@@ -27,12 +27,12 @@ from segment_api.errors import (
 )
 from subscriptions import connection_state
 from subscriptions.api_keys import ApiKeys
-from subscriptions.provisioning_access import AccessLost, AccessTokens
-from subscriptions.provisioning_calls import InstallCalls
-from subscriptions.provisioning_plan import Component, ProvisioningEnded
+from subscriptions.provisioning.access import AccessLost, AccessTokens
+from subscriptions.provisioning.calls import InstallCalls
+from subscriptions.provisioning.plan import Component, ProvisioningEnded
+from subscriptions.provisioning.records import DISCONNECT, ProvisioningRecords
+from subscriptions.provisioning.run import ProvisioningRun
 from subscriptions.provisioning_reasons import Reason, explain
-from subscriptions.provisioning_records import DISCONNECT, ProvisioningRecords
-from subscriptions.provisioning_run import ProvisioningRun
 
 logger = logging.getLogger(__name__)
 

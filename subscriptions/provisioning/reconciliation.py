@@ -24,11 +24,11 @@ from segment_api.errors import ConfigApiError, Unauthenticated
 from subscriptions import connection_state
 from subscriptions.api_keys import ApiKeys
 from subscriptions.connection_state import ANNOUNCE, ConnectionState
-from subscriptions.drift import SENTENCES, Drift, drift_of
-from subscriptions.provisioning import PROVISION
-from subscriptions.provisioning_access import AccessHeldBack, AccessLost, AccessTokens
-from subscriptions.provisioning_calls import InstallCalls
-from subscriptions.provisioning_decision import held_key
+from subscriptions.provisioning.access import AccessHeldBack, AccessLost, AccessTokens
+from subscriptions.provisioning.calls import InstallCalls
+from subscriptions.provisioning.decision import held_key
+from subscriptions.provisioning.drift import SENTENCES, Drift, drift_of
+from subscriptions.provisioning.provisioner import PROVISION
 from subscriptions.provisioning_reasons import Reason, explain
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from subscriptions.body import Receive
-from subscriptions.exchange import Scope, Send, path_below_mount
+from subscriptions.receiving.body import Receive
+from subscriptions.receiving.exchange import Scope, Send, path_below_mount
 
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 

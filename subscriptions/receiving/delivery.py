@@ -1,53 +1,17 @@
-"""From the bytes of a delivery to what the event log stores: pure functions, no I/O."""
+"""From an event that was checked to the record that the event log stores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from db.event_log.message_key import key_of_body, key_of_message
 from db.event_log.records import NewEvent
-from subscriptions import strict_json
 from subscriptions.api_keys import KeyHolder
-from subscriptions.errors import DeliveryRefused
 from subscriptions.event import Event
-from subscriptions.person_hash import PersonHash
+from subscriptions.receiving.person_hash import PersonHash
 from subscriptions.setting import SettingValue
 
-MAX_DEPTH = 200
 _MAX_NAME = 200
-
-
-def parse_event(body: bytes, *, received_at: datetime, display_name: str | None = None) -> Event:
-    """Parse one event.
-
-    Raises:
-        DeliveryRefused: 400 when it is no JSON object.
-    """
-    try:
-        payload = strict_json.parse(body, max_depth=MAX_DEPTH)
-    except strict_json.JsonInvalid as error:
-        raise DeliveryRefused(400, f"The body cannot be read: {error}.") from None
-    if not isinstance(payload, dict):
-        raise DeliveryRefused(400, "The body has to be one JSON object.")
-    payload.pop("writeKey", None)  # never expected here, and none of the partner's business (contract 6.1)
-    return Event(payload, received_at=received_at, display_name=display_name)
-
-
-def check_event(event: Event) -> None:
-    """Check what every event has to have (contract cases 80-82).
-
-    Raises:
-        DeliveryRefused: 400 naming what is missing.
-    """
-    if not event.type:
-        raise DeliveryRefused(400, "The event has no 'type'.")
-    if event.type == "track" and event.event is None:
-        raise DeliveryRefused(400, "A track event needs its name in 'event'.")
-    if event.type == "delete" and event.user_id is None:
-        raise DeliveryRefused(400, "A delete needs a 'userId'.")
-    if event.user_id is None and event.anonymous_id is None:
-        raise DeliveryRefused(400, "The event has neither 'userId' nor 'anonymousId'.")
 
 
 def new_event(

@@ -15,18 +15,19 @@ from db.clock import Clock, utc_now
 from db.event_log.log import EventLog
 from db.identifiers import new_id
 from subscriptions.api_keys import ApiKeys, KeyHolder
-from subscriptions.authorization import check_key, presented_key
-from subscriptions.body import ClientGone, Receive, check_content_type, read_body
-from subscriptions.delivery import check_event, new_event, parse_event
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import EVENT_TYPES
-from subscriptions.exchange import Headers, Scope, Send, answer, path_below_mount
+from subscriptions.event_reader import check_event, parse_event
 from subscriptions.observer import Observer
-from subscriptions.person_hash import PersonHash
-from subscriptions.settings_reader import SettingsReader
-from subscriptions.store_trouble import store_trouble
+from subscriptions.receiving.authorization import check_key, presented_key
+from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
+from subscriptions.receiving.delivery import new_event
+from subscriptions.receiving.exchange import Headers, Scope, Send, answer, path_below_mount
+from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.settings_reader import SettingsReader
+from subscriptions.receiving.store_trouble import store_trouble
+from subscriptions.receiving.watchdog import Watchdog
 from subscriptions.subscription import Subscription
-from subscriptions.watchdog import Watchdog
 
 _Result = TypeVar("_Result")
 Received: TypeAlias = Callable[[str | None], None]

@@ -4,8 +4,8 @@ An event is claimed under a lease that is renewed while its handlers run. When t
 somebody else claims the event; a worker that was only frozen finds its lease gone and its result is not recorded.
 
 Nobody holds up anybody else: events are claimed from the senders in turns, each handler has a lane of its own
-(``subscriptions.lane``), and for a handler that cannot take an event now the event goes back to the log, with what
-its other handlers made of it.
+(``subscriptions.dispatch.lane``), and for a handler that cannot take an event now the event goes back to the log, with
+what its other handlers made of it.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from db.database import Database
 from db.event_log.log import EventLog
 from db.event_log.records import ClaimedEvent, EventLogUnavailable, Predecessor, Settlement
 from db.event_log.tables import EventState, HandlerState
-from subscriptions.attempt import Attempt
-from subscriptions.backoff import RetryPolicy
-from subscriptions.circuit import CircuitPolicy
-from subscriptions.delivery import check_event, parse_event
+from subscriptions.dispatch.attempt import Attempt
+from subscriptions.dispatch.backoff import RetryPolicy
+from subscriptions.dispatch.circuit import CircuitPolicy
+from subscriptions.dispatch.lane import Call, Lane
+from subscriptions.dispatch.leases import Leases
+from subscriptions.dispatch.outcome import Verdict, batch_errors, conclude, judge, put_back_for
+from subscriptions.dispatch.pauses import Pauses, PausesUnknown
+from subscriptions.dispatch.settler import Settler
 from subscriptions.errors import DeliveryRefused, HandlerError
+from subscriptions.event_reader import check_event, parse_event
 from subscriptions.handler import Handler
 from subscriptions.install_context import InstallContexts
-from subscriptions.lane import Call, Lane
-from subscriptions.leases import Leases
 from subscriptions.observer import Observer
-from subscriptions.outcome import Verdict, batch_errors, conclude, judge, put_back_for
-from subscriptions.pauses import Pauses, PausesUnknown
-from subscriptions.settler import Settler
 from subscriptions.subscription import Subscription
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from db.event_log.records import ClaimedEvent
+from subscriptions.dispatch.outcome import Verdict, Waiting
 from subscriptions.event import Event
 from subscriptions.install_context import InstallContext
-from subscriptions.outcome import Verdict, Waiting
 
 
 @dataclass(slots=True, eq=False)
