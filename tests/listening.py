@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 
 @asynccontextmanager
-async def listening(app: Starlette, *, certificate: Path | None = None, key: Path | None = None) -> AsyncIterator[int]:
+async def listening(app: ASGIApp, *, certificate: Path | None = None, key: Path | None = None) -> AsyncIterator[int]:
     """Serve an application while the block lasts, over TLS if there is a certificate; yields the port."""
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", ssl_certfile=certificate, ssl_keyfile=key
