@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from oauth_app.api import routes as api
 from oauth_app.api.problem import problem_of_status
@@ -51,11 +51,12 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
     """
 
     @asynccontextmanager
-    async def run(application: Starlette) -> AsyncIterator[None]:
+    async def run(application: _Application) -> AsyncIterator[None]:
         async with lifespan() as service:
             application.state.services = service.services
-            application.state.webhook = service.webhook
+            application.webhook = None if role == "worker" else service.webhook
             yield
+            application.webhook = None
 
     routes: list[BaseRoute] = [*operations.routes(), *metrics_routes.routes()]
     if role != "worker":
@@ -81,9 +82,12 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
 class _Application(Starlette):
     """Starlette, with a short cut for deliveries: they are most of the traffic, and their way is always the same."""
 
+    webhook: ASGIApp | None = None
+    """Where deliveries go; there is none in a worker."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        webhook = getattr(self.state, "webhook", None)
-        if scope["type"] != "http" or webhook is None or not scope["path"].startswith(_DELIVERIES):
+        webhook = self.webhook
+        if webhook is None or scope["type"] != "http" or not scope["path"].startswith(_DELIVERIES):
             await super().__call__(scope, receive, send)
             return
         scope["root_path"] = scope.get("root_path", "") + _DELIVERIES[:-1]
@@ -91,7 +95,7 @@ class _Application(Starlette):
 
 
 async def _webhook(scope: Scope, receive: Receive, send: Send) -> None:
-    await scope["app"].state.webhook(scope, receive, send)
+    await scope["app"].webhook(scope, receive, send)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -115,16 +115,18 @@ class StoppableWebhook:
         self._webhook = webhook
         self._switch = switch
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if self._switch.known() is False:  # mostly, and then nothing has to be waited for
+            return self._webhook(scope, receive, send)
+        return self._ask_first(scope, receive, send)
+
+    async def _ask_first(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and await self._is_stopped():
             await _refuse(send)
             return
         await self._webhook(scope, receive, send)
 
     async def _is_stopped(self) -> bool:
-        known = self._switch.known()
-        if known is not None:
-            return known
         try:
             async with asyncio.timeout(_LONGEST_READ_SECONDS):
                 return await self._switch.engaged()

@@ -59,6 +59,7 @@ from subscriptions.provisioning.reconciliation_sweep import ReconciliationSweep
 from subscriptions.receiving.endpoint import Endpoint
 from subscriptions.receiving.install_activity import InstallActivity
 from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.signed_webhook import SignedWebhook
 from subscriptions.receiving.webhook import Webhook
 
@@ -214,11 +215,15 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             owner=owner,
             given_up=None if segment is None else segment.provisioner.give_up,
         )
-        person_hash, received = PersonHash(stores.secrets.person_hash), _on_received(activity, dispatcher)
-        endpoint = Endpoint(
-            Webhook(components, api_keys, stores.event_log, person_hash, on_received=received, observer=observer),
-            SignedWebhook(components, api_keys, stores.event_log, person_hash, on_received=received, observer=observer),
+        reception = Reception(
+            components,
+            api_keys,
+            stores.event_log,
+            PersonHash(stores.secrets.person_hash),
+            on_received=_on_received(activity, dispatcher),
+            observer=observer,
         )
+        endpoint = Endpoint(Webhook(reception), SignedWebhook(reception))
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run)]

@@ -6,13 +6,10 @@ signed Webhooks destination (contract 5.12) has a signing secret beside it.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import TypeAlias
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -31,49 +28,10 @@ from subscriptions.api_key_format import (
     new_key,
     new_secret,
 )
+from subscriptions.key_recognition import KeyHolder, KeyLookup, KeyRecognition
 
 ApiKeyHook: TypeAlias = Callable[[str, str], str]
 """A partner's function ``(account, component) -> key``; called within a transaction, so it must not wait."""
-
-_OLDEST = timedelta(seconds=1.0)
-_READ_AGAIN_AFTER = timedelta(seconds=0.5)
-_CACHE_SIZE = 10_000
-
-
-class KeyState(StrEnum):
-    """What a presented key is worth."""
-
-    USABLE = "usable"
-    UNKNOWN = "unknown"
-    REVOKED = "revoked"
-    SUSPENDED = "suspended"
-
-
-@dataclass(frozen=True, slots=True)
-class KeyHolder:
-    """Whom a key belongs to. ``install_id`` is empty for a key pasted by hand (contract 4.9, route B).
-
-    ``signing_secret_ciphertext`` is there when deliveries with this key have to be signed.
-    """
-
-    key_id: str
-    account: str
-    component: str
-    install_id: str | None
-    signing_secret_ciphertext: str | None = None
-
-    @property
-    def signed(self) -> bool:
-        """Whether deliveries with this key have to be signed."""
-        return self.signing_secret_ciphertext is not None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyLookup:
-    """The answer of a look-up; ``holder`` is there for every state but *unknown*."""
-
-    state: KeyState
-    holder: KeyHolder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +44,6 @@ class MintedKey:
 
     def __repr__(self) -> str:
         return f"MintedKey(id={self.id!r}, api_key='{self.api_key[:4]}…')"
-
-
-_UNKNOWN = KeyLookup(KeyState.UNKNOWN)
 
 
 class ApiKeys:
@@ -107,15 +62,12 @@ class ApiKeys:
         clock: Clock = utc_now,
         *,
         hook: ApiKeyHook | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
         self._encryption = encryption
-        self._lookup_secret = lookup_secret
         self._clock = clock
         self._hook = hook
-        self._cache: dict[bytes, tuple[datetime, KeyLookup]] = {}
-        self._reading: dict[bytes, asyncio.Task[KeyLookup]] = {}
-        self._generation = 0
+        self.recognition = KeyRecognition(database, lookup_secret, clock, monotonic=monotonic)
 
     def now(self) -> datetime:
         """Return the instant the keys are judged by."""
@@ -148,7 +100,7 @@ class ApiKeys:
             session,
             ApiKey(
                 id=key_id,
-                key_hash=self._hash(clear),
+                key_hash=self.recognition.hash(clear),
                 key_ciphertext=self._encryption.encrypt(clear, api_keys.place(key_id)),
                 signing_secret_ciphertext=None
                 if signing_secret is None
@@ -169,77 +121,17 @@ class ApiKeys:
         if self._hook is None:
             return new_key(PREFIX)
         key = check_foreign_key(self._hook(account, component))
-        if await api_keys.find_by_hash(session, self._hash(key)) is not None:
+        if await api_keys.find_by_hash(session, self.recognition.hash(key)) is not None:
             raise ApiKeyInvalid("API_KEY_HOOK returned a key that it had returned before")
         return key
 
-    def recent(self, presented: str) -> KeyLookup | None:
-        """Tell without waiting whom a key belongs to; ``None`` when that was not read within the last second.
-
-        A key that is in use is read again in the background before what is known of it gets too old, so that its
-        deliveries never wait for the store. The look-up is by keyed hash: its time says nothing about a guess.
-        """
-        place = self._place(presented)
-        remembered = self._cache.get(place)
-        if remembered is None:
-            return None
-        age = self._clock() - remembered[0]
-        if age >= _OLDEST:
-            return None
-        if age >= _READ_AGAIN_AFTER and place not in self._reading:
-            self._start_reading(place, presented)
-        return remembered[1]
-
-    async def look_up(self, presented: str) -> KeyLookup:
-        """Tell whom a presented key belongs to; answers are remembered for one second.
-
-        Those who ask for the same key at the same time share one query.
-        """
-        recent = self.recent(presented)
-        if recent is not None:
-            return recent
-        place = self._place(presented)
-        reading = self._reading.get(place) or self._start_reading(place, presented)
-        # One caller that gives up must not cancel the query that others wait for.
-        return await asyncio.shield(reading)
+    async def look_up(self, key: str) -> KeyLookup:
+        """Tell whom a key belongs to; see :class:`KeyRecognition`."""
+        return await self.recognition.look_up(key)
 
     async def close(self) -> None:
         """Wait for queries that are still on their way, before the store is closed."""
-        await asyncio.gather(*self._reading.values(), return_exceptions=True)
-
-    def _forget(self) -> None:
-        """Believe nothing that was read, or asked for, before now."""
-        self._cache.clear()
-        self._reading.clear()
-        self._generation += 1
-
-    def _start_reading(self, place: bytes, presented: str) -> asyncio.Task[KeyLookup]:
-        reading = self._reading[place] = asyncio.create_task(self._read(place, self._hash(presented)))
-        reading.add_done_callback(lambda done: self._finish_reading(place, done))
-        return reading
-
-    def _finish_reading(self, place: bytes, reading: asyncio.Task[KeyLookup]) -> None:
-        if self._reading.get(place) is reading:
-            del self._reading[place]
-        if not reading.cancelled():
-            reading.exception()  # whoever waits gets it; in the background it means to try again
-
-    async def _read(self, place: bytes, key_hash: str) -> KeyLookup:
-        asked_at, generation = self._clock(), self._generation
-        async with self._database.transaction() as session:
-            found = await api_keys.find_by_hash(session, key_hash)
-        if found is None:
-            self._cache.pop(place, None)
-            return _UNKNOWN
-        key, account = found
-        state = _state(key, suspended=account.suspended_at is not None, now=asked_at)
-        holder = KeyHolder(key.id, key.account, key.component, key.install_id, key.signing_secret_ciphertext)
-        lookup = KeyLookup(state, holder)
-        if len(self._cache) >= _CACHE_SIZE:
-            self._cache.clear()
-        if generation == self._generation:
-            self._cache[place] = (asked_at, lookup)
-        return lookup
+        await self.recognition.close()
 
     def signing_secret(self, holder: KeyHolder) -> str | None:
         """Decrypt what deliveries with a key are signed with; ``None`` for a key without a signing secret.
@@ -278,7 +170,7 @@ class ApiKeys:
         """
         await api_keys.expire(session, key_id, at=at)
         await audit.add(session, actor=actor, action="api_key.expire", subject=key_id, now=self._clock())
-        self._forget()
+        self.recognition.forget()
 
     async def revoke(self, session: AsyncSession, key_id: str, *, actor: str) -> bool:
         """Revoke a key and erase it; other processes notice within a second. Tells whether it was usable before."""
@@ -286,7 +178,7 @@ class ApiKeys:
         revoked = await api_keys.revoke(session, key_id, now=now)
         if revoked:
             await audit.add(session, actor=actor, action="api_key.revoke", subject=key_id, now=now)
-        self._forget()
+        self.recognition.forget()
         return revoked
 
     async def revoke_of_install(self, session: AsyncSession, install_id: str, *, actor: str) -> None:
@@ -294,19 +186,4 @@ class ApiKeys:
         now = self._clock()
         await api_keys.revoke_of_install(session, install_id, now=now)
         await audit.add(session, actor=actor, action="api_key.revoke_of_install", subject=install_id, now=now)
-        self._forget()
-
-    def _hash(self, presented: str) -> str:
-        return hmac.digest(self._lookup_secret, presented.encode("utf-8", "surrogatepass"), "sha256").hex()
-
-    def _place(self, presented: str) -> bytes:
-        """Where a key is remembered: a keyed hash too, but a cheaper one, which never leaves this process."""
-        return hashlib.blake2b(
-            presented.encode("utf-8", "surrogatepass"), digest_size=32, key=self._lookup_secret
-        ).digest()
-
-
-def _state(key: ApiKey, *, suspended: bool, now: datetime) -> KeyState:
-    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
-        return KeyState.REVOKED
-    return KeyState.SUSPENDED if suspended else KeyState.USABLE
+        self.recognition.forget()

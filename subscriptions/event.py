@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from subscriptions.fields import Fields
+from subscriptions.fields import Fields, as_text, spellings_of
 from subscriptions.lazy import lazy
-from subscriptions.timestamps import event_time, parse_timestamp
+from subscriptions.timestamps import parse_timestamp
 
+_OF_EVERY_EVENT = ("type", "action", "messageId", "userId", "anonymousId")
 EVENT_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
 
 
@@ -20,6 +21,12 @@ class Event:
         raw: the JSON object as it was delivered.
         received_at: when this service got it; the event's time when the event names none.
         display_name: what Segment calls the destination, needed to recognise a replay.
+
+    Attributes:
+        type: ``identify``, ``track``, ... in lower case; empty when the event names none. ``action`` is a fallback.
+        message_id: Segment's id of the message; the same on every retry and replay, absent in test-suite events.
+        user_id: the customer's id of the person, verbatim; a number comes as text.
+        anonymous_id: the id of a device or session whose person is not known yet.
     """
 
     def __init__(
@@ -28,28 +35,15 @@ class Event:
         self.raw = raw
         self.received_at = received_at or datetime.now(UTC)
         self._display_name = display_name
-        self._fields = Fields(raw)
+        kind, action, message_id, user_id, anonymous_id = spellings_of(raw, _OF_EVERY_EVENT)
+        self.type = ((kind and as_text(raw[kind])) or (action and as_text(raw[action])) or "").strip().lower()
+        self.message_id = as_text(raw[message_id]) if message_id else None
+        self.user_id = as_text(raw[user_id]) if user_id else None
+        self.anonymous_id = as_text(raw[anonymous_id]) if anonymous_id else None
 
     @lazy
-    def type(self) -> str:
-        """``identify``, ``track``, ... in lower case; empty when the event names none. ``action`` is a fallback."""
-        value = self._fields.text("type") or self._fields.text("action") or ""
-        return value.strip().lower()
-
-    @lazy
-    def message_id(self) -> str | None:
-        """Segment's id of the message; the same on every retry and replay, absent in test-suite events."""
-        return self._fields.text("messageId")
-
-    @lazy
-    def user_id(self) -> str | None:
-        """The customer's id of the person, verbatim; a number comes as text."""
-        return self._fields.text("userId")
-
-    @lazy
-    def anonymous_id(self) -> str | None:
-        """The id of a device or session whose person is not known yet."""
-        return self._fields.text("anonymousId")
+    def _fields(self) -> Fields:
+        return Fields(self.raw)
 
     @property
     def previous_id(self) -> str | None:
@@ -103,7 +97,8 @@ class Event:
     @lazy
     def timestamp(self) -> datetime:
         """When it happened, aware, in UTC: ``timestamp``, else ``receivedAt``, else when it got here."""
-        return event_time(self._fields.get("timestamp"), self._fields.get("receivedAt"), self.received_at)
+        happened = parse_timestamp(self._fields.get("timestamp"))
+        return happened or parse_timestamp(self._fields.get("receivedAt")) or self.received_at
 
     @property
     def original_timestamp(self) -> datetime | None:

@@ -25,6 +25,30 @@ def _spellings(names: tuple[str, ...]) -> Mapping[str, str]:
 _LONGEST_REMEMBERED = 64
 _MOST_REMEMBERED = 32
 _spellings_of_shape = lru_cache(maxsize=512)(_spellings)
+
+
+def _find_all(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str | None, ...]:
+    spellings = _spellings(names)
+    return tuple(name if name in names else spellings.get(normalise(name)) for name in wanted)
+
+
+_find_all_in_shape = lru_cache(maxsize=512)(_find_all)
+
+
+def spellings_of(raw: Mapping[str, Any], wanted: tuple[str, ...]) -> tuple[str | None, ...]:
+    """Return how each of the wanted keys is spelled in an object, ``None`` for those that are not there."""
+    names = tuple(raw)
+    return _find_all_in_shape(names, wanted) if _is_small(names) else _find_all(names, wanted)
+
+
+def _is_small(names: tuple[str, ...]) -> bool:
+    """Tell whether what was found out about an object with these keys may be remembered.
+
+    Most events have one of a few shapes, so what their keys have in common is worked out once.
+    """
+    return len(names) <= _MOST_REMEMBERED and len("".join(names)) <= _MOST_REMEMBERED * _LONGEST_REMEMBERED
+
+
 _normalise_and_remember = lru_cache(maxsize=4_096)(_normalise)
 
 
@@ -66,9 +90,7 @@ class Fields(Mapping[str, Any]):
             return key
         if self._by_name is None:
             names = tuple(self.raw)
-            # Most events have one of a few shapes, so what their keys have in common is worked out once.
-            small = len(names) <= _MOST_REMEMBERED and sum(map(len, names)) <= _MOST_REMEMBERED * _LONGEST_REMEMBERED
-            self._by_name = _spellings_of_shape(names) if small else _spellings(names)
+            self._by_name = _spellings_of_shape(names) if _is_small(names) else _spellings(names)
         wanted = normalise(key)
         return self._by_name.get(wanted) if wanted else None
 

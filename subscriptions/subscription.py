@@ -49,6 +49,7 @@ class Subscription:
         self.display_name = display_name
         self.settings: tuple[Setting, ...] = tuple(settings)
         self._handlers: list[Handler] = []
+        self._handled_types: frozenset[str] = frozenset()
         self._sinks: list[Sink] = []
         self._install_functions: list[InstallFunction] = []
 
@@ -108,6 +109,7 @@ class Subscription:
         if any(other.key == handler.key for other in self._handlers):
             raise HandlerInvalid(f"component '{self.name}' has a handler '{handler.key}' already")
         self._handlers.append(handler)
+        self._handled_types |= {handler.type}
 
     def on_install(self, *turns: str) -> Callable[[_Function], _Function]:
         """Register an async function for turns in how an install's connection stands; it is returned unchanged.
@@ -152,7 +154,7 @@ class Subscription:
     @property
     def handled_types(self) -> frozenset[str]:
         """The types of event that at least one handler exists for; others are answered 501 (contract 5.5)."""
-        return frozenset(handler.type for handler in self._handlers)
+        return self._handled_types
 
     def handlers_of(self, event: Event) -> tuple[Handler, ...]:
         """Return the handlers this event goes to."""

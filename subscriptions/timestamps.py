@@ -25,8 +25,3 @@ def parse_timestamp(value: object) -> datetime | None:
         return (parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def event_time(timestamp: object, received_at: object, now: datetime) -> datetime:
-    """Return the time of an event: its ``timestamp``, else its ``receivedAt``, else ``now`` (contract 6.1)."""
-    return parse_timestamp(timestamp) or parse_timestamp(received_at) or now

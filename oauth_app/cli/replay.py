@@ -34,6 +34,7 @@ from subscriptions.archive.erasure import (
 from subscriptions.archive.replay import ReplayCounts, Replayer, ReplayNotFound, ReplayRequest
 from subscriptions.errors import SubscriptionError
 from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.webhook import Webhook
 
 _ACTOR = "cli"
@@ -238,13 +239,13 @@ async def _deliver(
     settings: Settings, stores: Stores, component: str, api_key: str, message: dict[str, object]
 ) -> None:
     """Hand the delete to the webhook: to one of our own, or to the service's if only that may write to the log."""
-    webhook = Webhook(
+    reception = Reception(
         {component: load_component(settings)},
         api_keys_of(settings, stores),
         stores.event_log,
         PersonHash(stores.secrets.person_hash),
     )
-    transport = httpx.ASGITransport(app=Starlette(routes=[Mount("/subscriptions", app=webhook)]))
+    transport = httpx.ASGITransport(app=Starlette(routes=[Mount("/subscriptions", app=Webhook(reception))]))
     async with httpx.AsyncClient(transport=transport, base_url=settings.base_url) as here:
         try:
             await send_delete(here, component, api_key, message)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 
-from subscriptions.api_keys import KeyHolder, KeyLookup, KeyState
 from subscriptions.errors import DeliveryRefused
+from subscriptions.key_recognition import KeyHolder, KeyLookup, KeyState
 
 _MAX_LENGTH = 1024
 _HELP = "Copy a current API key into the destination's settings."
@@ -46,7 +46,7 @@ def check_key(lookup: KeyLookup, component: str) -> KeyHolder:
     Raises:
         DeliveryRefused: 401 for an unknown or revoked key, 403 for a suspended account or another component's key.
     """
-    if lookup.state in _KEY_PROBLEMS or lookup.holder is None:
+    if lookup.state is not KeyState.USABLE or lookup.holder is None:
         raise DeliveryRefused(*_KEY_PROBLEMS[lookup.state])
     if lookup.holder.component != component:
         raise DeliveryRefused(403, "This API key belongs to another destination.")

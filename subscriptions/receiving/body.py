@@ -85,19 +85,24 @@ async def read_body(receive: Receive, *, encoding: bytes | None, content_length:
         DeliveryRefused: 413 over the limit, 415 for another encoding, 400 for broken gzip.
         ClientGone: the sender hung up.
     """
-    name = (encoding or b"").strip().lower()
+    name = encoding.strip().lower() if encoding else b""
     if name not in (b"", b"identity", b"gzip", b"x-gzip"):
         raise DeliveryRefused(415, "The body's Content-Encoding has to be gzip or identity.")
     if content_length is not None and content_length.isdigit() and int(content_length[:20]) > limit:
         raise _too_large(limit)
+    message = await receive()
+    if not name and not message.get("more_body") and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")  # in one piece and not packed, as most are
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     collector = _Gzip(limit) if name.endswith(b"gzip") else _Identity(limit)
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
+    while message["type"] == "http.request":
         collector.feed(message.get("body", b""))
         if not message.get("more_body", False):
             return collector.finish()
+        message = await receive()
+    raise ClientGone
 
 
 def _too_large(limit: int) -> DeliveryRefused:

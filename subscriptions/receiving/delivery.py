@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from db.event_log.message_key import key_of_body, key_of_message
 from db.event_log.records import NewEvent
-from subscriptions.api_keys import KeyHolder
 from subscriptions.event import Event
+from subscriptions.key_recognition import KeyHolder
 from subscriptions.receiving.person_hash import PersonHash
 from subscriptions.setting import SettingValue
 
@@ -25,7 +25,7 @@ def new_event(
     """Build the log's record of an event that was checked."""
     message_id = event.message_id
     return NewEvent(
-        scope=f"install:{holder.install_id}" if holder.install_id else f"key:{holder.key_id}",
+        scope=holder.scope,
         dedupe_key=key_of_body(body) if message_id is None else key_of_message(message_id),
         received_at=event.received_at,
         occurred_at=event.timestamp,
@@ -47,4 +47,6 @@ def new_event(
 
 def storable(text: str | None) -> str | None:
     """Cut a text to a column's size and replace NUL, which PostgreSQL cannot store."""
-    return None if text is None else text[:_MAX_NAME].replace("\0", "\ufffd")
+    if text is None or (len(text) <= _MAX_NAME and "\0" not in text):
+        return text
+    return text[:_MAX_NAME].replace("\0", "\ufffd")

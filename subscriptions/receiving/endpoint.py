@@ -21,9 +21,9 @@ class Endpoint:
         self._webhook = webhook
         self._signed_webhook = signed_webhook
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         application = self._signed_webhook if is_signed(scope) else self._webhook
-        await application(scope, receive, send)
+        return application(scope, receive, send)
 
 
 def is_signed(scope: Scope) -> bool:

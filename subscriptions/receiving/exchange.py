@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -14,17 +14,24 @@ RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 class Headers:
     """The headers of an ASGI scope, by lower-case name."""
 
-    def __init__(self, raw: RawHeaders) -> None:
-        self._raw = tuple(raw)
-        self._first = dict(reversed(self._raw))
+    __slots__ = ("_raw", "get")
+
+    def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
+        self._raw = raw
+        first = dict(raw)
+        if len(first) != len(raw):
+            first = dict(reversed(raw))
+        self.get: Callable[[bytes], bytes | None] = first.get
+        """Return the first value of a header, or ``None``."""
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value of a header."""
         return [value for key, value in self._raw if key == name]
 
-    def get(self, name: bytes) -> bytes | None:
-        """The first value of a header."""
-        return self._first.get(name)
+    def only(self, name: bytes) -> bytes | None:
+        """The value of a header that is there once; ``None`` otherwise."""
+        values = self.all(name)
+        return values[0] if len(values) == 1 else None
 
 
 def path_below_mount(scope: Scope) -> str:
@@ -35,13 +42,15 @@ def path_below_mount(scope: Scope) -> str:
 
 async def answer(send: Send, status: int, message: str, *, extra: RawHeaders = ()) -> None:
     """Answer with a JSON message, which Segment shows to the customer on a 4xx or 5xx."""
-    if status == 202 and message == _ACCEPTED:
-        headers, body = _ACCEPTED_HEADERS, _ACCEPTED_BODY
-    else:
-        body = _body(message)
-        headers = [*_headers(body), *extra]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    body = _body(message)
+    await send({"type": "http.response.start", "status": status, "headers": [*_headers(body), *extra]})
     await send({"type": "http.response.body", "body": body})
+
+
+async def accept(send: Send) -> None:
+    """Answer 202 in the shortest way."""
+    await send({"type": "http.response.start", "status": 202, "headers": _ACCEPTED_HEADERS})
+    await send({"type": "http.response.body", "body": _ACCEPTED_BODY})
 
 
 def _body(message: str) -> bytes:
@@ -56,6 +65,5 @@ def _headers(body: bytes) -> list[tuple[bytes, bytes]]:
     ]
 
 
-_ACCEPTED = "Accepted."
-_ACCEPTED_BODY = _body(_ACCEPTED)
+_ACCEPTED_BODY = _body("Accepted.")
 _ACCEPTED_HEADERS = _headers(_ACCEPTED_BODY)

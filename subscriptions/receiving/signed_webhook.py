@@ -11,27 +11,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
-from db.clock import Clock, utc_now
+from db.clock import Clock
 from db.encryption import EncryptionError
-from db.event_log.log import EventLog
 from db.event_log.records import NewEvent
 from db.identifiers import new_id
-from subscriptions.api_keys import ApiKeys, KeyHolder
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import Event
 from subscriptions.event_reader import check_event, parse_event
-from subscriptions.observer import Observer
+from subscriptions.key_recognition import KeyHolder
 from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
 from subscriptions.receiving.exchange import Headers, Scope, Send, answer, path_below_mount
-from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
 from subscriptions.receiving.signature import BatchInvalid, elements, is_batch, is_signed_with, signed_text
 from subscriptions.receiving.store_trouble import store_trouble
@@ -39,7 +37,6 @@ from subscriptions.setting import SettingValue
 from subscriptions.subscription import Subscription
 
 _Result = TypeVar("_Result")
-Received: TypeAlias = Callable[[str | None], None]
 
 logger = logging.getLogger(__name__)
 
@@ -67,28 +64,11 @@ class SignedWebhookLimits:
 
 
 class SignedWebhook:
-    """Receives signed deliveries for components. The arguments are those of ``Webhook``."""
+    """Receives signed deliveries for components."""
 
-    def __init__(
-        self,
-        components: Mapping[str, Subscription],
-        api_keys: ApiKeys,
-        event_log: EventLog,
-        person_hash: PersonHash,
-        *,
-        limits: SignedWebhookLimits | None = None,
-        on_received: Received | None = None,
-        observer: Observer | None = None,
-        clock: Clock = utc_now,
-    ) -> None:
-        self._components = components
-        self._api_keys = api_keys
-        self._event_log = event_log
-        self._person_hash = person_hash
+    def __init__(self, reception: Reception, *, limits: SignedWebhookLimits | None = None) -> None:
+        self._reception = reception
         self._limits = limits or SignedWebhookLimits()
-        self._on_received = on_received
-        self._observer = observer or Observer()
-        self._clock = clock
         self._settings = SettingsReader()
         self._reserved_bytes = 0
 
@@ -104,17 +84,17 @@ class SignedWebhook:
             incident = new_id("inc")
             logger.exception("A signed delivery failed unexpectedly (incident %s)", incident)
             status, message = 500, f"Something went wrong on our side (incident {incident})."
-        self._observer.answered(component if component in self._components else "", status)
+        self._reception.answered(component, status)
         await answer(send, status, message, extra=self._extra_headers(status))
 
     async def _receive(self, component: str, key: str, scope: Scope, receive: Receive) -> str:
         if scope["method"] not in METHODS:
             raise DeliveryRefused(405, "Deliveries are sent with POST, PUT or PATCH.")
-        subscription = self._components.get(component)
+        subscription = self._reception.components.get(component)
         if subscription is None or "/" in key:
             raise DeliveryRefused(404, "There is no such endpoint.")
         headers = Headers(scope["headers"])
-        lookup = await self._own("looking up an API key", self._api_keys.look_up(key or _key_in(headers)))
+        lookup = await self._own("looking up an API key", self._reception.api_keys.look_up(key or _key_in(headers)))
         holder = check_key(lookup, subscription.name)
         signature = _presented_signature(headers)
         check_content_type(headers.get(b"content-type"))
@@ -152,7 +132,7 @@ class SignedWebhook:
 
     def _check_signature(self, holder: KeyHolder, body: bytes, signature: bytes) -> None:
         try:
-            secret = self._api_keys.signing_secret(holder)
+            secret = self._reception.api_keys.signing_secret(holder)
         except EncryptionError as error:
             logger.error("The signing secret of %s cannot be opened: %s", holder.key_id, error)  # noqa: TRY400
             raise DeliveryRefused(503, "We cannot take events right now. Try again.") from None
@@ -182,7 +162,7 @@ class SignedWebhook:
                 try:
                     event = self._usable(text, subscription)
                 except DeliveryRefused:
-                    event, invalid = _invalid_event(text, self._clock), invalid + 1
+                    event, invalid = _invalid_event(text, self._reception.clock), invalid + 1
                 records.append(self._record(event, text, holder, settings))
             await self._store(records, holder)
         if invalid:
@@ -203,24 +183,25 @@ class SignedWebhook:
         return count
 
     def _usable(self, text: bytes, subscription: Subscription) -> Event:
-        event = parse_event(text, received_at=self._clock(), display_name=subscription.display_name)
+        event = parse_event(text, received_at=self._reception.clock(), display_name=subscription.display_name)
         check_event(event)
         return event
 
     def _record(self, event: Event, text: bytes, holder: KeyHolder, settings: Mapping[str, SettingValue]) -> NewEvent:
-        return new_event(event, text, holder=holder, settings=settings, person_hash=self._person_hash)
+        return new_event(event, text, holder=holder, settings=settings, person_hash=self._reception.person_hash)
 
     async def _store(self, records: Iterable[NewEvent], holder: KeyHolder) -> None:
         """Store events together; they share a commit, and the answer waits for it."""
 
+        observer, event_log = self._reception.observer, self._reception.event_log
+
         async def append(record: NewEvent) -> None:
-            started = self._observer.clock()
-            appended = await self._event_log.append(record)
-            self._observer.stored(record, duplicate=appended.duplicate, started=started)
+            started = observer.clock()
+            appended = await event_log.append(record)
+            observer.stored(record, duplicate=appended.duplicate, started=started)
 
         await self._own("storing events", asyncio.gather(*(append(record) for record in records)))
-        if self._on_received is not None:
-            self._on_received(holder.install_id)
+        self._reception.received(holder.install_id)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         try:

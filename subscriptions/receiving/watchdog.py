@@ -1,70 +1,87 @@
 """Time limits for many short waits: one timer looks after all of them.
 
 A timer for each wait costs a busy endpoint more than what it guards. Here a wait is noted when it begins and struck
-out when it ends; while any is noted, a timer looks a few times within the shortest limit for those that are overdue.
+out when it ends; while any is noted, a timer looks a few times a second for those that are overdue.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from types import TracebackType
 
-_Result = TypeVar("_Result")
-
+_LOOK_EVERY_SECONDS = 0.25
 _LOOKS_PER_LIMIT = 8
 
 
-class _Wait:
-    """One wait: whose it is, until when (by the loop's clock), and whether it was ended for being late."""
+class Wait:
+    """A block of code with a time limit; ``TimeoutError`` comes out of it when that is over.
 
-    __slots__ = ("late", "task", "until")
+    Attributes:
+        doing: what is being waited for, in words.
+    """
 
-    def __init__(self, task: asyncio.Task[object], until: float) -> None:
-        self.task = task
-        self.until = until
-        self.late = False
+    __slots__ = ("_late", "_task", "_until", "_watchdog", "doing")
+
+    def __init__(self, watchdog: Watchdog, doing: str, until: float) -> None:
+        self.doing = doing
+        self._watchdog = watchdog
+        self._until = until
+        self._late = False
+        self._task: asyncio.Task[object] | None = None
+
+    def go_on(self, doing: str, seconds: float) -> None:
+        """Begin another part of the same work, with a time limit of its own."""
+        self.doing = doing
+        self._until = self._watchdog.loop.time() + seconds
+
+    def __enter__(self) -> Wait:
+        self._task = asyncio.current_task(self._watchdog.loop)
+        self._watchdog.waits[self] = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        del self._watchdog.waits[self]
+        # Somebody else may have cancelled the task as well; then it stays cancelled.
+        if kind is asyncio.CancelledError and self._late and self._task is not None and self._task.uncancel() <= 0:
+            raise TimeoutError from None
+
+    def look(self, now: float) -> None:
+        """Cancel the work if it is overdue."""
+        if now >= self._until and not self._late and self._task is not None:
+            self._late = True
+            self._task.cancel()
 
 
 class Watchdog:
-    """Ends waits that take longer than ``seconds``, at most an eighth late."""
+    """Ends waits that take too long, at most a quarter of a second or an eighth of the limit late.
+
+    Args:
+        seconds: the shortest limit there will be.
+    """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._waits: dict[_Wait, None] = {}
+        self._every = min(_LOOK_EVERY_SECONDS, seconds / _LOOKS_PER_LIMIT)
+        self.waits: dict[Wait, None] = {}
+        self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known once there is work
         self._timer: asyncio.TimerHandle | None = None
 
-    async def guard(self, work: Awaitable[_Result]) -> _Result:
-        """Await ``work``.
+    def watch(self, doing: str, seconds: float) -> Wait:
+        """Return a context manager for a block that may take ``seconds``.
 
-        Raises:
+        Raises, at its end:
             TimeoutError: it took too long, and was cancelled.
         """
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  a coroutine always runs in one
-        wait = _Wait(task, loop.time() + self._seconds)
-        self._waits[wait] = None
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds / _LOOKS_PER_LIMIT, self._look, loop)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            # Somebody else may have cancelled the task as well; then it stays cancelled.
-            if wait.late and task.uncancel() <= 0:
-                raise TimeoutError from None
-            raise
-        finally:
-            del self._waits[wait]
+            self.loop = asyncio.get_running_loop()
+            self._timer = self.loop.call_later(self._every, self._look)
+        return Wait(self, doing, self.loop.time() + seconds)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self) -> None:
         self._timer = None
-        now = loop.time()
-        for wait in self._waits:  # in the order of their ends, because all last equally long
-            if wait.until > now:
-                break
-            if not wait.late:
-                wait.late = True
-                wait.task.cancel()
-        if self._waits:
-            self._timer = loop.call_later(self._seconds / _LOOKS_PER_LIMIT, self._look, loop)
+        now = self.loop.time()
+        for wait in self.waits:
+            wait.look(now)
+        if self.waits:
+            self._timer = self.loop.call_later(self._every, self._look)

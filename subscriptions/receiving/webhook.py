@@ -2,39 +2,39 @@
 
 An event is answered 202 once it is durable, and everything else happens later. A 4xx is final for Segment: the event
 is lost (contract 5.6). So it is only given for what the sender did; our own trouble is 503 with ``Retry-After``.
+
+This is what the service does all day. Most deliveries have the same few headers, arrive in one piece and carry a key
+that was looked up a moment ago, so each of those steps first looks whether it can be done without waiting.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import NoReturn
 
-from db.clock import Clock, utc_now
-from db.event_log.log import EventLog
 from db.identifiers import new_id
-from subscriptions.api_keys import ApiKeys, KeyHolder
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import EVENT_TYPES
 from subscriptions.event_reader import check_event, parse_event
-from subscriptions.observer import Observer
+from subscriptions.key_recognition import KeyHolder
 from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
-from subscriptions.receiving.exchange import Headers, Scope, Send, answer, path_below_mount
-from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.exchange import Headers, Scope, Send, accept, answer, path_below_mount
+from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
 from subscriptions.receiving.store_trouble import store_trouble
-from subscriptions.receiving.watchdog import Watchdog
+from subscriptions.receiving.watchdog import Wait, Watchdog
 from subscriptions.subscription import Subscription
-
-_Result = TypeVar("_Result")
-Received: TypeAlias = Callable[[str | None], None]
 
 logger = logging.getLogger(__name__)
 
 _MOST_TYPES_LOGGED = 100
+_LOOKING_UP = "looking up an API key"
+_READING = "reading a body"
+_STORING = "storing an event"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,36 +55,13 @@ class WebhookLimits:
 
 
 class Webhook:
-    """Receives deliveries for components.
+    """Receives deliveries for components."""
 
-    Args:
-        components: the subscriptions by the name in the path.
-        on_received: called after an event is durable, with its install's id, or ``None`` for a key without install.
-        observer: told of every answer and every stored event.
-    """
-
-    def __init__(
-        self,
-        components: Mapping[str, Subscription],
-        api_keys: ApiKeys,
-        event_log: EventLog,
-        person_hash: PersonHash,
-        *,
-        limits: WebhookLimits | None = None,
-        on_received: Received | None = None,
-        observer: Observer | None = None,
-        clock: Clock = utc_now,
-    ) -> None:
-        self._components = components
-        self._api_keys = api_keys
-        self._event_log = event_log
-        self._person_hash = person_hash
+    def __init__(self, reception: Reception, *, limits: WebhookLimits | None = None) -> None:
+        self._reception = reception
         self._limits = limits or WebhookLimits()
-        self._on_received = on_received
-        self._observer = observer or Observer()
-        self._clock = clock
-        self._body_watchdog = Watchdog(self._limits.body_seconds)
-        self._store_watchdog = Watchdog(self._limits.store_seconds)
+        self._keys = reception.api_keys.recognition
+        self._watchdog = Watchdog(min(self._limits.body_seconds, self._limits.store_seconds))
         self._settings = SettingsReader()
         self._running = 0
         self._logged_types: set[tuple[str, str]] = set()
@@ -94,13 +71,12 @@ class Webhook:
             await send({"type": "websocket.close", "code": 1000})
             return
         component = path_below_mount(scope)
+        if self._running >= self._limits.deliveries_at_once:
+            await self._answer(send, component, 503, "Too many deliveries at the same moment. Try again.")
+            return
         self._running += 1
         try:
-            if self._running > self._limits.deliveries_at_once:
-                status, message = 503, "Too many deliveries at the same moment. Try again."
-            else:
-                await self._receive(component, scope, receive)
-                status, message = 202, "Accepted."
+            await self._receive(component, scope, receive)
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
         except ClientGone:
@@ -109,61 +85,72 @@ class Webhook:
             incident = new_id("inc")
             logger.exception("A delivery failed unexpectedly (incident %s)", incident)
             status, message = 500, f"Something went wrong on our side (incident {incident})."
+        else:
+            self._reception.answered(component, 202)
+            await accept(send)
+            return
         finally:
             self._running -= 1
-        self._observer.answered(component if component in self._components else "", status)
-        await self._answer(send, status, message)
+        await self._answer(send, component, status, message)
 
     async def _receive(self, component: str, scope: Scope, receive: Receive) -> None:
+        """Make one event durable.
+
+        Raises:
+            DeliveryRefused: it is not.
+        """
+        reception = self._reception
         if scope["method"] != "POST":
             raise DeliveryRefused(405, "Deliveries are sent with POST.")
-        subscription = self._components.get(component)
+        subscription = reception.components.get(component)
         if subscription is None:
             raise DeliveryRefused(404, "There is no such endpoint.")
         headers = Headers(scope["headers"])
-        holder = await self._authorize(presented_key(headers.all(b"authorization")), subscription)
-        check_content_type(headers.get(b"content-type"))
-        body = await self._read(headers, receive)
-        event = parse_event(body, received_at=self._clock(), display_name=subscription.display_name)
-        check_event(event)
-        settings = self._settings.read(headers.get(b"x-segment-settings"), subscription)
-        if event.type not in subscription.handled_types:
-            self._log_missing_handler(subscription, event.type)
-            raise DeliveryRefused(501, "Events of this type are not supported.")
-        record = new_event(event, body, holder=holder, settings=settings, person_hash=self._person_hash)
-        started = self._observer.clock()
-        appended = await self._within_store_time("storing an event", self._event_log.append(record))
-        self._observer.stored(record, duplicate=appended.duplicate, started=started)
-        if self._on_received is not None:
-            self._on_received(holder.install_id)
+        wait = self._watchdog.watch(_LOOKING_UP, self._limits.store_seconds)
+        try:
+            with wait:
+                holder = await self._authorize(headers, subscription)
+                check_content_type(headers.get(b"content-type"))
+                wait.go_on(_READING, self._limits.body_seconds)
+                body = await read_body(
+                    receive,
+                    encoding=headers.get(b"content-encoding"),
+                    content_length=headers.get(b"content-length"),
+                    limit=self._limits.body_bytes,
+                )
+                event = parse_event(body, received_at=reception.clock(), display_name=subscription.display_name)
+                check_event(event)
+                settings = self._settings.read(headers.get(b"x-segment-settings"), subscription)
+                if event.type not in subscription.handled_types:
+                    self._refuse_type(subscription, event.type)
+                record = new_event(event, body, holder=holder, settings=settings, person_hash=reception.person_hash)
+                started = reception.observer.clock()
+                wait.go_on(_STORING, self._limits.store_seconds)
+                appended = await reception.event_log.append(record)
+        except (DeliveryRefused, ClientGone):
+            raise
+        except Exception as error:
+            trouble = _trouble(wait, error)
+            if trouble is None:
+                raise
+            raise trouble from error
+        reception.observer.stored(record, duplicate=appended.event_id is None, started=started)
+        reception.received(holder.install_id)
 
-    async def _authorize(self, key: str, subscription: Subscription) -> KeyHolder:
-        lookup = self._api_keys.recent(key)
+    async def _authorize(self, headers: Headers, subscription: Subscription) -> KeyHolder:
+        credentials = headers.only(b"authorization")
+        lookup = None if credentials is None else self._keys.recent(credentials)
         if lookup is None:
-            lookup = await self._within_store_time("looking up an API key", self._api_keys.look_up(key))
+            key = presented_key(headers.all(b"authorization"))
+            lookup = await self._keys.look_up(key, presentation=credentials)
         holder = check_key(lookup, subscription.name)
-        if holder.signed:
+        if holder.signing_secret_ciphertext is not None:
             raise DeliveryRefused(401, "Deliveries with this API key have to be signed.")
         return holder
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        reading = read_body(
-            receive,
-            encoding=headers.get(b"content-encoding"),
-            content_length=headers.get(b"content-length"),
-            limit=self._limits.body_bytes,
-        )
-        try:
-            return await self._body_watchdog.guard(reading)
-        except TimeoutError:
-            raise DeliveryRefused(503, "The body did not arrive in time. Try again.") from None
-
-    async def _within_store_time(self, doing: str, work: Awaitable[_Result]) -> _Result:
-        """Await our own store; whatever goes wrong there is worth a retry, so it is a 503."""
-        try:
-            return await self._store_watchdog.guard(work)
-        except Exception as error:
-            raise store_trouble(doing, error) from error
+    def _refuse_type(self, subscription: Subscription, event_type: str) -> NoReturn:
+        self._log_missing_handler(subscription, event_type)
+        raise DeliveryRefused(501, "Events of this type are not supported.")
 
     def _log_missing_handler(self, subscription: Subscription, event_type: str) -> None:
         logged = (subscription.name, event_type)
@@ -181,11 +168,21 @@ class Webhook:
             event_type,
         )
 
-    async def _answer(self, send: Send, status: int, message: str) -> None:
+    async def _answer(self, send: Send, component: str, status: int, message: str) -> None:
+        self._reception.answered(component, status)
         extra = _EXTRA_HEADERS.get(status, ())
         if status == 503:
-            extra = (*extra, (b"retry-after", str(self._limits.retry_after_seconds).encode()))
+            extra = ((b"retry-after", str(self._limits.retry_after_seconds).encode()),)
         await answer(send, status, message, extra=extra)
+
+
+def _trouble(wait: Wait, error: Exception) -> DeliveryRefused | None:
+    """Return the refusal for trouble with our stores and for what is late; ``None`` for a bug."""
+    if wait.doing != _READING:
+        return store_trouble(wait.doing, error)
+    if isinstance(error, TimeoutError):
+        return DeliveryRefused(503, "The body did not arrive in time. Try again.")
+    return None
 
 
 _EXTRA_HEADERS: Mapping[int, tuple[tuple[bytes, bytes], ...]] = {

@@ -178,7 +178,7 @@ async def test_tk_16_erasing_destroys_every_secret_for_good(service: Operations,
     assert (await service.http.get(f"{SERVICE}/api/v1/installs", headers=headers)).status_code == 401
     await lift_stop(services.database, **WHY, now=utc_now())
     services.panic._read_at = None
-    services.api_keys._cache.clear()
+    services.api_keys.recognition.forget()
     assert (await service.deliver(key, "m-1")).status_code == 401
     assert [entry.reason for entry in await service.audited("panic.erase")] == ["a drill"]
 

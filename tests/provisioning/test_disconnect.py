@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from db.control import api_keys as stored_keys
 from db.control import install_tokens
-from subscriptions.api_keys import KeyState
+from subscriptions.key_recognition import KeyState
 from tests.provisioning.stage import Stage
 
 UPSTREAM = "upstream connect error or disconnect/reset before headers"
@@ -68,7 +68,8 @@ async def test_wh_03_a_replaced_key_works_for_its_overlap_and_is_not_kept_in_cle
     await stage.provisioner.rotate_key(install_id, actor="operator")
     await stage.worker.run_due()
     new = await stage.clear_key(install_id)
-    stage.api_keys._clock = stage.clock
+    stage.api_keys.recognition._clock = stage.clock
+    stage.api_keys.recognition._monotonic = lambda: stage.clock().timestamp()
     assert await secrets(stage, install_id) == (True, 1)
     stage.clock.advance(hours=23, minutes=59)
     assert (await stage.api_keys.look_up(old)).state is KeyState.USABLE

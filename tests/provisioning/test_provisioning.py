@@ -16,7 +16,8 @@ from segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
 from segment_api.names import workspace_name
 from segment_sandbox import Sandbox, SandboxConfig
 from segment_sandbox.destinations import MASKED
-from subscriptions.api_keys import ApiKeys, KeyState
+from subscriptions.api_keys import ApiKeys
+from subscriptions.key_recognition import KeyState
 from subscriptions.provisioning.provisioner import PROVISION
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import DESTINATION, SOURCE

@@ -16,7 +16,8 @@ from db.database import Database
 from db.encryption import EncryptionKeys
 from oauth_app.install_tokens import InstallTokens
 from segment_api.destination import API_KEY_SETTING, Destination
-from subscriptions.api_keys import ApiKeys, KeyState
+from subscriptions.api_keys import ApiKeys
+from subscriptions.key_recognition import KeyState
 from subscriptions.provisioning.drift import Drift, drift_of
 from subscriptions.provisioning.reconciliation import RECONCILE, SPACING, queue_checks
 from subscriptions.provisioning.reconciliation_sweep import ReconciliationSweep
@@ -132,7 +133,7 @@ async def test_tk_11_an_install_removed_in_segment_is_revoked_with_its_keys(stag
     assert [(row.key_ciphertext, row.signing_secret_ciphertext) for row in rows] == [(None, None)]
     with pytest.raises(AssertionError):
         await stage.access_token(install_id)
-    elsewhere = ApiKeys(stage.database, stage.encryption, stage.api_keys._lookup_secret)
+    elsewhere = ApiKeys(stage.database, stage.encryption, stage.api_keys.recognition._lookup_secret)
     assert (await elsewhere.look_up(key)).state is KeyState.REVOKED
 
 

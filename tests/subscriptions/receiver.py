@@ -30,6 +30,7 @@ from subscriptions.handler import HandlerFunction
 from subscriptions.observer import Observer
 from subscriptions.receiving.endpoint import Endpoint
 from subscriptions.receiving.person_hash import PersonHash
+from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.signed_webhook import SignedWebhook, SignedWebhookLimits
 from subscriptions.receiving.webhook import Webhook, WebhookLimits
 
@@ -154,31 +155,22 @@ async def open_receiver(
         async with database.transaction() as session:
             lookup = await service_secrets.ensure(session, encryption, "api_key_lookup", now=utc_now())
             person = await service_secrets.ensure(session, encryption, PersonHash.SECRET_NAME, now=utc_now())
-        api_keys = ApiKeys(database, encryption, lookup, clock)
+        api_keys = ApiKeys(database, encryption, lookup, clock, monotonic=lambda: clock().timestamp())
         log = open_event_log(url.replace("control.db", "events.db"))
         stack.push_async_callback(log.close)
         components = {subscription.name: subscription for subscription in subscriptions}
         received: list[str | None] = []
-        webhook = Webhook(
+        reception = Reception(
             components,
             api_keys,
             event_log or log,
             PersonHash(person),
-            limits=webhook_limits,
             on_received=received.append,
-            observer=observer,
+            observer=observer or Observer(),
             clock=clock,
         )
-        signed_webhook = SignedWebhook(
-            components,
-            api_keys,
-            event_log or log,
-            PersonHash(person),
-            limits=signed_limits,
-            on_received=received.append,
-            observer=observer,
-            clock=clock,
-        )
+        webhook = Webhook(reception, limits=webhook_limits)
+        signed_webhook = SignedWebhook(reception, limits=signed_limits)
         dispatcher = Dispatcher(
             components,
             log,

@@ -20,7 +20,8 @@ from subscriptions.api_key_format import (
     new_key,
     new_secret,
 )
-from subscriptions.api_keys import ApiKeys, KeyState
+from subscriptions.api_keys import ApiKeys
+from subscriptions.key_recognition import KeyState
 
 SCANNER_RULE = re.compile(r"ew[sh]_[0-9A-Za-z]{40}")
 

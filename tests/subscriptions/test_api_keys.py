@@ -12,7 +12,8 @@ from db.control import accounts, audit, service_secrets
 from db.control import api_keys as stored_keys
 from db.database import Database
 from db.encryption import EncryptionKeys
-from subscriptions.api_keys import ApiKeys, KeyHolder, KeyState, MintedKey
+from subscriptions.api_keys import ApiKeys, MintedKey
+from subscriptions.key_recognition import KeyHolder, KeyState
 from tests.provisioning.stage import TestClock
 
 
@@ -64,7 +65,7 @@ async def test_an_expiring_key_works_until_its_end(database: Database, encryptio
     clock = TestClock()
     async with database.transaction() as session:
         secret = await service_secrets.ensure(session, encryption, "api_key_lookup", now=utc_now())
-    api_keys = ApiKeys(database, encryption, secret, clock)
+    api_keys = ApiKeys(database, encryption, secret, clock, monotonic=lambda: clock().timestamp())
     minted = await mint(database, api_keys)
     async with database.transaction() as session:
         await api_keys.expire(session, minted.id, at=clock() + timedelta(hours=24), actor="test")
@@ -82,7 +83,9 @@ async def test_another_process_notices_a_revocation_within_a_second(
     clock = TestClock()
     async with database.transaction() as session:
         secret = await service_secrets.ensure(session, encryption, "api_key_lookup", now=utc_now())
-    here, elsewhere = ApiKeys(database, encryption, secret, clock), ApiKeys(database, encryption, secret, clock)
+    here, elsewhere = (
+        ApiKeys(database, encryption, secret, clock, monotonic=lambda: clock().timestamp()) for _ in range(2)
+    )
     minted = await mint(database, here)
     assert (await elsewhere.look_up(minted.api_key)).state is KeyState.USABLE
     async with database.transaction() as session:

@@ -1,0 +1,193 @@
+"""Recognising API keys as deliveries present them: by keyed hash, and remembered for one second.
+
+Neither a key nor what a request carries of it is kept, only keyed hashes of both. So the time of a look-up says nothing
+about a guess, and a picture of this process's memory holds no key that is not being used just then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from db.clock import Clock, utc_now
+from db.control import api_keys
+from db.control.tables import ApiKey
+from db.database import Database
+
+_OLDEST_SECONDS = 1.0
+_READ_AGAIN_AFTER_SECONDS = 0.5
+_MOST_REMEMBERED = 10_000
+
+
+class KeyState(StrEnum):
+    """What a presented key is worth."""
+
+    USABLE = "usable"
+    UNKNOWN = "unknown"
+    REVOKED = "revoked"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHolder:
+    """Whom a key belongs to. ``install_id`` is empty for a key pasted by hand (contract 4.9, route B).
+
+    ``signing_secret_ciphertext`` is there when deliveries with this key have to be signed.
+    """
+
+    key_id: str
+    account: str
+    component: str
+    install_id: str | None
+    signing_secret_ciphertext: str | None = None
+    scope: str = field(init=False)
+    """The space in which message ids are unique: the install, or the key where there is no install."""
+
+    def __post_init__(self) -> None:
+        scope = f"install:{self.install_id}" if self.install_id else f"key:{self.key_id}"
+        object.__setattr__(self, "scope", scope)
+
+    @property
+    def signed(self) -> bool:
+        """Whether deliveries with this key have to be signed."""
+        return self.signing_secret_ciphertext is not None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLookup:
+    """The answer of a look-up; ``holder`` is there for every state but *unknown*."""
+
+    state: KeyState
+    holder: KeyHolder | None = None
+
+
+class _Known(NamedTuple):
+    """What was read of a key, and when."""
+
+    read_at: float
+    lookup: KeyLookup
+    key_hash: str
+
+
+_UNKNOWN = KeyLookup(KeyState.UNKNOWN)
+
+
+class KeyRecognition:
+    """Tells whom a presented key belongs to.
+
+    Args:
+        lookup_secret: 32 bytes that key the hashes (``db.control.service_secrets``).
+        clock: the instant that a key's expiry is judged by.
+        monotonic: seconds that only go forward, for how old an answer is; a clock that is set back must not make a
+            revoked key work for longer.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        lookup_secret: bytes,
+        clock: Clock = utc_now,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._lookup_secret = lookup_secret
+        self._clock = clock
+        self._monotonic = monotonic
+        self._known: dict[bytes, _Known] = {}
+        self._reading: dict[str, asyncio.Task[KeyLookup]] = {}
+        self._generation = 0
+
+    def recent(self, presentation: bytes) -> KeyLookup | None:
+        """Tell without waiting whom a key belongs to; ``None`` when that was not read within the last second.
+
+        A key that is in use is read again in the background before what is known of it gets too old, so that its
+        deliveries never wait for the store.
+
+        Args:
+            presentation: what a request carries, such as the value of its ``Authorization`` header.
+        """
+        place = self._place(presentation)
+        known = self._known.get(place)
+        if known is None:
+            return None
+        age = self._monotonic() - known.read_at
+        if age >= _OLDEST_SECONDS:
+            return None
+        if age >= _READ_AGAIN_AFTER_SECONDS and known.key_hash not in self._reading:
+            self._start_reading(known.key_hash, place)
+        return known.lookup
+
+    async def look_up(self, key: str, *, presentation: bytes | None = None) -> KeyLookup:
+        """Tell whom a key belongs to; the answer is remembered for its ``presentation`` (the key itself by default).
+
+        Those who ask for the same key at the same time share one query.
+        """
+        clear = key.encode("utf-8", "surrogatepass")
+        place = self._place(presentation or clear)
+        known = self._known.get(place)
+        if known is not None and self._monotonic() - known.read_at < _OLDEST_SECONDS:
+            return known.lookup
+        key_hash = self.hash(key)
+        reading = self._reading.get(key_hash) or self._start_reading(key_hash, place)
+        # One caller that gives up must not cancel the query that others wait for.
+        return await asyncio.shield(reading)
+
+    def forget(self) -> None:
+        """Believe nothing that was read, or asked for, before now."""
+        self._known.clear()
+        self._reading.clear()
+        self._generation += 1
+
+    async def close(self) -> None:
+        """Wait for queries that are still on their way, before the store is closed."""
+        await asyncio.gather(*self._reading.values(), return_exceptions=True)
+
+    def hash(self, key: str) -> str:
+        """Return the hash that a key is stored under: HMAC-SHA256, in hex."""
+        return hmac.digest(self._lookup_secret, key.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+    def _place(self, presentation: bytes) -> bytes:
+        """Where a presentation is remembered: a keyed hash too, but a cheaper one, which never leaves this process."""
+        return hashlib.blake2b(presentation, digest_size=32, key=self._lookup_secret).digest()
+
+    def _start_reading(self, key_hash: str, place: bytes) -> asyncio.Task[KeyLookup]:
+        reading = self._reading[key_hash] = asyncio.create_task(self._read(key_hash, place))
+        reading.add_done_callback(lambda done: self._finish_reading(key_hash, done))
+        return reading
+
+    def _finish_reading(self, key_hash: str, reading: asyncio.Task[KeyLookup]) -> None:
+        if self._reading.get(key_hash) is reading:
+            del self._reading[key_hash]
+        if not reading.cancelled():
+            reading.exception()  # whoever waits gets it; in the background it means to try again
+
+    async def _read(self, key_hash: str, place: bytes) -> KeyLookup:
+        asked_at, now, generation = self._monotonic(), self._clock(), self._generation
+        async with self._database.transaction() as session:
+            found = await api_keys.find_by_hash(session, key_hash)
+        if found is None:
+            self._known.pop(place, None)
+            return _UNKNOWN
+        key, account = found
+        state = _state(key, suspended=account.suspended_at is not None, now=now)
+        holder = KeyHolder(key.id, key.account, key.component, key.install_id, key.signing_secret_ciphertext)
+        lookup = KeyLookup(state, holder)
+        if len(self._known) >= _MOST_REMEMBERED:
+            self._known.clear()
+        if generation == self._generation:
+            self._known[place] = _Known(asked_at, lookup, key_hash)
+        return lookup
+
+
+def _state(key: ApiKey, *, suspended: bool, now: datetime) -> KeyState:
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now):
+        return KeyState.REVOKED
+    return KeyState.SUSPENDED if suspended else KeyState.USABLE
