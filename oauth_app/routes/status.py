@@ -55,15 +55,23 @@ async def change(request: Request) -> Response:
     if not is_same_site(request.headers):
         return services.pages.failure(FailureReason.CROSS_SITE)
     action = (await read_form(request)).get("action", "")
-    if install.status in _CHANGEABLE.get(action, set()) and install.source_name is not None:
-        now = services.clock()
-        async with services.database.transaction() as session:
-            await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
-            await queue_provisioning(session, install.id, now=now, overwrite=action == "overwrite")
-            actor = f"account:{install.account}"
-            await audit.add(session, actor=actor, action=f"install.{action}", subject=install.id, now=now)
+    if await _provision_again(services, install.id, action):
         services.wake_outbox()
     return RedirectResponse(request.url.path, status_code=303)
+
+
+async def _provision_again(services: Services, install_id: str, action: str) -> bool:
+    """Queue provisioning if the install still offers the action: it may have been disconnected meanwhile."""
+    now = services.clock()
+    async with services.database.transaction() as session:
+        install = await installs.lock(session, install_id)
+        if install is None or install.source_name is None or install.status not in _CHANGEABLE.get(action, set()):
+            return False
+        await installs.set_status(session, install_id, InstallStatus.PROVISIONING, now=now)
+        await queue_provisioning(session, install_id, now=now, overwrite=action == "overwrite")
+        actor = f"account:{install.account}"
+        await audit.add(session, actor=actor, action=f"install.{action}", subject=install_id, now=now)
+    return True
 
 
 async def _install(services: Services, request: Request) -> Install | None:
