@@ -8,7 +8,7 @@ from sqlalchemy import delete, update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control import api_tokens, operator_sessions
+from db.control import api_tokens, operator_links, operator_sessions
 from db.control.tables import (
     ApiKey,
     ConnectLink,
@@ -17,6 +17,7 @@ from db.control.tables import (
     Install,
     InstallStatus,
     InstallToken,
+    OperatorLogin,
 )
 
 _NAME = "service"
@@ -71,4 +72,6 @@ async def erase_secrets(session: AsyncSession, *, now: datetime) -> tuple[int, i
     )
     await api_tokens.revoke_all(session, now=now)
     await operator_sessions.end_all(session, now=now)
+    await operator_links.use_all(session, now=now)
+    await session.exec(delete(OperatorLogin))
     return tokens.rowcount, keys.rowcount

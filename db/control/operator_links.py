@@ -32,6 +32,11 @@ async def use(session: AsyncSession, token: str, *, now: datetime) -> bool:
     return (await session.exec(statement)).scalar_one_or_none() is not None
 
 
+async def use_all(session: AsyncSession, *, now: datetime) -> None:
+    """Use every link up, so that none of them signs anybody in any more."""
+    await session.exec(update(OperatorLink).where(col(OperatorLink.used_at).is_(None)).values(used_at=now))
+
+
 async def any_made(session: AsyncSession) -> bool:
     """Tell whether there ever was a link."""
     return (await session.exec(select(func.count()).select_from(OperatorLink))).one() > 0

@@ -152,6 +152,8 @@ async def test_tk_16_erasing_destroys_every_secret_for_good(service: Operations,
     _, key = await service.api_key()
     headers = await service.token(Scope.INSTALLS_READ)
     session_cookie = await services.operators.sessions.begin(Operator("ana", Role.OPERATOR), by="test")
+    assert services.operators.links is not None
+    way_in = await services.operators.links.mint()
     await services.connect_links.mint("acct_1")
     assert services.flow is not None
     await services.flow.start("acct_1")
@@ -175,6 +177,7 @@ async def test_tk_16_erasing_destroys_every_secret_for_good(service: Operations,
     assert left == []
     assert (await service.stored_install(install.id)).status is InstallStatus.NEEDS_RECONNECT
     assert await services.operators.sessions.look(session_cookie) is None
+    assert await services.operators.links.use(way_in.rpartition("/")[2]) is None, "a link that was made before"
     assert (await service.http.get(f"{SERVICE}/api/v1/installs", headers=headers)).status_code == 401
     await lift_stop(services.database, **WHY, now=utc_now())
     services.panic._read_at = None
