@@ -65,7 +65,8 @@ async def _receipt(visit: Visit, message_id: str, *, clear: bool) -> Response:
     if not found:
         return visit.message(404, "No such event", "No event with this messageId was received, or it is gone.")
     shown = [(detail, None if detail.body is None else (in_full if clear else masked)(detail.body)) for detail in found]
-    return visit.page("event.html", message_id=message_id, shown=shown, clear=clear)
+    readable = any(payload is not None for _, payload in shown)
+    return visit.page("event.html", message_id=message_id, shown=shown, clear=clear, readable=readable)
 
 
 def _text(query: dict[str, str], name: str) -> str | None:

@@ -230,6 +230,19 @@ async def test_wh_16_bodies_are_masked_until_an_operator_says_why(service: Opera
     await _assert_audited(service, "operator.show_payload", "a/b c")
 
 
+async def test_nothing_is_offered_to_be_shown_once_the_body_is_erased(service: Operations) -> None:
+    _, key = await service.api_key()
+    await service.deliver(key, "m-gone", userId="kim@mail.example")
+    await _sign_in(service)
+    assert "Show values" in (await _get(service, "/dashboard/events/m-gone")).text
+    await service.deliver(key, "m-delete", type="delete", userId="kim@mail.example")
+    await Dispatcher({"acme-crm": crm}, service.services.event_log, service.services.database).run_due()
+    page = (await _get(service, "/dashboard/events/m-gone")).text
+    assert "It was erased." in page
+    assert "Show values" not in page
+    assert "values masked" not in page
+
+
 async def test_events_are_found_by_what_they_are(service: Operations) -> None:
     _, key = await service.api_key()
     for number in range(3):
