@@ -37,7 +37,7 @@ class Plan:
         defaults: the component's settings for a new destination.
         chosen: the customer's settings.
         applied: the chosen settings were written earlier. What the customer changed in Segment since then stays.
-        ours, verified: see ``provisioning_decision.next_step``.
+        ours, verified: see ``subscriptions.provisioning.decision.next_step``.
         made_at: when this run began.
     """
 
