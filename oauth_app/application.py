@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
 
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionLeft
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -19,15 +21,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from oauth_app.api import routes as api
 from oauth_app.api.problem import problem_of_status
 from oauth_app.dashboard import routes as dashboard
+from oauth_app.failures import FailureReason
 from oauth_app.metrics import CountedResponses
 from oauth_app.routes import install, operations, status
 from oauth_app.routes import metrics as metrics_routes
+from oauth_app.services import services_of
 from oauth_app.settings import Settings, load_settings
 from oauth_app.wiring import Role, RunningService, run_service
 
 logger = logging.getLogger(__name__)
 
 _DELIVERIES = "/subscriptions/"
+_AWAY = (OperationalError, InterfaceError, NoConnectionLeft, OSError)
+"""What a control store that does not answer raises, through SQLAlchemy or past it."""
 
 Lifespan: TypeAlias = Callable[[], AbstractAsyncContextManager[RunningService]]
 
@@ -71,7 +77,7 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
     application = _Application(
         routes=routes,
         middleware=[Middleware(CountedResponses)],
-        exception_handlers={HTTPException: _http_error, Exception: _bug},
+        exception_handlers={HTTPException: _http_error, **dict.fromkeys(_AWAY, _store_away), Exception: _bug},
         lifespan=run,
     )
     # Starlette would answer a slash too many with a 307 to whatever host the request names (OA-11, OA-16).
@@ -102,11 +108,38 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette calls it for nothing else
     if request.scope["path"].startswith("/api/"):
         return problem_of_status(error.status_code, error.headers).response()
+    if error.status_code == 404 and _wants_page(request):
+        return services_of(request).pages.failure(FailureReason.PAGE_UNKNOWN)
     return PlainTextResponse(f"{error.detail}\n", status_code=error.status_code, headers=error.headers)
+
+
+async def _store_away(request: Request, error: Exception) -> Response:
+    """Answer while the control store is away: it may be back in a moment, so nothing final is said."""
+    incident = secrets.token_hex(4)
+    logger.error(
+        "a store is away (%s) on %s %r (incident %s)",
+        type(error).__name__,
+        request.method,
+        request.scope["path"],
+        incident,
+    )
+    if _wants_page(request):
+        response: Response = services_of(request).pages.failure(FailureReason.STORE_AWAY, incident=incident)
+    else:
+        response = JSONResponse({"message": f"Not possible right now (incident {incident})."}, status_code=503)
+    response.headers["Retry-After"] = "10"
+    return response
 
 
 async def _bug(request: Request, _error: Exception) -> Response:
     """Answer a bug of ours without a detail; the log line has the same incident id, and the traceback follows it."""
     incident = secrets.token_hex(4)
-    logger.error("unexpected error on %s %s (incident %s)", request.method, request.scope["path"], incident)
+    logger.error("unexpected error on %s %r (incident %s)", request.method, request.scope["path"], incident)
+    if _wants_page(request):
+        return services_of(request).pages.failure(FailureReason.OUR_FAULT, incident=incident)
     return JSONResponse({"message": f"Something went wrong on our side (incident {incident})."}, status_code=500)
+
+
+def _wants_page(request: Request) -> bool:
+    """Tell whether a person looks at the answer: a browser names HTML when it opens an address or sends a form."""
+    return "text/html" in request.headers.get("accept", "")

@@ -40,6 +40,9 @@ class FailureReason(StrEnum):
     INSTALL_EXISTS_ELSEWHERE = "install_exists_elsewhere"
     INSTALL_OF_ANOTHER_ACCOUNT = "install_of_another_account"
     RECONNECTED_ELSEWHERE = "reconnected_elsewhere"
+    PAGE_UNKNOWN = "page_unknown"
+    STORE_AWAY = "store_away"
+    OUR_FAULT = "our_fault"
 
 
 class NextStep(StrEnum):
@@ -231,6 +234,26 @@ FAILURES: dict[FailureReason, Failure] = {
         "You wanted to renew an existing connection, but chose another workspace or source in Segment. We left the "
         "connection as it is and don't use what you just allowed; you can remove it in that workspace. Start again "
         "and choose the same source as before.",
+    ),
+    FailureReason.PAGE_UNKNOWN: Failure(
+        404,
+        "There is nothing at this address",
+        "The address may be incomplete, or mistyped. Nothing was changed.",
+        NextStep.ASK_FOR_LINK,
+    ),
+    FailureReason.STORE_AWAY: Failure(
+        503,
+        "This isn't possible right now",
+        "{partner} can't read its records at the moment. Please load this page again in a minute.",
+        NextStep.CONTACT_SUPPORT,
+        alarm=True,
+    ),
+    FailureReason.OUR_FAULT: Failure(
+        500,
+        "Something went wrong on our side",
+        "This isn't your fault. Please try again; if it happens once more, tell support the reference below.",
+        NextStep.CONTACT_SUPPORT,
+        alarm=True,
     ),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -170,9 +170,12 @@ class InstallFlow:
             flow = await flow_states.consume(
                 session, returned.state, cookie or "", component=self._component, code=returned.code, now=now
             )
-            if flow is None:
-                earlier = await flow_states.find(session, returned.state, component=self._component)
-                return _repeated(earlier, returned, cookie, now=now)
+            earlier = await flow_states.find(session, returned.state, component=self._component)
+        if flow is None:
+            repeated = _repeated(earlier, returned, cookie, now=now)
+            if isinstance(repeated, FlowFailed):
+                return replace(repeated, incident=note_failure(repeated.reason))
+            return repeated
         if signed_in is not None and signed_in != flow.account:
             outcome: FlowOutcome = FlowFailed(FailureReason.OTHER_ACCOUNT)
         else:
@@ -191,7 +194,7 @@ class InstallFlow:
                     session, returned.state, cookie, component=self._component, code=None, now=self._clock()
                 )
         if flow is None or returned.state is None:
-            return FlowFailed(reason, incident=_log(reason, error=returned.error))
+            return FlowFailed(reason, incident=note_failure(reason, error=returned.error))
         if means_install_already_exists(returned.error, returned.description, returned.hint):
             outcome = await self._continue_existing(flow, returned.state)
         else:
@@ -266,7 +269,7 @@ class InstallFlow:
     async def _failed(self, state: str, flow: FlowState, failed: FlowFailed, *, error: str | None = None) -> FlowFailed:
         async with self._database.transaction() as session:
             await flow_states.finish(session, state, now=self._clock(), failure=failed.reason.value)
-        return FlowFailed(failed.reason, flow.return_to, _log(failed.reason, account=flow.account, error=error))
+        return FlowFailed(failed.reason, flow.return_to, note_failure(failed.reason, account=flow.account, error=error))
 
 
 def _repeated(earlier: FlowState | None, returned: CodeReturned, cookie: str | None, *, now: datetime) -> FlowOutcome:
@@ -293,8 +296,8 @@ def _verifier_place(state_hash: str) -> Place:
     return Place("flow_states", "code_verifier_ciphertext", state_hash)
 
 
-def _log(reason: FailureReason, **facts: str | None) -> str:
-    """Write the operator's line and return the incident's id, which the page shows too."""
+def note_failure(reason: FailureReason, **facts: str | None) -> str:
+    """Write the operator's line about a failed flow; returns the incident's id, which the page shows too."""
     incident = secrets.token_hex(4)
     level = logging.ERROR if FAILURES[reason].alarm else logging.WARNING
     told = ", ".join(f"{name}={value[:100]!r}" for name, value in facts.items() if value)

@@ -18,6 +18,7 @@ from oauth_app.install_flow import (
     FlowPending,
     FlowStarted,
     cookie_name,
+    note_failure,
 )
 from oauth_app.rate_limits import Purpose, limited
 from oauth_app.routes.forms import read_form
@@ -107,7 +108,7 @@ async def callback(request: Request) -> Response:
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     returned = read_callback(request.query_params.multi_items(), issuer=services.settings.segment_identity_url)
     if isinstance(returned, Refused):
-        return services.pages.failure(returned.reason)
+        return services.pages.failure(returned.reason, incident=note_failure(returned.reason))
     if await services.panic.engaged():
         return services.pages.failure(FailureReason.SERVICE_STOPPED)
     cookie = request.cookies.get(cookie_name(returned.state or ""))
