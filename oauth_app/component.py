@@ -7,12 +7,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from oauth_app.services import PartnerSession
 from oauth_app.settings import Settings, SettingsInvalid
 from subscriptions import Subscription, load_subscription
 from subscriptions.api_keys import ApiKeyHook
+
+if TYPE_CHECKING:
+    from oauth_app.services import PartnerSession
 
 
 @dataclass(frozen=True, slots=True)

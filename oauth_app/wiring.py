@@ -20,11 +20,9 @@ from oauth_app.background import BackgroundJob, running
 from oauth_app.component import (
     ProvisionedComponent,
     component_name,
-    load_api_key_hook,
     load_component,
     load_partner_session,
 )
-from oauth_app.connect_links import ConnectLinks
 from oauth_app.install_flow import InstallFlow
 from oauth_app.install_tokens import InstallTokens
 from oauth_app.metrics import Metrics
@@ -33,9 +31,9 @@ from oauth_app.operators.identity_provider import IdentityProvider
 from oauth_app.operators.logins import Logins
 from oauth_app.operators.roles import AccessLists
 from oauth_app.operators.sessions import Sessions
-from oauth_app.operators.sign_in_links import SignInLinks
 from oauth_app.pages import Pages
 from oauth_app.panic import PanicSwitch, StoppableWebhook
+from oauth_app.parts import api_keys_of, connect_links_of, sign_in_links_of
 from oauth_app.rate_limits import RateLimits
 from oauth_app.services import Services
 from oauth_app.settings import Settings
@@ -88,28 +86,6 @@ class RunningService:
     webhook: ASGIApp
 
 
-def api_keys_of(settings: Settings, stores: Stores) -> ApiKeys:
-    """Build the API keys over open stores."""
-    hook = load_api_key_hook(settings)
-    return ApiKeys(stores.control, stores.encryption, stores.secrets.api_key_lookup, hook=hook)
-
-
-def connect_links_of(settings: Settings, stores: Stores) -> ConnectLinks:
-    """Build the connect links over open stores."""
-    return ConnectLinks(
-        stores.control,
-        component=component_name(settings),
-        base_url=settings.base_url,
-        lifetime=timedelta(minutes=settings.connect_link_minutes),
-        return_origins=settings.return_origins,
-    )
-
-
-def sign_in_links_of(settings: Settings, stores: Stores) -> SignInLinks | None:
-    """Build the sign-in links of the dashboard; ``None`` unless the service is only reached from this machine."""
-    return SignInLinks(stores.control, base_url=settings.base_url) if settings.on_loopback else None
-
-
 @asynccontextmanager
 async def operators_of(settings: Settings, stores: Stores) -> AsyncIterator[Operators]:
     """Build what operators sign in with while the block lasts."""
@@ -143,10 +119,16 @@ async def panic_switch_of(stores: Stores) -> AsyncIterator[PanicSwitch]:
 
 
 @asynccontextmanager
-async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[SegmentAccess | None]:
+async def segment_of(
+    settings: Settings, stores: Stores, *, api_keys: ApiKeys | None = None
+) -> AsyncIterator[SegmentAccess | None]:
     """Build the clients of Segment while the block lasts; ``None`` without a Segment App.
 
     While the emergency stop is engaged they send nothing.
+
+    Args:
+        api_keys: those that deliveries are checked with in this process, so that what is revoked here is refused
+            there at once.
     """
     if settings.segment_client_id is None or settings.segment_client_secret is None:
         yield None
@@ -167,7 +149,7 @@ async def segment_of(settings: Settings, stores: Stores) -> AsyncIterator[Segmen
     tokens = InstallTokens(stores.control, stores.encryption, identity)
     subscription = load_component(settings)
     component = ProvisionedComponent.of(subscription, settings.segment_destination or subscription.name)
-    api_keys = api_keys_of(settings, stores)
+    api_keys = api_keys or api_keys_of(settings, stores)
     provisioner = Provisioner(
         stores.control,
         api_keys,
@@ -197,11 +179,11 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
     subscription = load_component(settings)
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
-        segment = await stack.enter_async_context(segment_of(settings, stores))
-        operators = await stack.enter_async_context(operators_of(settings, stores))
-        panic = await stack.enter_async_context(panic_switch_of(stores))
         api_keys = api_keys_of(settings, stores)
         stack.push_async_callback(api_keys.close)
+        segment = await stack.enter_async_context(segment_of(settings, stores, api_keys=api_keys))
+        operators = await stack.enter_async_context(operators_of(settings, stores))
+        panic = await stack.enter_async_context(panic_switch_of(stores))
         owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         components = {subscription.name: subscription}
         activity = InstallActivity(stores.control)

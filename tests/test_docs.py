@@ -20,12 +20,11 @@ ROOT = DOCS.parent
 
 
 def _commands(command: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    children = getattr(command, "commands", None)
-    if children is None:
+    if not hasattr(command, "list_commands"):
         yield path, command.help or ""
         return
-    for name, child in children.items():
-        yield from _commands(child, f"{path} {name}".strip())
+    for name in command.list_commands(None):
+        yield from _commands(command.get_command(None, name), f"{path} {name}".strip())
 
 
 COMMANDS = dict(_commands(typer.main.get_command(app)))

@@ -12,11 +12,13 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable
-
-import httpx
+from typing import TYPE_CHECKING
 
 from db.encryption import EncryptionKeysInvalid
 from db.key_providers.provider import KeysUnavailable
+
+if TYPE_CHECKING:
+    import httpx
 
 SETTING = "ENCRYPTION_KMS_URL"
 _ATTEMPTS = 3
@@ -65,6 +67,8 @@ class WrappingService:
         return await self._ask("unwrap", key_id, "wrapped", wrapped, "plaintext")
 
     async def _ask(self, action: str, key_id: str, given: str, value: bytes, wanted: str) -> bytes:
+        import httpx  # noqa: PLC0415 - most deployments have no key service, and every command would wait for it
+
         body = {"key_id": key_id, given: base64.b64encode(value).decode()}
         problem = ""
         async with httpx.AsyncClient(

@@ -16,10 +16,10 @@ from oauth_app.acts import Act, note
 from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.component import component_name
 from oauth_app.connect_links import AccountInvalid, MintedLink, ReconnectRefused, check_account
+from oauth_app.parts import api_keys_of, connect_links_of
 from oauth_app.return_to import ReturnAddressRefused
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from oauth_app.wiring import api_keys_of, connect_links_of
 from subscriptions.api_key_format import ApiKeyInvalid
 from subscriptions.api_keys import MintedKey
 

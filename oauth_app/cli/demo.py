@@ -19,9 +19,9 @@ from oauth_app.cli.output import err, print_json, run, settings_or_exit, stop
 from oauth_app.demo.journey import Journey, Result
 from oauth_app.demo.narrator import Narrator
 from oauth_app.demo.processes import DemoFailed, Process, free_port
+from oauth_app.parts import connect_links_of
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from oauth_app.wiring import connect_links_of
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 
 _FOLDER = Path("data/demo")

@@ -9,9 +9,9 @@ import typer
 from db.control import audit as stored_audit
 from db.control.tables import AuditEntry
 from oauth_app.cli.output import AsJson, err, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.parts import sign_in_links_of
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from oauth_app.wiring import sign_in_links_of
 
 audit = typer.Typer(help="Who did what, and when.", no_args_is_help=True)
 

@@ -1,4 +1,7 @@
-"""What commands print: JSON for programs, tables for people, and problems in one clear voice."""
+"""What commands print: JSON for programs, tables for people, and problems in one clear voice.
+
+Whatever a command needs of the service is imported when it runs, not here: asking for help must not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,15 @@ import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sqlalchemy.exc import SQLAlchemyError
 
-from db.event_log.records import EventLogUnavailable
-from oauth_app.settings import Settings, SettingsInvalid, load_settings
-from oauth_app.stores import SchemaOutdated
-from subscriptions.errors import SubscriptionError
+if TYPE_CHECKING:
+    from oauth_app.settings import Settings
 
 T = TypeVar("T")
 
@@ -37,6 +37,8 @@ WRONG_USE = 2
 
 def settings_or_exit() -> Settings:
     """Read the settings; when they are wrong, say how and exit with status 2."""
+    from oauth_app.settings import SettingsInvalid, load_settings  # noqa: PLC0415 - see above
+
     try:
         return load_settings()
     except SettingsInvalid as problem:
@@ -54,13 +56,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; what an operator can mend is told in a sentence instead of a traceback."""
     try:
         return asyncio.run(work)
-    except SettingsInvalid as problem:
-        stop(problem.problems)
-    except (SchemaOutdated, SubscriptionError) as problem:
-        stop([str(problem)])
-    except (SQLAlchemyError, EventLogUnavailable, OSError) as problem:
-        cause = getattr(problem, "orig", None) or problem
-        stop([f"the database does not answer ({type(cause).__name__}). Check DATABASE_URL and EVENT_LOG_URL."], FAILED)
+    except Exception as error:
+        from oauth_app.cli.problems import told  # noqa: PLC0415 - only a command that failed has use for it
+
+        problem = told(error)
+        if problem is None:
+            raise
+        stop(problem.sentences, problem.status)
 
 
 def print_json(value: object) -> None:

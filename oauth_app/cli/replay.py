@@ -20,9 +20,9 @@ from db.event_log.records import EventFilter
 from db.event_log.tables import EventState
 from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.component import component_name, load_component
+from oauth_app.parts import api_keys_of
 from oauth_app.settings import Settings
 from oauth_app.stores import Stores, open_stores
-from oauth_app.wiring import api_keys_of
 from subscriptions.archive.erasure import (
     REQUESTED,
     ErasureReceipt,

@@ -20,9 +20,10 @@ from db.database import parse_url
 from oauth_app.application import create_application
 from oauth_app.cli.output import run, settings_or_exit, stop
 from oauth_app.logs import configure_logging
+from oauth_app.parts import sign_in_links_of
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from oauth_app.wiring import check_service, sign_in_links_of
+from oauth_app.wiring import check_service
 
 _ROLE_VARIABLE = "ENABLE_WITH_SEGMENT_ROLE"
 

@@ -15,9 +15,9 @@ from oauth_app.demo.browser import Browser
 from oauth_app.demo.narrator import Narrator
 from oauth_app.demo.processes import DemoFailed
 from oauth_app.demo.senders import USER, SentEvent, send_customer_journey
+from oauth_app.parts import connect_links_of
 from oauth_app.settings import Settings
 from oauth_app.stores import Stores, open_stores
-from oauth_app.wiring import connect_links_of
 
 T = TypeVar("T")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from oauth_app.operators.logins import Logins
-from oauth_app.operators.sessions import Sessions
-from oauth_app.operators.sign_in_links import SignInLinks
+if TYPE_CHECKING:  # a command that makes a sign-in link does not wait for OpenID Connect
+    from oauth_app.operators.logins import Logins
+    from oauth_app.operators.sessions import Sessions
+    from oauth_app.operators.sign_in_links import SignInLinks
 
 
 @dataclass(frozen=True, slots=True)

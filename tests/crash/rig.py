@@ -17,9 +17,9 @@ import httpx
 
 from db.encryption import generate_encryption_key
 from db.event_log.opening import open_event_log
+from oauth_app.parts import api_keys_of
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from oauth_app.wiring import api_keys_of
 from tests.crash.sender import Sender
 
 

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import httpx
 
 from oauth_app.demo.browser import Browser
+from oauth_app.parts import connect_links_of
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from oauth_app.wiring import connect_links_of
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from tests.journey.processes import Finished, Running, run_command
 

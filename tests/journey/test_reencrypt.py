@@ -24,8 +24,8 @@ from db.control.ciphertexts import count_all, count_not_of_key
 from db.control.tables import Account, ApiKey, Install, InstallStatus, InstallToken
 from db.database import Database
 from db.encryption import EncryptionKeys, generate_encryption_key
+from oauth_app.parts import api_keys_of
 from oauth_app.stores import open_stores
-from oauth_app.wiring import api_keys_of
 from tests.journey.deployment import Deployment, basic, until
 from tests.journey.processes import Running
 

@@ -230,6 +230,18 @@ async def test_wh_16_bodies_are_masked_until_an_operator_says_why(service: Opera
     await _assert_audited(service, "operator.show_payload", "a/b c")
 
 
+async def test_a_disconnected_install_s_key_is_refused_by_this_process_at_once(service: Operations) -> None:
+    install = await service.install()
+    async with service.services.database.transaction() as session:
+        minted = await service.services.api_keys.mint(
+            session, account="acct_1", component="acme-crm", install_id=install.id
+        )
+    assert (await service.deliver(minted.api_key, "m-before")).status_code == 202
+    await _sign_in(service)
+    await _act(service, f"/dashboard/installs/{install.id}/disconnect")
+    assert (await service.deliver(minted.api_key, "m-after")).status_code == 401
+
+
 async def test_nothing_is_offered_to_be_shown_once_the_body_is_erased(service: Operations) -> None:
     _, key = await service.api_key()
     await service.deliver(key, "m-gone", userId="kim@mail.example")

@@ -1,0 +1,36 @@
+"""What went wrong in a command, in the words of somebody who can mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.event_log.records import EventLogUnavailable
+from oauth_app.cli.output import FAILED, WRONG_USE
+from oauth_app.settings import SettingsInvalid
+from oauth_app.stores import SchemaOutdated
+from subscriptions.errors import SubscriptionError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Sentences to print, and the status to exit with."""
+
+    sentences: Sequence[str]
+    status: int
+
+
+def told(error: Exception) -> Problem | None:
+    """Put an error into words; ``None`` for one that only a traceback explains."""
+    match error:
+        case SettingsInvalid():
+            return Problem(error.problems, WRONG_USE)
+        case SchemaOutdated() | SubscriptionError():
+            return Problem([str(error)], WRONG_USE)
+        case SQLAlchemyError() | EventLogUnavailable() | OSError():
+            cause = type(getattr(error, "orig", None) or error).__name__
+            return Problem([f"the database does not answer ({cause}). Check DATABASE_URL and EVENT_LOG_URL."], FAILED)
+        case _:
+            return None

@@ -1,0 +1,50 @@
+"""The overview of commands tells the truth, and costs next to nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+import typer
+
+from oauth_app.cli import COMMANDS
+
+
+@pytest.mark.parametrize("module", sorted({entry.module for entry in COMMANDS.values()}))
+def test_every_command_that_a_module_registers_is_in_the_overview(module: str) -> None:
+    registered = typer.Typer()
+    import_module(f"oauth_app.cli.{module}").register(registered)
+    names = set(typer.main.get_group(registered).commands)
+    assert names == {name for name, entry in COMMANDS.items() if entry.module == module}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unwanted"),
+    [
+        (["--help"], {"sqlalchemy", "pydantic", "starlette", "httpx", "segment_sandbox"}),
+        (["sandbox", "--help"], {"sqlalchemy", "oauth_app.settings"}),
+        (["connect-link", "--help"], {"authlib", "uvicorn", "segment_sandbox", "oauth_app.wiring"}),
+        (["dashboard-link", "--help"], {"authlib", "uvicorn", "segment_sandbox", "oauth_app.wiring"}),
+        (["panic", "--help"], {"authlib", "httpx", "uvicorn", "segment_sandbox", "oauth_app.wiring"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:
+    program = (
+        "import sys\n"
+        "from oauth_app.cli import app\n"
+        f"app({arguments!r}, standalone_mode=False)\n"
+        "print(*sys.modules, sep='\\n', file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own program
+    assert "Usage" in done.stdout
+    assert unwanted.isdisjoint(done.stderr.split())
+
+
+def test_an_unknown_command_is_wrong_use() -> None:
+    done = subprocess.run([sys.executable, "-m", "oauth_app", "nope"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "No such command 'nope'" in done.stderr
