@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -56,7 +57,43 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("must list addresses or networks, such as 10.0.0.0/8, separated by commas") from None
 
 
-Names = Annotated[tuple[str, ...], NoDecode]
+def _origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or value != f"{parts.scheme}://{parts.netloc}" or not parts.hostname:
+            raise ValueError("must list origins, such as https://app.example.com, without a path")
+    return values
+
+
+def _people(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not all("@" in value or value.startswith("group:") for value in values):
+        raise ValueError("must list e-mail addresses and group:NAME, separated by commas")
+    return values
+
+
+def _slug(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", value):
+        raise ValueError("must be the slug in the address of your destination's catalog page, such as acme-crm")
+    return value
+
+
+def _help(value: str) -> str:
+    parts = urlsplit(value)
+    if not (parts.scheme in {"http", "https"} and parts.hostname) and not (parts.scheme == "mailto" and parts.path):
+        raise ValueError("must be an https or mailto URL, such as mailto:help@example.com")
+    return value
+
+
+def _login(value: str) -> str:
+    parts = urlsplit(value)
+    own_path = not parts.scheme and not parts.netloc and value.startswith("/")
+    if not own_path and not (parts.scheme in {"http", "https"} and parts.hostname):
+        raise ValueError("must be an absolute http(s) URL, or a path such as /login")
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, AfterValidator(_people)]
+Origins = Annotated[tuple[str, ...], NoDecode, AfterValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks)]
 HttpUrl = Annotated[str, AfterValidator(_origin_with_path)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
@@ -72,7 +109,7 @@ class Settings(BaseSettings):
     partner_name: str = Field(
         default="this product", description="What customers call your product; shown on every page."
     )
-    support_url: str | None = Field(
+    support_url: Annotated[str, AfterValidator(_help)] | None = Field(
         default=None, description="Where a customer finds help: an https or mailto URL, linked from error pages."
     )
 
@@ -112,7 +149,7 @@ class Settings(BaseSettings):
 
     segment_client_id: str | None = Field(default=None, description="The client id of your Segment App.")
     segment_client_secret: SecretStr | None = Field(default=None, description="The client secret of your Segment App.")
-    segment_destination: str | None = Field(
+    segment_destination: Annotated[str, AfterValidator(_slug)] | None = Field(
         default=None, description="The slug of your destination in Segment's catalog."
     )
     segment_identity_url: HttpUrl = Field(
@@ -129,10 +166,10 @@ class Settings(BaseSettings):
         default=None,
         description="An async function (request) -> account or None that knows who is signed in to your product.",
     )
-    partner_login_url: str | None = Field(
+    partner_login_url: Annotated[str, AfterValidator(_login)] | None = Field(
         default=None, description="Where /auth/segment sends a browser that nobody is signed in with."
     )
-    return_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    return_origins: Origins = Field(
         default=(),
         description="Origins a connect link may return to, separated by commas; its own origin always may be.",
     )

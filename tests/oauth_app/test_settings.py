@@ -44,6 +44,16 @@ def test_the_defaults_are_the_safe_ones() -> None:
         ("CONNECT_LINK_MINUTES", "0", "greater than"),
         ("LOG_LEVEL", "LOUD", "DEBUG"),
         ("SEGMENT_CLIENT_ID", "only-this", "SEGMENT_CLIENT_SECRET"),
+        ("SEGMENT_DESTINATION", "destination/acme-crm", "slug"),
+        ("SEGMENT_DESTINATION", "Acme CRM", "slug"),
+        ("SUPPORT_URL", "help.example.com", "mailto"),
+        ("SUPPORT_URL", "javascript:alert(1)", "mailto"),
+        ("PARTNER_LOGIN_URL", "//login.example.com", "absolute"),
+        ("PARTNER_LOGIN_URL", "login", "absolute"),
+        ("RETURN_ORIGINS", "app.example.com", "origins"),
+        ("RETURN_ORIGINS", "https://app.example.com/settings", "origins"),
+        ("OPERATORS", "ana@example.com, platform", "group:NAME"),
+        ("VIEWERS", "support", "group:NAME"),
     ],
 )
 def test_a_wrong_value_is_named_and_not_repeated(
@@ -76,3 +86,19 @@ def test_the_event_log_shares_postgresql(monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_settings().effective_event_log_url == "postgresql+asyncpg://u:p@db/x"
     monkeypatch.setenv("EVENT_LOG_URL", "sqlite+aiosqlite:///./data/e.db")
     assert load_settings().effective_event_log_url == "sqlite+aiosqlite:///./data/e.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SUPPORT_URL", "mailto:help@example.com"),
+        ("SUPPORT_URL", "https://example.com/help"),
+        ("PARTNER_LOGIN_URL", "/login?next=/auth/segment"),
+        ("PARTNER_LOGIN_URL", "https://app.example.com/login"),
+        ("RETURN_ORIGINS", "https://app.example.com:8443,http://localhost:3000/"),
+        ("VIEWERS", "kim@example.com,group:support team"),
+    ],
+)
+def test_what_is_right_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert getattr(load_settings(), name.lower())
