@@ -26,9 +26,14 @@ from subscriptions.provisioning.install_announcer import InstallAnnouncer
 from subscriptions.provisioning.outbox_worker import OutboxWorker
 from subscriptions.provisioning.provisioner import PROVISION, Provisioner
 from subscriptions.provisioning.reconciliation import Policy, Reconciler
-from tests.segment_api.wire import CONFIG_API, SCOPE, SOURCE, Wire, consent, identity_client
+from tests.segment_api.wire import CONFIG_API, DESTINATION, SCOPE, SOURCE, Wire, consent, identity_client
 
 WORKSPACE = "workspaces/northwind"
+DESTINATIONS = f"/v1beta/{SOURCE}/destinations"
+ONE = f"/v1beta/{DESTINATION}"
+CONNECTED = ("connected", None)
+UPSTREAM = "upstream connect error or disconnect/reset before headers"
+EXISTS = '{"error":"destination already exists or other internal error","code":13}'
 
 
 @dataclass

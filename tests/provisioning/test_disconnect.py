@@ -5,9 +5,7 @@ from __future__ import annotations
 from db.control import api_keys as stored_keys
 from db.control import install_tokens
 from subscriptions.key_recognition import KeyState
-from tests.provisioning.stage import Stage
-
-UPSTREAM = "upstream connect error or disconnect/reset before headers"
+from tests.provisioning.stage import UPSTREAM, Stage
 
 
 async def secrets(stage: Stage, install_id: str) -> tuple[bool, int]:
