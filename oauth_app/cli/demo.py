@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from oauth_app.cli.output import err, print_json, run, settings_or_exit, stop
 from oauth_app.demo.journey import Journey, Result
 from oauth_app.demo.narrator import Narrator
 from oauth_app.demo.processes import DemoFailed, Process, free_port
-from oauth_app.parts import connect_links_of
+from oauth_app.parts import connect_links_of, sign_in_links_of
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
@@ -87,13 +88,16 @@ async def _demo(settings: Settings, console: Console, *, service: int, sandbox: 
 async def _serve_on(settings: Settings, narrator: Narrator, sandbox_url: str, result: Result) -> None:
     async with open_stores(settings) as stores:
         link = await connect_links_of(settings, stores).mint("acct_contoso", actor="demo")
+        way_in = sign_in_links_of(settings, stores)
+        dashboard = settings.base_url if way_in is None else await way_in.mint()
     narrator.addresses(
         "Still running until Ctrl-C. Open:",
         [
             ("connect as another customer; log in as Contoso owner", link.url),
             ("the status page", result.status_url or ""),
+            ("the operators' dashboard; the link works once, within 15 minutes", dashboard),
             ("the sandbox", sandbox_url),
-            ("the command line", f"set -a; . {_FOLDER}/environment; set +a; enable-with-segment events list"),
+            ("the command line", f"set -a; . {_FOLDER}/environment; set +a; {program()} events list"),
         ],
     )
     ended = asyncio.Event()
@@ -102,6 +106,15 @@ async def _serve_on(settings: Settings, narrator: Narrator, sandbox_url: str, re
         loop.add_signal_handler(signal_number, ended.set)
     await ended.wait()
     narrator.say("Stopping.")
+
+
+def program() -> str:
+    """How this shell finds the command line: ``make demo`` does not put ``.venv/bin`` on the path."""
+    name = "enable-with-segment"
+    beside = Path(sys.executable).with_name(name)
+    if shutil.which(name) is not None or not beside.exists():
+        return name
+    return os.path.relpath(beside)
 
 
 def _summary(result: Result) -> list[tuple[str, str]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import typer
 
 from oauth_app.cli import COMMANDS
+from oauth_app.cli.demo import program
 
 
 @pytest.mark.parametrize("module", sorted({entry.module for entry in COMMANDS.values()}))
@@ -48,3 +50,17 @@ def test_an_unknown_command_is_wrong_use() -> None:
     done = subprocess.run([sys.executable, "-m", "oauth_app", "nope"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "No such command 'nope'" in done.stderr
+
+
+def test_the_demo_names_the_command_line_as_this_shell_finds_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    beside = tmp_path / ".venv" / "bin" / "enable-with-segment"
+    beside.parent.mkdir(parents=True)
+    beside.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(beside.with_name("python")))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert program() == ".venv/bin/enable-with-segment"
+    monkeypatch.setenv("PATH", str(beside.parent))
+    assert program() == "enable-with-segment"
