@@ -33,7 +33,13 @@ from db.event_log.records import (
 )
 from db.migrate import is_current
 
-_FAILURES = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+_FAILURES = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 
 #: What PostgreSQL says about a row, not about itself: the row's neighbours can be stored all the same.
 _REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)

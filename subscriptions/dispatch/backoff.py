@@ -11,7 +11,8 @@ class RetryPolicy:
     """Exponential backoff with jitter, and how often to try at all.
 
     The defaults try 20 times over about five hours. A handler that asks for longer waits is given up when the next
-    attempt would come later than ``window`` after the first one.
+    attempt would come later than ``window`` after the first one, but not before ``least_attempts``: the clock may have
+    been set, or the service stopped for days, and then time passed in which nobody tried.
     """
 
     first: timedelta = timedelta(seconds=2)
@@ -19,6 +20,7 @@ class RetryPolicy:
     ceiling: timedelta = timedelta(minutes=30)
     attempts: int = 20
     window: timedelta = timedelta(hours=72)
+    least_attempts: int = 5
 
     def delay(self, attempt: int, *, jitter: float) -> timedelta:
         """Return the wait after the ``attempt``-th failure (the first is 1).

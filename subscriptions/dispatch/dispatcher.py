@@ -55,7 +55,8 @@ class DispatchLimits:
 
     ``handler_seconds`` is how long one call may take. ``calls_per_handler`` run at the same moment.
     ``events_in_flight`` are held in all, and of one sender no more than are still free. ``lane_seconds`` is how much
-    work may wait for a handler. ``stop_seconds`` is the grace at shutdown.
+    work may wait for a handler. ``stop_seconds`` is the grace at shutdown. ``settle_waits`` are the seconds after which
+    a result is stored again that could not be: in all as long as a lease, or as a database takes to restart.
     """
 
     handler_seconds: float = 30.0
@@ -65,6 +66,7 @@ class DispatchLimits:
     calls_per_handler: int = 32
     events_in_flight: int = 4_000
     lane_seconds: float = 2.0
+    settle_waits: tuple[float, ...] = (0.1, 0.4, 1.0, 2.0, 4.0, 7.5)
     circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
 
 
@@ -96,11 +98,11 @@ class Dispatcher:
     ) -> None:
         self._components = components
         self._log = event_log
-        self._settler = Settler(event_log, database)
         self._contexts = InstallContexts(database, clock)
         self._pauses = Pauses(database, clock)
         self._policy = policy or RetryPolicy()
         self._limits = limits or DispatchLimits()
+        self._settler = Settler(event_log, database, waits=self._limits.settle_waits)
         self._observer = observer or Observer()
         self._clock = clock
         self._jitter = jitter

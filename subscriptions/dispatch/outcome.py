@@ -135,7 +135,8 @@ def _result(
         wait = timedelta(0)  # the process was most likely only restarted
     else:
         wait = policy.delay(attempt, jitter=jitter)
-    if attempt < policy.attempts and now + wait - since <= policy.window:
+    in_time = now + wait - since <= policy.window or attempt < policy.least_attempts
+    if attempt < policy.attempts and in_time:
         return HandlerResult(verdict.handler, verdict.state, verdict.reason, now + wait)
     times = "1 attempt" if attempt == 1 else f"{attempt} attempts"
     return HandlerResult(verdict.handler, HandlerState.FAILED, f"{verdict.reason} (given up after {times})")

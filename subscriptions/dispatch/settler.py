@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.control import audit
 from db.database import Database
 from db.event_log.log import EventLog
-from db.event_log.records import ClaimedEvent, ErasureReport, Settlement
+from db.event_log.records import ClaimedEvent, ErasureReport, EventLogUnavailable, Settlement
 from db.event_log.tables import EventState
 from subscriptions.archive.erasure import ERASED, REQUESTED
 
@@ -15,24 +19,41 @@ logger = logging.getLogger(__name__)
 
 
 class Settler:
-    """Settles claimed events, and notes deletions in the audit."""
+    """Settles claimed events, and notes deletions in the audit.
 
-    def __init__(self, event_log: EventLog, database: Database) -> None:
+    While a store is away its results are kept and tried again for a while: what a handler did was done, and the event
+    need not be handled twice only because its database was restarted.
+
+    Args:
+        waits: seconds between the attempts to store a result.
+    """
+
+    def __init__(self, event_log: EventLog, database: Database, *, waits: Sequence[float]) -> None:
         self._log = event_log
         self._database = database
+        self._waits = waits
 
     async def settle(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
         """Store the end of an attempt; tells whether that could be done. It raises nothing but a cancellation."""
         if settlement.state is EventState.DEAD_LETTER:
             logger.warning("Event %d is a dead letter: %s", claimed.id, settlement.error)
         try:
-            if claimed.type == "delete" and settlement.state is EventState.HANDLED:
-                return await self._erase(settlement, claimed)
-            if await self._log.settle(settlement):
-                return True
-            logger.warning("Event %d was taken over by somebody else; this attempt is not recorded", claimed.id)
+            for wait in self._waits:
+                try:
+                    return await self._store(settlement, claimed)
+                except (EventLogUnavailable, SQLAlchemyError, OSError):
+                    await asyncio.sleep(wait)
+            return await self._store(settlement, claimed)
         except Exception as error:  # the lease will end, and the event is handled again
             logger.warning("The result of event %d could not be stored (%s)", claimed.id, type(error).__name__)
+        return False
+
+    async def _store(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
+        if claimed.type == "delete" and settlement.state is EventState.HANDLED:
+            return await self._erase(settlement, claimed)
+        if await self._log.settle(settlement):
+            return True
+        logger.warning("Event %d was taken over by somebody else; this attempt is not recorded", claimed.id)
         return False
 
     async def _erase(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:

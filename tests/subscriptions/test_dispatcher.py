@@ -420,7 +420,8 @@ async def test_a_log_that_is_away_for_a_moment_loses_nothing(opened: Open) -> No
     async with opened(subscription) as receiver:
         await receiver.deliver(track())
         log = FlakyLog(receiver.log)
-        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, clock=receiver.clock)
+        limits = DispatchLimits(settle_waits=(0.0, 0.0))
+        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, limits=limits, clock=receiver.clock)
         log.failing = {"claim"}
         assert await dispatcher.run_due() == 0
         log.failing = {"settle"}
@@ -430,6 +431,33 @@ async def test_a_log_that_is_away_for_a_moment_loses_nothing(opened: Open) -> No
         receiver.clock.advance(seconds=15)
         assert await dispatcher.run_due() == 2  # first it is noted that the last attempt had no result
         assert calls == ["m-1", "m-1"]
+        assert (await receiver.only()).state is EventState.HANDLED
+
+
+async def test_a_result_is_kept_while_the_log_is_away_and_the_handler_is_not_called_again(opened: Open) -> None:
+    calls: list[str | None] = []
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    async def take(event: Event) -> None:
+        calls.append(event.message_id)
+
+    class BackAfterThree(FlakyLog):
+        failures = 3
+
+        async def settle(self, settlement: Settlement) -> bool:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise EventLogUnavailable("restarting")
+            return await super().settle(settlement)
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver(track())
+        limits = DispatchLimits(settle_waits=(0.0, 0.0, 0.0))
+        log = BackAfterThree(receiver.log)
+        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, limits=limits, clock=receiver.clock)
+        assert await dispatcher.run_due() == 1
+        assert calls == ["m-1"]
         assert (await receiver.only()).state is EventState.HANDLED
 
 

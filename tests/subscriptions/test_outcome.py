@@ -96,10 +96,19 @@ def test_each_handler_has_attempts_and_waits_of_its_own() -> None:
 def test_a_handler_is_given_up_when_its_window_is_over() -> None:
     policy = RetryPolicy(window=timedelta(hours=1))
     for since, state in ((59, EventState.PENDING), (60, EventState.DEAD_LETTER)):
-        before = HandlerRecord("slow", HandlerState.RETRY, 2, NOW, "429", NOW, NOW - timedelta(minutes=since))
+        before = HandlerRecord("slow", HandlerState.RETRY, 4, NOW, "429", NOW, NOW - timedelta(minutes=since))
         verdict = Verdict("slow", HandlerState.RETRY, "429", timedelta(minutes=1))
-        settlement = conclude(claimed(2, unfinished=(before,)), [verdict], policy=policy, now=NOW, jitter=1.0)
+        settlement = conclude(claimed(4, unfinished=(before,)), [verdict], policy=policy, now=NOW, jitter=1.0)
         assert settlement.state is state
+
+
+def test_time_in_which_nobody_tried_gives_nothing_up() -> None:
+    """The clock was set by days, or the dispatcher was stopped for days, after the first failure."""
+    for state in (HandlerState.RETRY, HandlerState.UNKNOWN):
+        before = HandlerRecord("h", state, 1, NOW, "away", NOW, NOW - timedelta(days=4))
+        verdict = Verdict("h", state, "away")
+        settlement = conclude(claimed(1, unfinished=(before,)), [verdict], policy=RetryPolicy(), now=NOW, jitter=1.0)
+        assert settlement.state is EventState.PENDING
 
 
 def test_one_attempt_without_a_result_is_repeated_at_once_and_many_are_given_up() -> None:
