@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 import httpx
@@ -14,8 +15,14 @@ class Ledger:
 
     sent: int = 0
     acknowledged: list[str] = field(default_factory=list)
-    wrong: list[int] = field(default_factory=list)
-    """Answers that would have lost an event for good: anything but 2xx, 429 and 5xx."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    cut_off: int = 0
+    """Deliveries that got no answer."""
+
+    @property
+    def wrong(self) -> dict[int, int]:
+        """Answers that nobody should get: a 4xx would lose the event for good, and our own trouble is 503."""
+        return {status: count for status, count in self.statuses.items() if not 200 <= status < 300 and status != 503}
 
 
 class Sender:
@@ -50,10 +57,9 @@ class Sender:
         try:
             response = await client.post(self._url, json=event)
         except httpx.HTTPError:
+            self.ledger.cut_off += 1
             return False
+        self.ledger.statuses[response.status_code] += 1
         if response.is_success:
             self.ledger.acknowledged.append(message_id)
-            return True
-        if response.status_code != 429 and response.status_code < 500:
-            self.ledger.wrong.append(response.status_code)
-        return False
+        return response.is_success
