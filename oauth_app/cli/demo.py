@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import signal
@@ -45,6 +46,8 @@ def demo(
 
     Example: enable-with-segment demo --once --json
     """
+    if not _has("examples.acme_crm") or not _has("segment.analytics"):
+        stop(["the demo needs the example partner and Segment's own SDK: run make demo in a clone of the repository"])
     console = err if as_json else Console(highlight=False)
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir(parents=True)
@@ -106,6 +109,13 @@ async def _serve_on(settings: Settings, narrator: Narrator, sandbox_url: str, re
         loop.add_signal_handler(signal_number, ended.set)
     await ended.wait()
     narrator.say("Stopping.")
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def program() -> str:

@@ -64,3 +64,17 @@ def test_the_demo_names_the_command_line_as_this_shell_finds_it(
     assert program() == ".venv/bin/enable-with-segment"
     monkeypatch.setenv("PATH", str(beside.parent))
     assert program() == "enable-with-segment"
+
+
+def test_the_demo_says_where_it_can_be_run(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from oauth_app.cli import app\n"
+        "sys.modules['examples'] = None\n"  # as where the package is installed without its repository
+        "app(['demo', '--once'])\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)  # noqa: S603 - ours
+    assert done.returncode == 2
+    assert "make demo" in done.stderr
+    assert not (tmp_path / "data").exists()
