@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from segment_sandbox.config import AppSeed, CatalogDestination, SandboxConfig, User
 from segment_sandbox.identifiers import Identifiers
 from segment_sandbox.webhooks import WebhooksDestination
 
 TOKEN_LIFETIME = timedelta(hours=1)
+
+_T = TypeVar("_T")
 
 
 class NameTaken(ValueError):
@@ -143,10 +146,7 @@ class World:
     def add_workspace(self, slug: str, display_name: str, now: datetime) -> Workspace:
         """Raises `NameTaken`."""
         workspace = Workspace(slug, self._identifiers.hex32()[:24], display_name or slug, now)
-        if workspace.name in self.workspaces:
-            raise NameTaken(f"{workspace.name} exists already.")
-        self.workspaces[workspace.name] = workspace
-        return workspace
+        return _added(self.workspaces, workspace.name, workspace, workspace.name)
 
     def add_source(
         self,
@@ -168,25 +168,21 @@ class World:
             project_id=self._identifiers.alphanumeric(10),
             created_at=now,
         )
-        if source.name in self.sources or self.source_by_write_key(source.write_keys[0]):
-            raise NameTaken(f"{source.name} or its write key exists already.")
-        self.sources[source.name] = source
-        return source
+        if self.source_by_write_key(source.write_keys[0]):
+            raise NameTaken(f"The write key of {source.name} exists already.")
+        return _added(self.sources, source.name, source, source.name)
 
     def add_app(self, seed: AppSeed) -> App:
         """Raises `NameTaken` for a client id in use."""
-        if seed.client_id in self.apps:
-            raise NameTaken(f"An App with the client id {seed.client_id} exists already.")
-        app = App(f"apps/{self._unused_number('apps')}", seed)
-        self.apps[seed.client_id] = app
-        return app
+        app = App(self._unused_name("apps"), seed)
+        return _added(self.apps, seed.client_id, app, f"An App with the client id {seed.client_id}")
 
     def add_install(self, app: App, workspace: str, source: str | None, user: str, now: datetime) -> Install:
         """Install an App. Raises `NameTaken` when it is installed on this workspace already (contract 2.8)."""
         if self.install_of(app.seed.client_id, workspace):
             raise NameTaken("install already exists")
         install = Install(
-            name=f"installs/{self._unused_number('installs')}",
+            name=self._unused_name("installs"),
             client_id=app.seed.client_id,
             workspace=workspace,
             source=source,
@@ -214,11 +210,11 @@ class World:
 
     def revoke_tokens(self, install: str) -> None:
         """End every token of an install."""
-        self.tokens = {value: token for value, token in self.tokens.items() if token.install != install}
+        self._end_tokens(lambda token: token.install == install)
 
     def revoke_tokens_of_code(self, code: str) -> None:
         """End the token that this authorization code was exchanged for."""
-        self.tokens = {value: token for value, token in self.tokens.items() if token.code != code}
+        self._end_tokens(lambda token: token.code == code)
 
     def live_token(self, value: str, now: datetime) -> Token | None:
         """The token with this value, unless it is unknown, replaced or expired."""
@@ -233,10 +229,8 @@ class World:
         return self.installs.pop(name, None) is not None
 
     def install_of(self, client_id: str, workspace: str) -> Install | None:
-        return next(
-            (i for i in self.installs.values() if i.client_id == client_id and i.workspace == workspace),
-            None,
-        )
+        wanted = (client_id, workspace)
+        return next((i for i in self.installs.values() if (i.client_id, i.workspace) == wanted), None)
 
     def owned_workspaces(self, email: str) -> list[Workspace]:
         return [workspace for workspace in self.workspaces.values() if email in workspace.owners]
@@ -253,8 +247,19 @@ class World:
     def webhooks_of(self, source: str) -> Iterator[WebhooksDestination]:
         return (webhook for webhook in self.webhooks.values() if webhook.source == source)
 
-    def _unused_number(self, kind: str) -> int:
+    def _end_tokens(self, ends: Callable[[Token], bool]) -> None:
+        self.tokens = {value: token for value, token in self.tokens.items() if not ends(token)}
+
+    def _unused_name(self, kind: str) -> str:
         taken = {*self.installs, *(app.name for app in self.apps.values())}
-        while f"{kind}/{(number := self._identifiers.number())}" in taken:
+        while (name := f"{kind}/{self._identifiers.number()}") in taken:
             continue
-        return number
+        return name
+
+
+def _added(things: dict[str, _T], key: str, thing: _T, what: str) -> _T:
+    """Keep a thing under its key; raises `NameTaken` if there is one already."""
+    if key in things:
+        raise NameTaken(f"{what} exists already.")
+    things[key] = thing
+    return thing
