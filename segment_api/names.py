@@ -78,11 +78,6 @@ def source_of(destination: str) -> str:
     return "/".join(parts[:4])
 
 
-def slug_of(destination: str) -> str:
-    """Return the catalog slug that a destination's name ends with."""
-    return destination.rpartition("/")[2]
-
-
 def setting_name(destination: str, key: str) -> str:
     """Return the full name of one setting; a bare key would be refused (contract 3.2, quirk 13)."""
     return f"{destination}/config/{_checked(key)}"

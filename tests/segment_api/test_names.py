@@ -24,7 +24,6 @@ def test_names_are_built_and_taken_apart() -> None:
     assert names.setting_key(f"{destination}/config/apiKey") == "apiKey"
     assert names.setting_key("apiKey") == "apiKey"
     assert names.source_of(destination) == SOURCE
-    assert names.slug_of(destination) == "acme-crm"
     assert names.workspace_of(SOURCE) == "workspaces/northwind"
     assert names.source_name("northwind/sources/web-prod") == SOURCE
     assert names.install_name("install/10") == names.install_name("installs/10") == "installs/10"
