@@ -9,6 +9,7 @@ from typing import Literal
 from db.control.tables import Install, InstallStatus
 from subscriptions.connection_state import ConnectionState
 from subscriptions.provisioning.drift import SENTENCES, Drift
+from subscriptions.provisioning_reasons import Reason
 
 _REFRESH_SECONDS = 2
 _WATCHED_FOR = timedelta(hours=1)
@@ -42,7 +43,8 @@ def tell_status(install: Install, *, now: datetime) -> ToldStatus:
     waiting = Step("Receiving events", "open")
     refresh = _REFRESH_SECONDS if now - install.updated_at < _WATCHED_FOR else None
     detail = install.status_detail
-    if install.connection_state == ConnectionState.DRIFTED and install.connection_reason in set(Drift):
+    drifted = install.connection_state == ConnectionState.DRIFTED and not install.status.over
+    if drifted and install.connection_reason in set(Drift):
         return _tell_drift(Drift(install.connection_reason), allowed)
     match install.status:
         case InstallStatus.PROVISIONING:
@@ -88,11 +90,23 @@ def tell_status(install: Install, *, now: datetime) -> ToldStatus:
                 bad=True,
                 reconnect=True,
             )
+        case InstallStatus.DISCONNECTING:
+            return ToldStatus(
+                "Disconnecting…",
+                detail or "The destination is being switched off in your Segment workspace.",
+                (Step("Switching the destination off", "now"), Step("Erasing our access", "open")),
+                refresh_seconds=refresh,
+            )
         case InstallStatus.DISCONNECTED:
+            left_on = install.status_reason == Reason.DESTINATION_LEFT_ON
             return ToldStatus(
                 "Disconnected",
                 detail or "{partner} no longer receives events from this source.",
-                (Step("The connection was switched off", "done"),),
+                (
+                    Step("Switch the destination off in Segment", "ask")
+                    if left_on
+                    else Step("The connection was switched off", "done"),
+                ),
                 reconnect=True,
             )
         case InstallStatus.FAILED:

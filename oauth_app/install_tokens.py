@@ -241,7 +241,7 @@ class InstallTokens:
             )
             if not kept:
                 return None
-            if install is not None and install.status is not InstallStatus.DISCONNECTED:
+            if install is not None and not install.status.over:
                 await connection_state.set_status(
                     session, install, status, now=now, reason=reason.value, detail=sentence
                 )

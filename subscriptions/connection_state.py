@@ -51,7 +51,7 @@ def state_of(status: InstallStatus, reason: str | None) -> ConnectionState | Non
         case InstallStatus.DISCONNECTED:
             refused = reason == Reason.REFRESH_REFUSED.value
             return ConnectionState.FAILING if refused else ConnectionState.REVOKED
-        case InstallStatus.PROVISIONING | InstallStatus.AWAITING_CONFIRMATION:
+        case InstallStatus.PROVISIONING | InstallStatus.AWAITING_CONFIRMATION | InstallStatus.DISCONNECTING:
             return None
 
 

@@ -25,7 +25,9 @@ class Reason(StrEnum):
     REQUEST_REFUSED = "request_refused"
     DESTINATION_CREATE_FAILED = "destination_create_failed"
     DESTINATION_UPDATE_FAILED = "destination_update_failed"
+    DISCONNECT_REQUESTED = "disconnect_requested"
     DISCONNECTED_BY_REQUEST = "disconnected_by_request"
+    DESTINATION_LEFT_ON = "destination_left_on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,19 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         "Segment took our change to the destination on the source {source}, but doesn't show it. Try again in a few "
         "minutes, or check in Segment that the destination is switched on.",
     ),
+    Reason.DISCONNECT_REQUESTED: Explanation(
+        InstallStatus.DISCONNECTING,
+        "The destination is being switched off in your Segment workspace. What Segment sends until then still arrives; "
+        "after that, our access is erased.",
+    ),
     Reason.DISCONNECTED_BY_REQUEST: Explanation(
         InstallStatus.DISCONNECTED,
-        "Disconnected on request: the key no longer works and the destination is switched off.",
+        "Disconnected on request: the destination is switched off and our access is erased.",
+    ),
+    Reason.DESTINATION_LEFT_ON: Explanation(
+        InstallStatus.DISCONNECTED,
+        "Disconnected on request: our access is erased and the key no longer works. But Segment didn't let us switch "
+        "the destination off, so please switch it off or delete it in your Segment workspace.",
     ),
 }
 

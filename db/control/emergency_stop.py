@@ -67,7 +67,7 @@ async def erase_secrets(session: AsyncSession, *, now: datetime) -> tuple[int, i
     reason, detail = _ERASED
     await session.exec(
         update(Install)
-        .where(col(Install.status) != InstallStatus.DISCONNECTED)
+        .where(col(Install.status).not_in([status for status in InstallStatus if status.over]))
         .values(status=InstallStatus.NEEDS_RECONNECT, status_reason=reason, status_detail=detail, updated_at=now)
     )
     await api_tokens.revoke_all(session, now=now)

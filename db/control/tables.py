@@ -83,7 +83,13 @@ class InstallStatus(StrEnum):
     RECEIVING = "receiving"
     FAILED = "failed"
     NEEDS_RECONNECT = "needs_reconnect"
+    DISCONNECTING = "disconnecting"
     DISCONNECTED = "disconnected"
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection has ended or is about to: nothing sets it up or repairs it any more."""
+        return self in {InstallStatus.DISCONNECTING, InstallStatus.DISCONNECTED}
 
 
 class Install(ControlTable, table=True):

@@ -10,7 +10,7 @@ import typer
 from db.clock import utc_now
 from db.control import destinations, install_tokens, outbox
 from db.control import installs as stored_installs
-from db.control.tables import Install, InstallStatus
+from db.control.tables import Install
 from oauth_app.acts import Act, note
 from oauth_app.cli.output import FAILED, AsJson, Reason, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.install_record import queue_provisioning
@@ -127,12 +127,15 @@ def disconnect(
     delete: Annotated[bool, typer.Option(help="Delete the destination in Segment instead of disabling it.")] = False,
     reason: Reason = None,
 ) -> None:
-    """Refuse the install's key from now on, and switch its destination off in Segment.
+    """Switch the install's destination off in Segment, then refuse its key and erase its token.
+
+    Events that Segment sends before that is done still arrive. When Segment does not answer for a day, or gives no
+    access any more, key and token are erased all the same, and the install says so.
 
     Example: enable-with-segment installs disconnect ins_0a1b2c --delete
     """
     run(_with_provisioner(settings_or_exit(), install_id, Act.DISCONNECT, reason, delete=delete))
-    out.print("The key is revoked. The running service switches the destination off within seconds.")
+    out.print("Queued. The running service switches the destination off within seconds, then erases key and token.")
 
 
 def _described(install: Install) -> dict[str, Any]:
@@ -187,7 +190,7 @@ async def _show(settings: Settings, install_id: str) -> dict[str, Any] | None:
 async def _reconcile(settings: Settings, install_id: str, reason: str | None) -> bool:
     async with open_stores(settings) as stores, stores.control.transaction() as session:
         install = await stored_installs.get(session, install_id)
-        if install is None or install.status is InstallStatus.DISCONNECTED:
+        if install is None or install.status.over:
             return False
         now = utc_now()
         await note(session, Act.RECONCILE, install_id, actor="cli", reason=reason, now=now)

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from db.control import api_keys as stored_keys
 from db.control import audit, destinations, install_overview, installs, outbox
-from db.control.tables import Install, InstallStatus
+from db.control.tables import Install
 from oauth_app.acts import Act
 from oauth_app.dashboard.access import Visit
 from oauth_app.install_record import queue_provisioning
@@ -52,7 +52,7 @@ async def reconcile(visit: Visit) -> Response:
         install = await _find(session, visit.request.path_params["install_id"])
     if install is None:
         return visit.message(*_UNKNOWN)
-    if install.status is InstallStatus.DISCONNECTED:
+    if install.status.over:
         return visit.message(409, "It is disconnected", "The customer has to connect it again.")
     await visit.note(Act.RECONCILE, install.id)
     async with visit.services.database.transaction() as session:
@@ -62,7 +62,7 @@ async def reconcile(visit: Visit) -> Response:
 
 
 async def disconnect(visit: Visit) -> Response:
-    """Refuse the install's key from now on, and switch its destination off in Segment."""
+    """Switch the install's destination off in Segment, then refuse its key and erase its token."""
     return await _with_provisioner(visit, Act.DISCONNECT)
 
 

@@ -40,6 +40,13 @@ class InstallCalls:
         """Update a destination."""
         return await self._with_token(lambda token: self._config_api.update_destination(token, request))
 
+    async def switch_off(self, name: str) -> None:
+        """Disable a destination; one that is gone already is fine."""
+        try:
+            await self.update(DestinationRequest(name, enabled=False))
+        except NotFound:
+            return
+
     async def delete(self, name: str) -> None:
         """Delete a destination; one that is gone already is fine."""
         try:

@@ -14,10 +14,9 @@ from typing import Literal
 from db.clock import Clock, utc_now
 from db.control import api_keys as stored_keys
 from db.control import audit, destinations, install_tokens, installs, outbox
-from db.control.tables import InstallStatus, OutboxEntry
+from db.control.tables import OutboxEntry
 from db.database import Database
 from segment_api.config_api import ConfigApi
-from segment_api.destination import DestinationRequest
 from segment_api.errors import (
     ConfigApiError,
     InsufficientScope,
@@ -93,9 +92,10 @@ class Provisioner:
         await self._provision(install_id, overwrite=overwrite)
 
     async def disconnect(self, install_id: str, *, delete: bool = False, actor: str) -> None:
-        """Revoke the install's keys at once and queue switching its destination off (wake the outbox afterwards).
+        """Queue switching the install's destination off, and erasing its keys and token (wake the outbox afterwards).
 
-        From the moment of asking no event gets in. The token, which switching off needs, is erased after that.
+        Keys and token are refused and erased when Segment was seen to switch it off, so that what it delivers until
+        then arrives: a 401 would lose those events for good. When that cannot be had, they are erased all the same.
 
         Args:
             delete: delete the destination instead.
@@ -105,20 +105,13 @@ class Provisioner:
             KeyError: no such install.
         """
         now = self._clock()
-        status, sentence = explain(Reason.DISCONNECTED_BY_REQUEST)
+        status, sentence = explain(Reason.DISCONNECT_REQUESTED)
         async with self._database.transaction() as session:
             install = await installs.lock(session, install_id)
             if install is None:
                 raise KeyError(install_id)
-            await self._api_keys.revoke_of_install(session, install_id, actor=actor)
-            await connection_state.set_status(
-                session,
-                install,
-                status,
-                now=now,
-                reason=Reason.DISCONNECTED_BY_REQUEST.value,
-                detail=sentence,
-            )
+            reason = Reason.DISCONNECT_REQUESTED.value
+            await connection_state.set_status(session, install, status, now=now, reason=reason, detail=sentence)
             await outbox.add(session, DISCONNECT, install_id, now=now, payload={"delete": delete})
             await audit.add(
                 session,
@@ -158,7 +151,7 @@ class Provisioner:
         if entry.kind == PROVISION:
             await self._records.given_up(entry.install_id)
         elif entry.kind == DISCONNECT:
-            await self._erase_token(entry.install_id, switched_off=False)
+            await self._erase(entry.install_id, switched_off=False)
 
     async def _handle_provision(self, entry: OutboxEntry) -> None:
         await self._provision(entry.install_id, overwrite=bool(entry.payload.get("overwrite")))
@@ -206,30 +199,34 @@ class Provisioner:
         async with self._database.transaction() as session:
             install = await installs.get(session, install_id)
             stored = await destinations.get(session, install_id)
-        if install is None or install.status is not InstallStatus.DISCONNECTED:
+        if install is None or not install.status.over:
             return
         if stored is None:  # nothing was ever set up
-            await self._erase_token(install_id, switched_off=True)
+            await self._erase(install_id, switched_off=True)
             return
         calls = InstallCalls(self._config_api, self._tokens, install_id)
         try:
             if delete:
                 await calls.delete(stored.name)
             else:
-                await calls.update(DestinationRequest(stored.name, enabled=False))
+                await calls.switch_off(stored.name)
         except (AccessLost, ConfigApiError) as refused:
-            # The keys are revoked, so no event gets in; that is as far as we can go.
             logger.warning("the destination of %s could not be switched off: %s", install_id, refused)
-            await self._erase_token(install_id, switched_off=False)
+            await self._erase(install_id, switched_off=False)
         else:
-            await self._erase_token(install_id, switched_off=True)
+            await self._erase(install_id, switched_off=True)
 
-    async def _erase_token(self, install_id: str, *, switched_off: bool) -> None:
-        """Erase the token of a disconnected install, the last thing that was needed to switch its destination off."""
-        action = "destination.switch_off" if switched_off else "destination.left_on"
+    async def _erase(self, install_id: str, *, switched_off: bool) -> None:
+        """Refuse and erase an install's keys and token, and say what became of its destination: the last step."""
+        now = self._clock()
+        reason = Reason.DISCONNECTED_BY_REQUEST if switched_off else Reason.DESTINATION_LEFT_ON
+        status, sentence = explain(reason)
         async with self._database.transaction() as session:
             install = await installs.lock(session, install_id)
-            if install is None or install.status is not InstallStatus.DISCONNECTED:
+            if install is None or not install.status.over:
                 return  # connected again meanwhile
+            await self._api_keys.revoke_of_install(session, install_id, actor="service")
             await install_tokens.forget(session, install_id)
-            await audit.add(session, actor="service", action=action, subject=install_id, now=self._clock())
+            await connection_state.set_status(session, install, status, now=now, reason=reason.value, detail=sentence)
+            action = "destination.switch_off" if switched_off else "destination.left_on"
+            await audit.add(session, actor="service", action=action, subject=install_id, now=now)

@@ -168,7 +168,7 @@ class Reconciler:
         status, sentence = explain(Reason.TOKEN_REJECTED)
         async with self._database.transaction() as session:
             install = await installs.lock(session, install_id)
-            if install is not None and install.status is not InstallStatus.DISCONNECTED:
+            if install is not None and not install.status.over:
                 reason = Reason.TOKEN_REJECTED.value
                 await connection_state.set_status(
                     session, install, status, now=self._clock(), reason=reason, detail=sentence

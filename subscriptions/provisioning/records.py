@@ -50,7 +50,7 @@ class ProvisioningRecords:
             install = await installs.lock(session, install_id)
             if install is None:
                 raise KeyError(install_id)
-            if install.status is InstallStatus.DISCONNECTED:
+            if install.status.over:
                 return None
             component = self._components.get(install.component)
             if component is None:
@@ -94,7 +94,7 @@ class ProvisioningRecords:
             stored = await destinations.get(session, plan.install_id)
             if install is None or stored is None or stored.api_key_id != plan.key_id:
                 return  # the key was rotated meanwhile; that run goes on
-            if install.status is InstallStatus.DISCONNECTED:
+            if install.status.over:
                 # Disconnected while we were switching it on: switch it off once more.
                 await outbox.add(session, DISCONNECT, plan.install_id, now=now, payload={"delete": False})
                 return
@@ -116,7 +116,7 @@ class ProvisioningRecords:
         logger.log(level, "provisioning of %s ended: %s%s", install_id, reason.value, f" ({detail})" if detail else "")
         async with self._database.transaction() as session:
             install = await installs.lock(session, install_id)
-            if install is None or install.status is InstallStatus.DISCONNECTED:
+            if install is None or install.status.over:
                 return
             status, sentence = explain(reason, source=install.source_name, detail=detail)
             await connection_state.set_status(

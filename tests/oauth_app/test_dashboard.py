@@ -167,7 +167,7 @@ async def test_reconcile_queues_work_and_is_audited(service: Operations) -> None
     await _assert_audited(service, "operator.reconcile", install.id)
 
 
-async def test_disconnect_refuses_the_key_at_once_and_is_audited(service: Operations) -> None:
+async def test_disconnect_is_shown_audited_and_takes_events_until_it_is_done(service: Operations) -> None:
     install = await service.install()
     async with service.services.database.transaction() as session:
         minted = await service.services.api_keys.mint(
@@ -179,8 +179,9 @@ async def test_disconnect_refuses_the_key_at_once_and_is_audited(service: Operat
     assert minted.api_key not in page.text
     assert minted.api_key[-4:] in page.text
     assert (await _act(service, f"/dashboard/installs/{install.id}/disconnect")).status_code == 303
-    assert (await service.stored_install(install.id)).status is InstallStatus.DISCONNECTED
-    assert (await service.deliver(minted.api_key, "m-1")).status_code == 401
+    assert (await service.stored_install(install.id)).status is InstallStatus.DISCONNECTING
+    assert "disconnecting" in (await _get(service, f"/dashboard/installs/{install.id}")).text
+    assert (await service.deliver(minted.api_key, "m-1")).status_code == 202
     await _assert_audited(service, "operator.disconnect", install.id)
     assert (await _act(service, f"/dashboard/installs/{install.id}/reconcile")).status_code == 409
 
@@ -239,6 +240,11 @@ async def test_a_disconnected_install_s_key_is_refused_by_this_process_at_once(s
     assert (await service.deliver(minted.api_key, "m-before")).status_code == 202
     await _sign_in(service)
     await _act(service, f"/dashboard/installs/{install.id}/disconnect")
+    provisioner = service.services.provisioner
+    assert provisioner is not None
+    async with service.services.database.transaction() as session:
+        (entry,) = await outbox.open_of_install(session, install.id)
+    await provisioner.outbox_handlers()[entry.kind](entry)
     assert (await service.deliver(minted.api_key, "m-after")).status_code == 401
 
 

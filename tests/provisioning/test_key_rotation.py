@@ -35,9 +35,10 @@ async def test_case_058_disconnect_switches_off_and_revokes(stage: Stage) -> Non
     await stage.worker.run_due()
     key = await stage.clear_key(install_id)
     await stage.provisioner.disconnect(install_id, actor="account:northwind")
+    assert await stage.outcome(install_id) == ("disconnecting", "disconnect_requested")
+    await stage.worker.run_due()
     assert (await stage.api_keys.look_up(key)).state is KeyState.REVOKED
     assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
-    await stage.worker.run_due()
     (patch,) = stage.wire.of("PATCH")
     assert patch.json == {
         "destination": {"name": DESTINATION, "enabled": False},

@@ -10,11 +10,12 @@ import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.clock import utc_now
-from db.control import service_secrets
+from db.control import install_tokens, service_secrets
 from db.database import Database
 from db.encryption import EncryptionKeys
 from segment_sandbox import Sandbox, SandboxConfig
 from subscriptions.api_keys import ApiKeys
+from subscriptions.key_recognition import KeyState
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import Sent
 
@@ -145,3 +146,48 @@ async def test_dying_at_any_step_of_a_rotation_leaves_segment_with_a_key_that_wo
         if not died:
             return
     pytest.fail("the run never got to its end")
+
+
+async def test_tk_11_dying_at_any_step_of_a_disconnect_ends_in_the_same_place(
+    sqlite_database: Database, encryption: EncryptionKeys
+) -> None:
+    database = sqlite_database
+    deaths = 0
+    for steps in range(200):
+        sandbox, death = Sandbox(), Death()
+        first = await staged(database, encryption, death, sandbox)
+        install_id = await first.install()
+        await first.worker.run_due()
+        key = await first.clear_key(install_id)
+        await first.provisioner.disconnect(install_id, actor="operator")
+        death.steps_left = steps
+        died = False
+        try:
+            await first.worker.run_due()
+        except BaseExceptionGroup as group:
+            died = group.subgroup(ProcessDied) is not None
+        except ProcessDied:
+            died = True
+        death.steps_left = None
+        await first.close()
+
+        second = await staged(database, encryption, sandbox=sandbox)
+        second.clock.now = first.clock.now
+        second.clock.advance(minutes=10)
+        await second.worker.run_due()
+        outcome = await second.outcome(install_id)
+        assert outcome == ("disconnected", "disconnected_by_request"), f"after dying at step {steps}"
+        assert await second.open_entries(install_id) == []
+        assert not second.destination().enabled
+        assert (await second.api_keys.look_up(key)).state is KeyState.REVOKED
+        async with database.transaction() as session:
+            token = await install_tokens.get(session, install_id)
+        assert token is not None
+        assert token.access_token_ciphertext is None
+        await second.close()
+        if not died:
+            break
+        deaths += 1
+    else:
+        pytest.fail("the run never got to its end")
+    assert deaths > 5

@@ -78,7 +78,7 @@ async def test_disconnecting_an_install_that_segment_forgot_ends_all_the_same(st
     await stage.provisioner.disconnect(install_id, actor="operator")
     await stage.worker.run_due()
     assert await stage.open_entries(install_id) == []
-    assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
+    assert await stage.outcome(install_id) == ("disconnected", "destination_left_on")
 
 
 async def test_deleting_a_destination_that_is_gone_ends_all_the_same(stage: Stage) -> None:

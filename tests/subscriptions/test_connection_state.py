@@ -26,6 +26,7 @@ stage = stage_fixture
         (InstallStatus.RECEIVING, None, ConnectionState.CONNECTED),
         (InstallStatus.FAILED, "source_gone", ConnectionState.FAILING),
         (InstallStatus.NEEDS_RECONNECT, "token_rejected", ConnectionState.FAILING),
+        (InstallStatus.DISCONNECTING, "disconnect_requested", None),
         (InstallStatus.DISCONNECTED, "refresh_refused", ConnectionState.FAILING),
         (InstallStatus.DISCONNECTED, "install_removed", ConnectionState.REVOKED),
         (InstallStatus.DISCONNECTED, "disconnected_by_request", ConnectionState.REVOKED),
@@ -89,7 +90,7 @@ async def test_functions_get_what_they_ask_for_and_only_their_turns(stage: Stage
     assert told == [("northwind", install_id, "connected", None, None)]
     await stage.provisioner.disconnect(install_id, actor="operator")
     await stage.worker.run_due()
-    assert told[1:] == ["Disconnected on request: the key no longer works and the destination is switched off."]
+    assert told[1:] == ["Disconnected on request: the destination is switched off and our access is erased."]
 
 
 async def test_a_function_that_fails_is_called_again_later(stage: Stage) -> None:
