@@ -33,6 +33,7 @@ class ToldStatus:
     bad: bool = False
     confirm_overwrite: bool = False
     can_retry: bool = False
+    retry_label: str = "Try again"
     reconnect: bool = False
     refresh_seconds: int | None = None
 
@@ -43,8 +44,8 @@ def tell_status(install: Install, *, now: datetime) -> ToldStatus:
     waiting = Step("Receiving events", "open")
     refresh = _REFRESH_SECONDS if now - install.updated_at < _WATCHED_FOR else None
     detail = install.status_detail
-    drifted = install.connection_state == ConnectionState.DRIFTED and not install.status.over
-    if drifted and install.connection_reason in set(Drift):
+    works = install.status in {InstallStatus.CONNECTED, InstallStatus.RECEIVING}
+    if works and install.connection_state == ConnectionState.DRIFTED and install.connection_reason in set(Drift):
         return _tell_drift(Drift(install.connection_reason), allowed)
     match install.status:
         case InstallStatus.PROVISIONING:
@@ -125,4 +126,6 @@ def _tell_drift(drift: Drift, allowed: Step) -> ToldStatus:
         SENTENCES[drift],
         (allowed, Step("The destination isn’t as it was set up", "bad"), Step("Receiving events", "open")),
         bad=True,
+        can_retry=True,
+        retry_label="Set it up again",
     )

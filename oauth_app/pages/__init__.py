@@ -87,6 +87,7 @@ class Pages:
                 "last_event_at": install.last_event_at and f"{install.last_event_at:%Y-%m-%d %H:%M} UTC",
                 "confirm_overwrite": told.confirm_overwrite,
                 "can_retry": told.can_retry,
+                "retry_label": told.retry_label,
                 "reconnect_url": f"{self._start_url}?reconnect={install.id}"
                 if told.reconnect and self._start_url
                 else None,

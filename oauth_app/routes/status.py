@@ -10,15 +10,11 @@ from db.control import audit, flow_states, installs
 from db.control.tables import Install, InstallStatus
 from oauth_app.failures import FailureReason
 from oauth_app.install_record import queue_provisioning
+from oauth_app.install_status import tell_status
 from oauth_app.routes.forms import read_form
 from oauth_app.routes.partner_account import is_other_account
 from oauth_app.same_site import is_same_site
 from oauth_app.services import Services, services_of
-
-_CHANGEABLE = {
-    "overwrite": {InstallStatus.AWAITING_CONFIRMATION},
-    "retry": {InstallStatus.FAILED},
-}
 
 
 def routes() -> list[Route]:
@@ -65,7 +61,10 @@ async def _provision_again(services: Services, install_id: str, action: str) -> 
     now = services.clock()
     async with services.database.transaction() as session:
         install = await installs.lock(session, install_id)
-        if install is None or install.source_name is None or install.status not in _CHANGEABLE.get(action, set()):
+        if install is None or install.source_name is None:
+            return False
+        told = tell_status(install, now=now)
+        if not {"overwrite": told.confirm_overwrite, "retry": told.can_retry}.get(action, False):
             return False
         await installs.set_status(session, install_id, InstallStatus.PROVISIONING, now=now)
         await queue_provisioning(session, install_id, now=now, overwrite=action == "overwrite")

@@ -141,5 +141,10 @@ async def test_the_status_page_says_what_was_changed_in_segment(front_door: Fron
             await installs.set_connection_state(session, install.id, "drifted", reason=drift.value)
         status = front_door.services.status_links.make(install.id, now=front_door.clock())
         page = await browser.open(f"{SERVICE}/status/{status}")
-    assert "Something was changed in Segment" in page.text
-    assert SENTENCES[drift] in page.text
+        queued = len(await front_door.queued())
+        assert "Something was changed in Segment" in page.text
+        assert SENTENCES[drift] in page.text
+        assert "Set it up again" in page.text
+        page = await browser.submit(page)
+    assert len(await front_door.queued()) == queued + 1
+    assert "Setting up the connection" in page.text, "and the page keeps itself up to date"

@@ -8,6 +8,7 @@ import pytest
 
 from db.control import installs
 from db.control.tables import InstallStatus
+from subscriptions.provisioning.drift import Drift
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 
 
@@ -44,6 +45,21 @@ async def test_a_button_pressed_twice_queues_once(front_door: FrontDoor) -> None
         for _ in range(2):
             await browser.http.post(f"{SERVICE}{page.url.path}", data={"action": "retry"})
     assert len(await front_door.queued()) == queued + 1
+
+
+async def test_a_drifted_install_whose_key_differs_asks_the_customer(front_door: FrontDoor) -> None:
+    async with front_door.browser() as browser:
+        page = await front_door.connect(browser)
+        (install,) = await front_door.installs()
+        async with front_door.database.transaction() as session:
+            await installs.set_connection_state(session, install.id, "drifted", reason=Drift.REKEYED.value)
+        await _set(front_door, install.id, InstallStatus.AWAITING_CONFIRMATION)
+        page = await browser.open(f"{SERVICE}{page.url.path}")
+        assert "One question first" in page.text
+        await browser.submit(page)
+    (install,) = await front_door.installs()
+    assert install.status is InstallStatus.PROVISIONING
+    assert (await front_door.queued())[-1].payload == {"overwrite": True}
 
 
 async def _set(front_door: FrontDoor, install_id: str, status: InstallStatus) -> None:
