@@ -52,6 +52,7 @@ class NextStep(StrEnum):
     ASK_FOR_LINK = "ask_for_link"
     CONTACT_SUPPORT = "contact_support"
     MANUAL_KEY = "manual_key"
+    WAIT = "wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +245,8 @@ FAILURES: dict[FailureReason, Failure] = {
     FailureReason.STORE_AWAY: Failure(
         503,
         "This isn't possible right now",
-        "{partner} can't read its records at the moment. Please load this page again in a minute.",
-        NextStep.CONTACT_SUPPORT,
+        "{partner} can't read its records at the moment. Nothing is lost.",
+        NextStep.WAIT,
         alarm=True,
     ),
     FailureReason.OUR_FAULT: Failure(

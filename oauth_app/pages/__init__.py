@@ -88,6 +88,7 @@ class Pages:
                 "confirm_overwrite": told.confirm_overwrite,
                 "can_retry": told.can_retry,
                 "retry_label": told.retry_label,
+                "reconnect": told.reconnect,
                 "reconnect_url": f"{self._start_url}?reconnect={install.id}"
                 if told.reconnect and self._start_url
                 else None,

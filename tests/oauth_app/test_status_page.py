@@ -62,6 +62,16 @@ async def test_a_drifted_install_whose_key_differs_asks_the_customer(front_door:
     assert (await front_door.queued())[-1].payload == {"overwrite": True}
 
 
+@pytest.mark.parametrize("status", [InstallStatus.NEEDS_RECONNECT, InstallStatus.DISCONNECTED])
+async def test_a_connection_that_ended_says_how_to_make_it_anew(front_door: FrontDoor, status: InstallStatus) -> None:
+    async with front_door.browser() as browser:
+        page = await front_door.connect(browser)
+        (install,) = await front_door.installs()
+        await _set(front_door, install.id, status)
+        page = await browser.open(f"{SERVICE}{page.url.path}")
+    assert "To connect again, go back to Acme CRM" in page.text
+
+
 async def _set(front_door: FrontDoor, install_id: str, status: InstallStatus) -> None:
     async with front_door.database.transaction() as session:
         await installs.set_status(session, install_id, status, now=front_door.clock())
