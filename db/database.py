@@ -1,4 +1,7 @@
-"""Opening a store: engines for SQLite and PostgreSQL, and the one way to run a transaction."""
+"""Opening a store: engines for SQLite and PostgreSQL, and the one way to run a transaction.
+
+Errors never repeat what a statement was given: it may be a ciphertext, or what an event says of a person.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class Database:
         parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite":
             return cls(_sqlite_engine(parsed))
-        return cls(create_async_engine(parsed, pool_size=5, max_overflow=5, pool_pre_ping=True))
+        return cls(create_async_engine(parsed, pool_size=5, max_overflow=5, pool_pre_ping=True, hide_parameters=True))
 
     @property
     def dialect(self) -> str:
@@ -84,7 +87,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     """
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=30)
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=30, hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import IntegrityError, StatementError
 
 from db.clock import utc_now
-from db.control import accounts
+from db.control import accounts, connect_links
 from db.control.tables import Account
 from db.database import Database, DatabaseUrlInvalid, parse_url
 
@@ -85,3 +85,26 @@ async def test_an_unknown_account_cannot_be_suspended(database: Database) -> Non
     with pytest.raises(KeyError):
         async with database.transaction() as session:
             await accounts.set_suspended(session, "nobody", utc_now())
+
+
+async def test_an_error_does_not_repeat_what_a_statement_was_given(database: Database) -> None:
+    async with database.transaction() as session:
+        await accounts.ensure(session, "northwind", now=utc_now())
+    await _add_link(database)
+    with pytest.raises(IntegrityError) as caught:
+        await _add_link(database)
+    assert "hunter2" not in str(caught.value)
+
+
+async def _add_link(database: Database) -> None:
+    async with database.transaction() as session:
+        await connect_links.add(
+            session,
+            "the-same-token",
+            account="northwind",
+            component="acme-crm",
+            return_to="/hunter2",
+            settings={"password": "hunter2"},
+            now=utc_now(),
+            expires_at=utc_now(),
+        )
