@@ -11,6 +11,8 @@ from oauth_app.failures import FailureReason
 
 _SINGLE = frozenset({"code", "state", "error", "error_description", "error_hint", "iss", "scope"})
 _LONGEST_VALUE = 4096
+_ALL_OR_NOTHING = frozenset({"code", "state"})
+"""Too long, these count as not given; a text is cut, and an error or an issuer stays one however long it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,11 @@ def read_callback(parameters: Sequence[tuple[str, str]], *, issuer: str) -> Call
     counted = Counter(name for name, _ in parameters)
     if any(counted[name] > 1 for name in _SINGLE):
         return Refused(FailureReason.PARAMETER_REPEATED)
-    values = {name: value for name, value in parameters if name in _SINGLE and len(value) <= _LONGEST_VALUE}
+    values = {
+        name: value[:_LONGEST_VALUE]
+        for name, value in parameters
+        if name in _SINGLE and (len(value) <= _LONGEST_VALUE or name not in _ALL_OR_NOTHING)
+    }
     if "iss" in values and values["iss"].rstrip("/") != issuer:
         return Refused(FailureReason.ISSUER_MISMATCH)
     state = values.get("state") or None

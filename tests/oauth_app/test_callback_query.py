@@ -23,6 +23,12 @@ def test_an_error_wins_over_a_code() -> None:
     assert returned == ErrorReturned("access_denied", None, None, "s")
 
 
+def test_an_error_wins_over_a_code_however_long_it_is() -> None:
+    returned = read_callback([("code", "c"), ("state", "s"), ("error", "e" * 5000)], issuer=ISSUER)
+    assert isinstance(returned, ErrorReturned)
+    assert len(returned.error) == 4096
+
+
 def test_an_empty_state_is_no_state() -> None:
     returned = read_callback([("error", "invalid_scope"), ("state", "")], issuer=ISSUER)
     assert isinstance(returned, ErrorReturned)
@@ -42,6 +48,8 @@ def test_an_empty_state_is_no_state() -> None:
         ([("error", "a"), ("error", "a")], FailureReason.PARAMETER_REPEATED),
         ([("code", "c"), ("state", "s"), ("iss", "https://evil.example")], FailureReason.ISSUER_MISMATCH),
         ([("code", "c" * 5000), ("state", "s")], FailureReason.NOTHING_RETURNED),
+        ([("code", "c"), ("state", "s" * 5000)], FailureReason.STATE_MISSING),
+        ([("code", "c"), ("state", "s"), ("iss", ISSUER + "/" + "x" * 5000)], FailureReason.ISSUER_MISMATCH),
     ],
 )
 def test_what_is_refused(query: list[tuple[str, str]], reason: FailureReason) -> None:
