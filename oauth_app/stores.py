@@ -15,7 +15,7 @@ from db.encryption import EncryptionError, EncryptionKeys
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import EventLogOutdated
-from db.event_log.sqlite.segments import SegmentLimits
+from db.event_log.segment_limits import SegmentLimits
 from db.migrate import Store, is_current, migrate
 from oauth_app.key_provider import encryption_keys
 from oauth_app.settings import Settings, SettingsInvalid

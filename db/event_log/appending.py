@@ -7,77 +7,67 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import LargeBinary, Text, bindparam, delete, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import erasing
 from db.event_log.message_key import same_content
 from db.event_log.records import Appended, NewEvent, ReplayPolicy
-from db.event_log.statements import EVENTS, insert_into
-from db.event_log.tables import EventState, HandlerOutcome, StoredEvent
+from db.event_log.sqlite.instants import to_microseconds
+from db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
 
 
 async def append(connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy) -> list[Appended]:
     """Store the events that are new, in one statement, and count the others as duplicates."""
-    first = first_of_each(events)
-    new = [events[position] for position in first.values()]
-    insert = _insert_arrays if connection.dialect.name == "postgresql" else _insert_rows
-    ids = {first[scope, key]: event_id for event_id, scope, key in await insert(connection, new)}
-    again = [event for position, event in enumerate(events) if position not in ids]
+    ids: list[int | None] = (await connection.exec_driver_sql(INSERT_GROUP, parameters(events))).scalar_one()
+    again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
     if again:
         await count_duplicates(connection, again, replays)
-    for position, event_id in ids.items():
-        if events[position].type == "delete":
-            await erasing.request(connection, event_id, events[position])
-    return [Appended(ids.get(position)) for position in range(len(events))]
+    for event, event_id in zip(events, ids, strict=True):
+        if event_id is not None and event.type == "delete":
+            await erasing.request(connection, event_id, event)
+    return [Appended(event_id) for event_id in ids]
 
 
-def first_of_each(events: Sequence[NewEvent]) -> dict[tuple[str, bytes], int]:
-    """Return where each message stands first.
+def parameters(events: Sequence[NewEvent]) -> tuple[Any, ...]:
+    """Return the parameters of ``INSERT_GROUP``.
 
-    Sorted, so that two processes that store the same messages wait for each other in the same order.
+    The driver takes its time over each element of an array. So what events have in common is sent once, a column
+    that is empty is not sent, and what is of one length goes as one value.
     """
-    first: dict[tuple[str, bytes], int] = {}
-    for position, event in enumerate(events):
-        first.setdefault((event.scope, event.dedupe_key), position)
-    return dict(sorted(first.items()))
-
-
-async def _insert_arrays(connection: AsyncConnection, events: Sequence[NewEvent]) -> Sequence[Any]:
-    """Insert with one array for each column: one statement, prepared once, whatever the number of events."""
-    return (await connection.exec_driver_sql(INSERT_ARRAYS, arrays(events))).all()
-
-
-def arrays(events: Sequence[NewEvent]) -> tuple[list[Any], ...]:
-    """Return the parameters of ``INSERT_ARRAYS``."""
-    return tuple([column(event) for event in events] for _, _, column in _COLUMNS)
-
-
-async def _insert_rows(connection: AsyncConnection, events: Sequence[NewEvent]) -> Sequence[Any]:
-    statement = (
-        insert_into(connection, EVENTS)
-        .on_conflict_do_nothing(index_elements=["scope", "dedupe_key"])
-        .returning(EVENTS.c.id, EVENTS.c.scope, EVENTS.c.dedupe_key)
+    shared: dict[tuple[str | None, ...], int] = {}
+    origins = [shared.setdefault(_SHARED(event), len(shared) + 1) for event in events]
+    return (
+        *zip(*shared, strict=True),
+        origins,
+        b"".join([event.dedupe_key for event in events]),
+        [to_microseconds(event.received_at) for event in events],
+        [to_microseconds(event.occurred_at) for event in events],
+        *(_unless_empty([column(event) for event in events]) for column in _OPTIONAL),
+        [event.body for event in events],
     )
-    rows = [{name: column(event) for name, _, column in _COLUMNS} | _INITIAL for event in events]
-    return (await connection.execute(statement, rows)).all()
+
+
+def _unless_empty(values: list[str | None]) -> list[str | None] | None:
+    return values if any(values) else None
 
 
 async def count_duplicates(connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy) -> None:
     """Count events that were in the log before, and those of them that have another body."""
     # Sorted, so that two processes that count the same duplicates wait for each other in the same order.
     for event in sorted(events, key=lambda event: (event.scope, event.dedupe_key)):
-        original = (col(StoredEvent.scope) == event.scope, col(StoredEvent.dedupe_key) == event.dedupe_key)
+        original = (await connection.execute(_FIND, {"key": event.dedupe_key, "scope": event.scope})).scalar()
+        if original is None:  # it was dropped meanwhile
+            continue
         counted = {
             "duplicates": col(StoredEvent.duplicates) + 1,
             "replays": col(StoredEvent.replays) + int(event.replay),
         }
+        await connection.execute(update(StoredEvent).where(col(StoredEvent.id) == original).values(counted))
         body = (
-            await connection.execute(
-                update(StoredEvent).where(*original).values(counted).returning(col(StoredEvent.body))
-            )
-        ).scalar_one()
+            await connection.execute(select(col(StoredBody.body)).where(col(StoredBody.id) == original))
+        ).scalar_one_or_none()
         if body is None:
             continue
         if event.replay and replays is ReplayPolicy.DISPATCH:
@@ -85,58 +75,65 @@ async def count_duplicates(connection: AsyncConnection, events: Sequence[NewEven
         elif not event.replay and not same_content(body, event.body):
             await connection.execute(
                 update(StoredEvent)
-                .where(*original)
+                .where(col(StoredEvent.id) == original)
                 .values(differing_duplicates=col(StoredEvent.differing_duplicates) + 1)
             )
 
 
-async def _revive(connection: AsyncConnection, original: tuple[ColumnElement[bool], ...], event: NewEvent) -> None:
+async def _revive(connection: AsyncConnection, event_id: int, event: NewEvent) -> None:
     """Hand a replayed event out again, if its first handling is over."""
-    finished = (*original, col(StoredEvent.state).in_((EventState.HANDLED, EventState.UNSUPPORTED)))
-    await connection.execute(
-        delete(HandlerOutcome).where(col(HandlerOutcome.event_id).in_(select(col(StoredEvent.id)).where(*finished)))
-    )
-    await connection.execute(
+    finished = col(StoredEvent.state).in_((EventState.HANDLED, EventState.UNSUPPORTED))
+    revived = await connection.execute(
         update(StoredEvent)
-        .where(*finished)
+        .where(col(StoredEvent.id) == event_id, finished)
         .values(state=EventState.PENDING, attempts=0, available_at=event.received_at, finished_at=None)
     )
+    if revived.rowcount:
+        await connection.execute(delete(HandlerOutcome).where(col(HandlerOutcome.event_id) == event_id))
 
 
-def _settings(event: NewEvent) -> str:
+def _settings(event: NewEvent) -> str | None:
     # Escaped to ASCII: a NUL inside a setting could not be stored by PostgreSQL.
-    return json.dumps(dict(event.settings)) if event.settings else "{}"
+    return json.dumps(dict(event.settings)) if event.settings else None
 
 
-_COLUMNS: tuple[tuple[str, str, Callable[[NewEvent], Any]], ...] = (
-    ("scope", "text", attrgetter("scope")),
-    ("dedupe_key", "bytea", attrgetter("dedupe_key")),
-    ("received_at", "timestamptz", attrgetter("received_at")),
-    ("occurred_at", "timestamptz", attrgetter("occurred_at")),
-    ("account", "text", attrgetter("account")),
-    ("component", "text", attrgetter("component")),
-    ("key_id", "text", attrgetter("key_id")),
-    ("install_id", "text", attrgetter("install_id")),
-    ("message_id", "text", attrgetter("message_id")),
-    ("type", "text", attrgetter("type")),
-    ("event", "text", attrgetter("event")),
-    ("person_hash", "text", attrgetter("person_hash")),
-    ("device_hash", "text", attrgetter("device_hash")),
-    ("previous_hash", "text", attrgetter("previous_hash")),
-    ("body", "bytea", attrgetter("body")),
-    ("settings", "text", _settings),
-    ("available_at", "timestamptz", attrgetter("received_at")),
+def _instant(microseconds: str) -> str:
+    return f"timestamptz 'epoch' + {microseconds} * interval '1 microsecond'"
+
+
+#: What many events of a group have in common.
+_SHARED_COLUMNS = ("scope", "account", "component", "key_id", "install_id", "type", "event")
+_SHARED: Callable[[NewEvent], tuple[str | None, ...]] = attrgetter(*_SHARED_COLUMNS)
+_OWN_COLUMNS = ("message_id", "person_hash", "device_hash", "previous_hash")
+_OPTIONAL: tuple[Callable[[NewEvent], str | None], ...] = (*map(attrgetter, _OWN_COLUMNS), _settings)
+
+_FIND = text("SELECT id FROM message_keys WHERE key = :key AND scope = hashtextextended(:scope, 0)").bindparams(
+    bindparam("key", type_=LargeBinary), bindparam("scope", type_=Text)
 )
-_INITIAL = {
-    "state": EventState.PENDING,
-    "attempts": 0,
-    "duplicates": 0,
-    "differing_duplicates": 0,
-    "replays": 0,
-}
-INSERT_ARRAYS = (
-    f"INSERT INTO events ({', '.join(name for name, _, _ in _COLUMNS)}, {', '.join(_INITIAL)})"  # noqa: S608  our own names
-    f" SELECT *, '{EventState.PENDING}', 0, 0, 0, 0"
-    f" FROM unnest({', '.join(f'${place}::{kind}[]' for place, (_, kind, _) in enumerate(_COLUMNS, 1))})"
-    " ON CONFLICT (scope, dedupe_key) DO NOTHING RETURNING id, scope, dedupe_key"
+
+# The keys are written in one order, so that two processes that store the same messages wait for each other and don't
+# block each other for good. The answer is one array: the id of each event, empty for a duplicate.
+INSERT_GROUP = f"""
+WITH incoming AS MATERIALIZED (
+  SELECT nextval('event_ids') AS id, i.*, substr($9::bytea, 16 * (n - 1)::int + 1, 16) AS key,
+    {", ".join(f"(${place}::text[])[origin] AS {name}" for place, name in enumerate(_SHARED_COLUMNS, 1))}
+  FROM unnest($8::int[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[],
+    $17::bytea[]) WITH ORDINALITY
+    AS i (origin, received, occurred, {", ".join(_OWN_COLUMNS)}, settings, body, n)
+),
+fresh AS (
+  INSERT INTO message_keys (key, scope, id)
+  SELECT key, hashtextextended(scope, 0), id FROM incoming ORDER BY key, scope, id
+  ON CONFLICT DO NOTHING RETURNING id
+),
+stored AS (
+  INSERT INTO events (id, received_at, available_at, occurred_at, {", ".join(_SHARED_COLUMNS + _OWN_COLUMNS)})
+  SELECT id, {_instant("received")}, {_instant("received")}, {_instant("occurred")},
+    {", ".join(_SHARED_COLUMNS + _OWN_COLUMNS)}
+  FROM incoming JOIN fresh USING (id)
+),
+kept AS (
+  INSERT INTO bodies (id, body, settings) SELECT id, body, settings FROM incoming JOIN fresh USING (id)
 )
+SELECT array_agg(fresh.id ORDER BY n) FROM incoming LEFT JOIN fresh USING (id)
+"""  # noqa: S608  our own names

@@ -8,16 +8,28 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    RowMapping,
+    Text,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import claiming
 from db.event_log.records import UNFINISHED, Backlog, EventCounts, EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
 
 _CHUNK = 1_000
-_DROPPED_AT_ONCE = 10_000
 _UNHANDLED = (EventState.PENDING, EventState.DEAD_LETTER)
 
 _RECORD = (
@@ -39,7 +51,18 @@ _RECORD = (
     col(StoredEvent.duplicates),
     col(StoredEvent.differing_duplicates),
     col(StoredEvent.replays),
-    col(StoredEvent.body).is_(None).label("erased"),
+    col(StoredEvent.erased),
+)
+
+
+# The index of messages is over their hashes, which are a third as long as the ids.
+_STATES = (
+    text(
+        "SELECT message_id, state FROM unnest(:wanted) AS wanted (id) JOIN events"
+        " ON hashtextextended(message_id, 0) = hashtextextended(wanted.id, 0) AND message_id = wanted.id"
+    )
+    .bindparams(bindparam("wanted", type_=ARRAY(Text)))
+    .columns(state=StoredEvent.__table__.c.state.type)  # type: ignore[attr-defined]
 )
 
 
@@ -58,17 +81,17 @@ async def tail(connection: AsyncConnection, after_id: int, wanted: EventFilter, 
 
 async def show(connection: AsyncConnection, message_id: str) -> list[EventDetail]:
     """Return every event of a message id with its body and outcomes."""
-    statement = (
-        select(*_RECORD, col(StoredEvent.body), col(StoredEvent.settings))
-        .where(col(StoredEvent.message_id) == message_id)
-        .order_by(col(StoredEvent.id))
-    )
+    statement = select(*_RECORD).where(*_of_message(message_id)).order_by(col(StoredEvent.id))
     rows = (await connection.execute(statement)).mappings().all()
-    outcomes = await claiming.handler_outcomes(connection, [row["id"] for row in rows])
-    return [
-        EventDetail(_record(row), row["body"], json.loads(row["settings"]), tuple(outcomes.get(row["id"], ())))
-        for row in rows
-    ]
+    event_ids = [row["id"] for row in rows]
+    outcomes = await claiming.handler_outcomes(connection, event_ids)
+    bodies = await claiming.bodies(connection, event_ids)
+    details: list[EventDetail] = []
+    for row in rows:
+        body, settings = bodies.get(row["id"], (None, None))
+        handlers = tuple(outcomes.get(row["id"], ()))
+        details.append(EventDetail(_record(row), body, json.loads(settings or "{}"), handlers))
+    return details
 
 
 async def prove(connection: AsyncConnection, message_ids: Sequence[str]) -> Proof:
@@ -76,10 +99,8 @@ async def prove(connection: AsyncConnection, message_ids: Sequence[str]) -> Proo
     wanted = list(dict.fromkeys(message_ids))
     states: dict[str, set[EventState]] = defaultdict(set)
     for start in range(0, len(wanted), _CHUNK):
-        statement = select(col(StoredEvent.message_id), col(StoredEvent.state)).where(
-            col(StoredEvent.message_id).in_(wanted[start : start + _CHUNK])
-        )
-        for message_id, state in (await connection.execute(statement)).all():
+        part = {"wanted": wanted[start : start + _CHUNK]}
+        for message_id, state in (await connection.execute(_STATES, part)).all():
             states[str(message_id)].add(state)
     return Proof(
         checked=len(wanted),
@@ -90,9 +111,9 @@ async def prove(connection: AsyncConnection, message_ids: Sequence[str]) -> Proo
 
 async def retry_dead_letters(connection: AsyncConnection, event_ids: Sequence[int] | None, *, now: datetime) -> int:
     """Make dead letters pending again with a fresh count of attempts; handlers that were done stay done."""
-    chosen: list[ColumnElement[bool]] = [col(StoredEvent.state) == EventState.DEAD_LETTER]
+    chosen: list[ColumnElement[bool]] = [in_state(EventState.DEAD_LETTER)]
     if event_ids is not None:
-        chosen.append(col(StoredEvent.id).in_(event_ids))
+        chosen.append(is_any(StoredEvent.id, event_ids))
     await connection.execute(
         delete(HandlerOutcome).where(
             col(HandlerOutcome.event_id).in_(select(col(StoredEvent.id)).where(*chosen)),
@@ -105,16 +126,6 @@ async def retry_dead_letters(connection: AsyncConnection, event_ids: Sequence[in
         .values(state=EventState.PENDING, attempts=0, available_at=now, finished_at=None)
     )
     return revived.rowcount
-
-
-async def drop_before(connection: AsyncConnection, instant: datetime) -> int:
-    """Delete some events that were received before an instant and are finished with; 0 when there are none left."""
-    old = (
-        select(col(StoredEvent.id))
-        .where(col(StoredEvent.received_at) < instant, col(StoredEvent.state) != EventState.PENDING)
-        .limit(_DROPPED_AT_ONCE)
-    )
-    return (await connection.execute(delete(StoredEvent).where(col(StoredEvent.id).in_(old)))).rowcount
 
 
 async def counts(connection: AsyncConnection, now: datetime) -> EventCounts:
@@ -132,17 +143,26 @@ async def counts(connection: AsyncConnection, now: datetime) -> EventCounts:
 
 async def backlog(connection: AsyncConnection) -> Backlog:
     """Tell how much is pending, and since when."""
-    counted = (col(StoredEvent.state) == state for state in (EventState.PENDING, EventState.DEAD_LETTER))
+    counted = (in_state(state) for state in (EventState.PENDING, EventState.DEAD_LETTER))
     pending, dead_letters = [
         int(await connection.scalar(select(func.count()).select_from(StoredEvent).where(condition)) or 0)
         for condition in counted
     ]
-    oldest = select(func.min(col(StoredEvent.received_at))).where(col(StoredEvent.state) == EventState.PENDING)
+    first = select(func.min(col(StoredEvent.id))).where(in_state(EventState.PENDING)).scalar_subquery()
+    oldest = select(col(StoredEvent.received_at)).where(col(StoredEvent.id) == first)
     return Backlog(pending, dead_letters, await connection.scalar(oldest))
 
 
 def _record(row: RowMapping) -> EventRecord:
     return EventRecord(**{name.name: row[name.name] for name in fields(EventRecord)})
+
+
+def _of_message(message_id: str) -> tuple[ColumnElement[bool], ...]:
+    indexed = func.hashtextextended(col(StoredEvent.message_id), literal_column("0"))
+    return (
+        indexed == func.hashtextextended(message_id, literal_column("0")),
+        col(StoredEvent.message_id) == message_id,
+    )
 
 
 def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
@@ -151,11 +171,13 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
         "component": col(StoredEvent.component),
         "install_id": col(StoredEvent.install_id),
         "type": col(StoredEvent.type),
-        "state": col(StoredEvent.state),
-        "message_id": col(StoredEvent.message_id),
         "event": col(StoredEvent.event),
     }
     conditions = [column == value for name, column in columns.items() if (value := getattr(wanted, name)) is not None]
+    if wanted.state is not None:
+        conditions.append(in_state(wanted.state))
+    if wanted.message_id is not None:
+        conditions += _of_message(wanted.message_id)
     if wanted.received_from is not None:
         conditions.append(col(StoredEvent.received_at) >= wanted.received_from)
     if wanted.received_before is not None:

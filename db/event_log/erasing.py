@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
+from sqlalchemy import delete as sql_delete
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log.records import ErasureReport, NewEvent
-from db.event_log.statements import ERASURES, insert_into
-from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
+from db.event_log.statements import ERASURES
+from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredBody, StoredEvent
 from db.event_log.tombstone import SAME_DELETION, Tombstone
 
 #: The hash that decides whether a tombstone covers an event: the person's, or the device's while nobody is known.
@@ -37,8 +39,9 @@ async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) 
         await connection.execute(
             update(StoredEvent)
             .where(col(StoredEvent.id) == event_id)
-            .values(state=EventState.REPEATED_DELETE, finished_at=delete.received_at, body=None)
+            .values(state=EventState.REPEATED_DELETE, finished_at=delete.received_at, erased=True)
         )
+        await connection.execute(sql_delete(StoredBody).where(col(StoredBody.id) == event_id))
         await connection.execute(
             update(Erasure)
             .where(*_tombstones(delete.account, delete.component, hashes), col(Erasure.erased_through) < through)
@@ -116,11 +119,14 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
     unfinished = and_(
         col(StoredEvent.id) != event_id, col(StoredEvent.state).in_((EventState.PENDING, EventState.DEAD_LETTER))
     )
+    await connection.execute(
+        sql_delete(StoredBody).where(col(StoredBody.id).in_(select(col(StoredEvent.id)).where(*covered)))
+    )
     wiped = await connection.execute(
         update(StoredEvent)
         .where(*covered)
         .values(
-            body=None,
+            erased=True,
             last_error=None,
             state=case((unfinished, EventState.SUPPRESSED), else_=col(StoredEvent.state)),
             finished_at=func.coalesce(col(StoredEvent.finished_at), now),
@@ -141,7 +147,7 @@ async def _write_tombstones(
     requested_at: datetime,
 ) -> None:
     """Add tombstones, or move those that are there forward; a newer delete's work is not taken away from it."""
-    statement = insert_into(connection, ERASURES)
+    statement = insert(ERASURES)
     new, old = statement.excluded, ERASURES.c
     statement = statement.on_conflict_do_update(
         index_elements=["account", "component", "person_hash"],
@@ -180,6 +186,7 @@ async def _merged_hashes(connection: AsyncConnection, account: str, component: s
             .where(
                 col(StoredEvent.account) == account,
                 col(StoredEvent.component) == component,
+                SUBJECT.in_(frontier),
                 col(StoredEvent.person_hash).in_(frontier),
             )
             .distinct()

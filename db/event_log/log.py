@@ -141,6 +141,17 @@ class StoredEventLog(EventLog, EventArchive, Protocol):
         """
         ...
 
+    async def drop_over(self, limit_bytes: int) -> int:
+        """Forget the oldest events, a segment at a time, until the log takes no more than that; returns how many.
+
+        A segment with pending events stays, and so do those after it, and the newest one.
+        """
+        ...
+
+    async def size(self) -> int:
+        """Return how many bytes the log takes on the disk, or in its database."""
+        ...
+
     async def close(self) -> None:
         """Write what is waiting, and let go of files and connections."""
         ...

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
 
 from db.database import Database, parse_url
 from db.event_log.log import StoredEventLog
 from db.event_log.records import ReplayPolicy
+from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sql import SqlEventLog
 from db.event_log.sqlite import SqliteEventLog
-from db.event_log.sqlite.segments import SegmentLimits
 
 
 def open_event_log(
@@ -25,4 +28,22 @@ def open_event_log(
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         return SqliteEventLog(Path(parsed.database or "events.db"), limits=segment_limits, replays=replays)
-    return SqlEventLog(Database.open(url), replays=replays)
+    return SqlEventLog(_plan_once(Database.open(url)), replays=replays, limits=segment_limits)
+
+
+def _plan_once(database: Database) -> Database:
+    """Let every connection plan each statement once, instead of anew for its values.
+
+    Every statement finds its rows by an index, whatever it is asked for. With many partitions, planning takes longer
+    than running, and an estimate over all of them, of which few are looked into, would set off a compilation.
+    """
+
+    @event.listens_for(database.engine.sync_engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SET plan_cache_mode = force_generic_plan")
+        cursor.execute("SET jit = off")
+        cursor.close()
+        connection.commit()
+
+    return database

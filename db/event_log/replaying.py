@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -14,6 +14,7 @@ from sqlmodel import col
 from db.event_log import claiming
 from db.event_log.erasing import SUBJECT
 from db.event_log.records import UNFINISHED, Predecessor
+from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
 
 _FINISHED = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER)
@@ -22,10 +23,10 @@ _FINISHED = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER)
 async def revive(connection: AsyncConnection, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
     """Make finished events pending again, so that all handlers or only one is called once more."""
     chosen = (
-        col(StoredEvent.id).in_(event_ids),
+        is_any(StoredEvent.id, event_ids),
         col(StoredEvent.state).in_(_FINISHED),
         col(StoredEvent.type) != "delete",
-        col(StoredEvent.body).is_not(None),
+        col(StoredEvent.erased).is_(False),
     )
     statement = (
         update(StoredEvent)
@@ -34,7 +35,9 @@ async def revive(connection: AsyncConnection, event_ids: Sequence[int], *, handl
         .returning(col(StoredEvent.id))
     )
     revived = (await connection.execute(statement)).scalars().all()
-    forgotten = delete(HandlerOutcome).where(col(HandlerOutcome.event_id).in_(revived))
+    forgotten = delete(HandlerOutcome).where(
+        is_any(HandlerOutcome.event_id, [event_id for event_id in revived if event_id is not None])
+    )
     if handler is not None:
         again = col(HandlerOutcome.state).in_((HandlerState.FAILED, *UNFINISHED))
         forgotten = forgotten.where(or_(again, col(HandlerOutcome.handler) == handler))
@@ -47,7 +50,7 @@ async def hasten(connection: AsyncConnection, component: str, *, now: datetime, 
     waiting = (
         select(col(StoredEvent.id))
         .where(
-            col(StoredEvent.state) == EventState.PENDING,
+            in_state(EventState.PENDING),
             col(StoredEvent.component) == component,
             col(StoredEvent.available_at) > now,
         )
@@ -65,8 +68,8 @@ async def predecessors(connection: AsyncConnection, event_ids: Sequence[int]) ->
         select(col(StoredEvent.id), col(earlier.id), col(earlier.type), col(earlier.event))
         .join(earlier, col(earlier.scope) == col(StoredEvent.scope))
         .where(
-            col(StoredEvent.id).in_(event_ids),
-            col(earlier.state) == EventState.PENDING,
+            is_any(StoredEvent.id, event_ids),
+            col(earlier.state) == literal_column(f"'{EventState.PENDING}'"),
             col(earlier.id) < col(StoredEvent.id),
             func.coalesce(col(earlier.person_hash), col(earlier.device_hash)) == SUBJECT,
         )

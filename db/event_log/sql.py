@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 
 import asyncpg
@@ -11,9 +11,10 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
-from db.event_log import appending, browsing, claiming, erasing, replaying
-from db.event_log.array_inserter import ArrayInserter
+from db.event_log import appending, browsing, claiming, erasing, forgetting, replaying
 from db.event_log.group_commit import GroupCommit
+from db.event_log.group_inserter import GroupInserter
+from db.event_log.partitions import Runway
 from db.event_log.records import (
     Appended,
     Backlog,
@@ -31,6 +32,7 @@ from db.event_log.records import (
     ReplayPolicy,
     Settlement,
 )
+from db.event_log.segment_limits import SegmentLimits
 from db.migrate import is_current
 
 _FAILURES = (
@@ -48,10 +50,14 @@ _REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 class SqlEventLog:
     """Implements ``EventLog`` and ``EventArchive``. The database has to be migrated (store ``event_log``)."""
 
-    def __init__(self, database: Database, *, replays: ReplayPolicy = ReplayPolicy.HOLD) -> None:
+    def __init__(
+        self, database: Database, *, replays: ReplayPolicy = ReplayPolicy.HOLD, limits: SegmentLimits | None = None
+    ) -> None:
         self._database = database
         self._replays = replays
-        self._inserter = ArrayInserter(database) if database.dialect == "postgresql" else None
+        self._limits = limits or SegmentLimits()
+        self._runway = Runway(database, self._limits)
+        self._inserter = GroupInserter(database)
         self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(self._append)
         self._settlements: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
 
@@ -145,28 +151,29 @@ class SqlEventLog:
             )
 
     async def drop_before(self, instant: datetime) -> int:
-        dropped = 0
-        while True:
-            async with self._transaction() as connection:
-                part = await browsing.drop_before(connection, instant)
-            if not part:
-                return dropped
-            dropped += part
+        with _naming_failures():
+            dropped = await forgetting.drop_before(self._database, instant)
+            await forgetting.forget_keys(self._database, self._limits.dedupe)
+        return dropped
+
+    async def drop_over(self, limit_bytes: int) -> int:
+        with _naming_failures():
+            return await forgetting.drop_over(self._database, limit_bytes)
+
+    async def size(self) -> int:
+        with _naming_failures():
+            return await forgetting.size(self._database)
 
     async def close(self) -> None:
         """Wait for what is being written, and close the database."""
         await self._appends.close()
         await self._settlements.close()
-        if self._inserter is not None:
-            await self._inserter.close()
+        await self._inserter.close()
         await self._database.close()
 
     async def _append(self, events: Sequence[NewEvent]) -> Sequence[Appended | Exception]:
         try:
-            if self._inserter is not None and not any(event.type == "delete" for event in events):
-                return await self._append_shortly(self._inserter, events)
-            async with self._transaction() as connection:
-                return await appending.append(connection, events, self._replays)
+            return await self._append_together(events)
         except EventLogUnavailable as unavailable:
             cause = unavailable.__cause__
             refused = isinstance(cause, _REFUSALS) or (
@@ -178,25 +185,38 @@ class SqlEventLog:
         results: list[Appended | Exception] = []
         for event in events:
             try:
-                async with self._transaction() as connection:
-                    results += await appending.append(connection, [event], self._replays)
+                results += await self._append_together([event])
             except EventLogUnavailable as refusal:
                 results.append(refusal)
         return results
 
-    async def _append_shortly(self, inserter: ArrayInserter, events: Sequence[NewEvent]) -> list[Appended]:
-        """Append what needs no more than one statement; duplicates are counted afterwards, on their own."""
-        first = appending.first_of_each(events)
+    async def _append_together(self, events: Sequence[NewEvent]) -> list[Appended]:
+        received_at = events[-1].received_at
         try:
-            rows = await inserter.insert([events[position] for position in first.values()])
-        except _FAILURES as error:
-            raise _unavailable(error) from error
-        ids = {first[scope, key]: event_id for event_id, scope, key in rows}
-        again = [event for position, event in enumerate(events) if position not in ids]
+            with _naming_failures():
+                await self._runway.prepare(received_at)
+            if any(event.type == "delete" for event in events):
+                async with self._transaction() as connection:
+                    appended = await appending.append(connection, events, self._replays)
+            else:
+                appended = await self._append_shortly(events)
+        except EventLogUnavailable:
+            self._runway.forget()
+            raise
+        newest = max((answer.event_id for answer in appended if answer.event_id is not None), default=None)
+        if newest is not None:
+            self._runway.noticed(newest, received_at)
+        return appended
+
+    async def _append_shortly(self, events: Sequence[NewEvent]) -> list[Appended]:
+        """Append what needs no more than one statement; duplicates are counted afterwards, on their own."""
+        with _naming_failures():
+            ids = await self._inserter.insert(events)
+        again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
         if again:
             async with self._transaction() as connection:
                 await appending.count_duplicates(connection, again, self._replays)
-        return [Appended(ids.get(position)) for position in range(len(events))]
+        return [Appended(event_id) for event_id in ids]
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         async with self._transaction() as connection:
@@ -204,11 +224,17 @@ class SqlEventLog:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        try:
+        with _naming_failures():
             async with self._database.engine.begin() as connection:
                 yield connection
-        except _FAILURES as error:
-            raise _unavailable(error) from error
+
+
+@contextmanager
+def _naming_failures() -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as error:
+        raise _unavailable(error) from error
 
 
 def _unavailable(error: Exception) -> EventLogUnavailable:

@@ -1,22 +1,22 @@
-"""What the event log's modules share to build their statements."""
+"""What the event log's modules share to build their statements for PostgreSQL."""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Collection
 
-from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, any_, bindparam, literal_column
+from sqlmodel import col
 
-from db.event_log.tables import EventLogTable
+from db.event_log.tables import EventLogTable, EventState, StoredEvent
 
-EVENTS = EventLogTable.metadata.tables["events"]
-OUTCOMES = EventLogTable.metadata.tables["handler_outcomes"]
 ERASURES = EventLogTable.metadata.tables["erasures"]
 
 
-def insert_into(connection: AsyncConnection, table: Table) -> postgresql.Insert:
-    """An INSERT of the connection's dialect, with ``ON CONFLICT``; both dialects spell it the same way."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return cast("postgresql.Insert", sqlite.insert(table))
+def in_state(state: EventState) -> ColumnElement[bool]:
+    """Compare with a state that stands in the statement itself, as the indexes of single states ask for."""
+    return col(StoredEvent.state) == literal_column(f"'{state.value}'")
+
+
+def is_any(column: int | None, ids: Collection[int]) -> ColumnElement[bool]:
+    """Compare with ids in one parameter, so that the statement is the same, and planned once, for any number."""
+    return col(column) == any_(bindparam(None, list(ids), type_=ARRAY(BigInteger), unique=True))

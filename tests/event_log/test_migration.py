@@ -10,7 +10,9 @@ from db.database import Database
 from db.event_log.tables import EventLogTable
 
 
-async def test_the_migrated_store_is_the_declared_one(database: Database) -> None:
+async def test_the_migrated_store_is_the_declared_one(postgresql_url: str) -> None:
+    database = Database.open(postgresql_url)
+
     def differences(connection: Connection) -> list[object]:
         ours = set(EventLogTable.metadata.tables)
         options = {"include_name": lambda name, kind, _parents: kind != "table" or name in ours}
@@ -18,3 +20,4 @@ async def test_the_migrated_store_is_the_declared_one(database: Database) -> Non
 
     async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+    await database.close()

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from db.event_log.records import EventFilter, EventLogUnavailable, ReplayPolicy, Settlement
+from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
-from db.event_log.sqlite.segments import SegmentLimits
 from db.event_log.tables import EventState
 from tests.event_log.events import NOON, later, new_event
 

@@ -19,7 +19,7 @@ from db.control import installs, service_secrets
 from db.control.tables import Install, OutboxEntry
 from db.database import Database
 from db.encryption import EncryptionKeys
-from db.event_log.sql import SqlEventLog
+from db.event_log.opening import open_event_log
 from oauth_app.api.tokens import ApiTokens
 from oauth_app.application import assemble
 from oauth_app.connect_links import ConnectLinks
@@ -162,7 +162,7 @@ def build_front_door(
     )
     panic = PanicSwitch(database)
     api_keys = ApiKeys(database, encryption, secret, clock)
-    event_log = SqlEventLog(database)
+    event_log = open_event_log(database.engine.url.render_as_string(False).replace("control.db", "events.db"))
     services = Services(
         settings=settings,
         component="acme-crm",
@@ -213,6 +213,7 @@ def build_front_door(
         finally:
             await panic.close()
             await identity.aclose()
+            await event_log.close()
 
     return FrontDoor(assemble(lifespan), services, sandbox, database, clock, woken)
 

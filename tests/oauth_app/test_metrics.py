@@ -15,6 +15,7 @@ from db.control import outbox
 from db.control.tables import Install, InstallStatus
 from db.database import Database
 from db.encryption import EncryptionKeys
+from db.event_log.opening import open_event_log
 from db.event_log.records import Backlog, EventLogUnavailable
 from db.event_log.sql import SqlEventLog
 from oauth_app.exposition import render
@@ -82,8 +83,8 @@ async def test_labels_never_come_from_a_request(front_door: FrontDoor) -> None:
     assert routes == {"home", "healthz", "connect", "other"}
 
 
-async def test_the_stores_are_read_at_most_every_five_seconds(database: Database) -> None:
-    log = SqlEventLog(database)
+async def test_the_stores_are_read_at_most_every_five_seconds(database: Database, database_url: str) -> None:
+    log = open_event_log(database_url.replace("control.db", "events.db"))
     now, ticks = utc_now(), [0.0]
     metrics = StoreMetrics(database, log, clock=lambda: now, monotonic=lambda: ticks[0])
     empty = values(render(await metrics.families()))

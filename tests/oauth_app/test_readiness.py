@@ -8,9 +8,11 @@ from pathlib import Path
 import httpx
 
 from db.clock import utc_now
+from db.database import Database
+from db.encryption import EncryptionKeys
 from db.event_log.records import Backlog
 from oauth_app.readiness import Readiness, has_room
-from tests.oauth_app.conftest import SERVICE, FrontDoor
+from tests.oauth_app.conftest import SERVICE, build_front_door
 
 
 def test_room_is_asked_for_where_embedded_stores_grow(tmp_path: Path) -> None:
@@ -30,7 +32,9 @@ def test_a_backlog_is_told_and_stops_nobody() -> None:
     assert away.as_json(now) == {"ready": False, "checks": {"event_log": False, "disk": True}}
 
 
-async def test_what_does_not_answer_is_named(front_door: FrontDoor) -> None:
+async def test_what_does_not_answer_is_named(postgresql_url: str, encryption: EncryptionKeys) -> None:
+    database = Database.open(postgresql_url)
+    front_door = build_front_door(database, encryption, b"a secret for links")
     transport = httpx.ASGITransport(front_door.app)
     async with (
         front_door.app.router.lifespan_context(front_door.app),
@@ -46,3 +50,4 @@ async def test_what_does_not_answer_is_named(front_door: FrontDoor) -> None:
         assert broken.status_code == 503
         assert broken.json()["checks"]["event_log"] is False
         assert "backlog" not in broken.json()
+    await database.close()

@@ -36,7 +36,7 @@ from db.event_log.records import (
     Predecessor,
     Settlement,
 )
-from db.event_log.sqlite.segments import SegmentLimits
+from db.event_log.segment_limits import SegmentLimits
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, InvalidEventPayload, Subscription
 from subscriptions.dispatch.backoff import RetryPolicy

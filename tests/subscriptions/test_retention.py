@@ -6,8 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from db.event_log.records import EventFilter, Settlement
+from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
-from db.event_log.sqlite.segments import SegmentLimits
 from db.event_log.tables import EventState
 from subscriptions.archive.retention import Retention
 from tests.event_log.events import NOON, later, new_event

@@ -33,13 +33,14 @@ from db.event_log.records import (
     ReplayPolicy,
     Settlement,
 )
+from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
 from db.event_log.sqlite.admission import Admission
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.instants import to_microseconds
 from db.event_log.sqlite.leases import Leases
-from db.event_log.sqlite.segments import SegmentLimits, Segments
+from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.writer_lock import WriterLock
 
 logger = logging.getLogger(__name__)
@@ -180,6 +181,9 @@ class SqliteEventLog:
 
     async def drop_over(self, limit_bytes: int) -> int:
         return self._read(lambda _, segments: segments.drop_over(limit_bytes))
+
+    async def size(self) -> int:
+        return self._read(lambda _, segments: segments.bytes())
 
     async def check(self) -> None:
         self._read(lambda _, segments: segments.active.refresh())

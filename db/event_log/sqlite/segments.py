@@ -6,10 +6,10 @@ import logging
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite.key_filter import probe
 from db.event_log.sqlite.segment import Segment
 
@@ -17,19 +17,6 @@ logger = logging.getLogger(__name__)
 
 _DIGITS = 15
 _MICROSECOND = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentLimits:
-    """When a new segment is begun, and for how long messages are recognised as duplicates.
-
-    A message is looked for in every segment that may hold one received within ``dedupe``, so the window is at least
-    that long and at most one segment longer.
-    """
-
-    events: int = 1_000_000
-    age: timedelta = timedelta(days=1)
-    dedupe: timedelta = timedelta(days=30)
 
 
 class Segments:

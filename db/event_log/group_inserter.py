@@ -9,11 +9,11 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
-from db.event_log.appending import INSERT_ARRAYS, arrays
+from db.event_log.appending import INSERT_GROUP, parameters
 from db.event_log.records import NewEvent
 
 
-class ArrayInserter:
+class GroupInserter:
     """Inserts groups of events. A connection that failed is given up, and the next group gets another one."""
 
     def __init__(self, database: Database) -> None:
@@ -21,14 +21,15 @@ class ArrayInserter:
         self._connection: AsyncConnection | None = None
         self._driver: asyncpg.Connection[Any] | None = None
 
-    async def insert(self, events: Sequence[NewEvent]) -> list[tuple[int, str, bytes]]:
-        """Store the events that are new; returns the id, scope and key of each of those, durable."""
+    async def insert(self, events: Sequence[NewEvent]) -> list[int | None]:
+        """Store the events that are new; returns the id of each of those, durable, and ``None`` for a duplicate."""
         driver = self._driver or await self._open()
         try:
-            return [tuple(row) for row in await driver.fetch(INSERT_ARRAYS, *arrays(events))]
+            ids: list[int | None] = await driver.fetchval(INSERT_GROUP, *parameters(events))
         except BaseException:
             await self.close()
             raise
+        return ids
 
     async def close(self) -> None:
         """Give the connection up."""
