@@ -126,6 +126,11 @@ class Settings(BaseSettings):
         le=3650,
         description="How long received events are kept after they were handled or given up.",
     )
+    retention_gib: float | None = Field(
+        default=None,
+        gt=0,
+        description="How large the event log may grow, in GiB, before the oldest events go; by default unbounded.",
+    )
     dedupe_days: int = Field(
         default=30,
         ge=1,

@@ -80,6 +80,7 @@ class StoreMetrics:
             ),
             _gauge("events_pending", "Events waiting for their first or next attempt.", Sample(backlog.pending)),
             _gauge("dead_letters", "Events that were given up.", Sample(backlog.dead_letters)),
+            _gauge("event_log_bytes", "What the event log takes on the disk.", Sample(await self._event_log.size())),
         ]
 
     async def _of_control_store(self, now: datetime) -> list[Family]:

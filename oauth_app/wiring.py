@@ -46,7 +46,7 @@ from segment_api.identity import IdentityClient
 from segment_api.rate_limiter import RateLimiter
 from segment_api.secret import Secret
 from subscriptions.api_keys import ApiKeys
-from subscriptions.archive.retention import Retention
+from subscriptions.archive.retention import GIB, Retention
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.observer import Observer, Observers
 from subscriptions.provisioning.install_announcer import InstallAnnouncer
@@ -211,7 +211,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         jobs = [BackgroundJob("install activity", activity.run)]
         if role != "web":
             jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
-            jobs.append(BackgroundJob("retention", Retention(stores.event_log, days=settings.retention_days).run))
+            jobs.append(BackgroundJob("retention", _retention(settings, stores).run))
             if segment is not None:
                 jobs.append(BackgroundJob("outbox", outbox.run, outbox.stop))
                 if settings.reconcile_hours:
@@ -239,6 +239,11 @@ def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[
         dispatcher.wake()
 
     return received
+
+
+def _retention(settings: Settings, stores: Stores) -> Retention:
+    most = None if settings.retention_gib is None else int(settings.retention_gib * GIB)
+    return Retention(stores.event_log, days=settings.retention_days, most_bytes=most)
 
 
 def _services(

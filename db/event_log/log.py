@@ -125,6 +125,10 @@ class EventArchive(Protocol):
         """Tell how much is pending, and since when."""
         ...
 
+    async def size(self) -> int:
+        """Return how many bytes the log takes on the disk, or in its database."""
+        ...
+
 
 class StoredEventLog(EventLog, EventArchive, Protocol):
     """A whole log, with what its owner does to it."""
@@ -146,10 +150,6 @@ class StoredEventLog(EventLog, EventArchive, Protocol):
 
         A segment with pending events stays, and so do those after it, and the newest one.
         """
-        ...
-
-    async def size(self) -> int:
-        """Return how many bytes the log takes on the disk, or in its database."""
         ...
 
     async def close(self) -> None:

@@ -43,6 +43,9 @@ async def check_stores(settings: Settings) -> AsyncIterator[Finding]:
     for store, url in urls.items():
         async for finding in _check_store(store, url, keys if store == "control" else None):
             yield finding
+    size = await _event_log_size(settings.effective_event_log_url)
+    if size is not None:
+        yield judge_size(size, settings.retention_gib)
     for finding in check_disks([url for url in urls.values() if _sqlite_file(url) is not None]):
         yield finding
 
@@ -87,6 +90,32 @@ async def _check_event_log_files(url: str) -> Finding:
     finally:
         await event_log.close()
     return ok("event-log", "The event log answers, and syncs every commit.")
+
+
+async def _event_log_size(url: str) -> int | None:
+    """Ask the log how large it is; ``None`` when it isn't there or does not answer, which is said elsewhere."""
+    file = _sqlite_file(url)
+    if file is not None and not file.exists():
+        return None
+    event_log = open_event_log(url)
+    try:
+        return await event_log.size()
+    except EventLogUnavailable:
+        return None
+    finally:
+        await event_log.close()
+
+
+def judge_size(size: int, limit_gib: float | None) -> Finding:
+    """Judge what the event log takes against what it may take."""
+    message = f"The event log takes {size / 1024**3:.2f} GiB"
+    if limit_gib is None:
+        return ok("event-log-size", f"{message}; only RETENTION_DAYS bounds it.")
+    message = f"{message} of {limit_gib:g} GiB (RETENTION_GIB)."
+    if size <= limit_gib * 1024**3:
+        return ok("event-log-size", message)
+    step = "Handle or give up what is pending: it is never dropped. Or raise RETENTION_GIB."
+    return warning("event-log-size", message, step)
 
 
 def judge_keys(status: KeyStatus) -> Finding:

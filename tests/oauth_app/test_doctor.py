@@ -30,7 +30,7 @@ from oauth_app.doctor import Finding, Level, accept, examine
 from oauth_app.doctor.configuration import check_delete_handler
 from oauth_app.doctor.dependencies import FLOORS, check_dependencies, installed_version, release
 from oauth_app.doctor.network import check_public_address, judge_certificate
-from oauth_app.doctor.stores import judge_postgresql, judge_space
+from oauth_app.doctor.stores import judge_postgresql, judge_size, judge_space
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from subscriptions import Subscription
@@ -351,3 +351,14 @@ def make_certificate(folder: Path, *, days: int) -> tuple[Path, Path]:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return certificate_file, key_file
+
+
+@pytest.mark.parametrize(
+    ("limit_gib", "level", "says"),
+    [(None, Level.OK, "RETENTION_DAYS"), (4.0, Level.OK, "2.00 GiB of 4 GiB"), (1.5, Level.WARNING, "of 1.5 GiB")],
+    ids=["unbounded", "within", "beyond"],
+)
+def test_the_size_of_the_event_log_is_judged_by_its_bound(limit_gib: float | None, level: Level, says: str) -> None:
+    found = judge_size(2 * 1024**3, limit_gib)
+    assert found.level is level
+    assert says in found.message

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
+from db.event_log.opening import open_event_log
 from db.event_log.records import EventFilter, Settlement
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
@@ -31,6 +34,29 @@ async def test_wh_16_events_are_forgotten_once_they_are_old_and_finished_with(tm
     assert [record.message_id for record in await log.tail(0, EventFilter())] == ["m-1", "m-2"]
     await log.close()
     assert b"m-0" not in _everything_in(tmp_path)
+
+
+async def test_wh_16_beyond_its_size_the_log_forgets_the_oldest_events_and_never_a_pending_one(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = database_url.replace("control.db", "events.db")
+    log, clock = open_event_log(url, segment_limits=SegmentLimits(age=timedelta(days=1))), Clock()
+    clock.now = later(days=4)
+    for day in range(4):
+        await log.append(new_event(f"m-{day}", received_at=later(days=day), body=b"%d" % day * 500_000))
+    assert await Retention(log, days=30, clock=clock).forget() == 0, "nothing bounds it"
+    assert await Retention(log, days=30, most_bytes=1, clock=clock).forget() == 0, "they were never handled"
+    assert "more than RETENTION_GIB" in caplog.text
+    now = later(days=3)
+    for event in await log.claim(["acme-crm"], limit=9, lease="a", now=now, until=later(days=4)):
+        await log.settle(Settlement(event.id, "a", EventState.HANDLED, now))
+    full = await log.size()
+    assert await Retention(log, days=30, most_bytes=full, clock=clock).forget() == 0, "it is within its bound"
+    assert await Retention(log, days=30, most_bytes=full - 1, clock=clock).forget() == 1
+    assert await Retention(log, days=30, most_bytes=1, clock=clock).forget() == 2
+    assert [record.message_id for record in await log.tail(0, EventFilter())] == ["m-3"]
+    assert await log.size() < full
+    await log.close()
 
 
 def _everything_in(folder: Path) -> bytes:
