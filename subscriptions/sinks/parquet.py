@@ -1,4 +1,4 @@
-"""Events to Parquet files, when pyarrow is installed."""
+"""Events to Parquet files, when pyarrow is installed (the extra ``parquet``)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ParquetSink(FolderSink):
             self._arrow: Any = importlib.import_module("pyarrow")
             self._parquet: Any = importlib.import_module("pyarrow.parquet")
         except ImportError:
-            raise HandlerInvalid("ParquetSink needs pyarrow: pip install pyarrow") from None
+            raise HandlerInvalid("ParquetSink needs pyarrow: pip install 'enable-with-segment[parquet]'") from None
 
     def _store(self, records: Sequence[SinkRecord]) -> None:
         path = self._new_path()
