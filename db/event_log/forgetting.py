@@ -14,8 +14,9 @@ from db.event_log.partitions import Partition
 logger = logging.getLogger(__name__)
 
 _KEYS_AT_ONCE = 10_000
-#: Whoever writes waits while a partition is taken out, so that is not for long; else it is tried again later.
-_LOCK_TIMEOUT = "1s"
+#: Whoever writes waits while a partition is taken out, so that is not for long: it gives up before anybody is
+#: taken for deadlocked, and tries again later.
+_LOCK_TIMEOUT = "500ms"
 
 
 async def drop_before(database: Database, instant: datetime) -> int:

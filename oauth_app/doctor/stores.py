@@ -66,6 +66,8 @@ async def _check_store(store: Store, url: str, keys: EncryptionKeys | None) -> A
         else:
             yield failure(check, f"The {name} is not at the newest schema.", _MIGRATE)
             keys = None
+        if store == "event_log":
+            yield await check_partition_rights(database)
         yield await check_durability(database, store)
         if keys is not None:
             yield judge_keys(await key_status(database, keys))
@@ -139,6 +141,22 @@ async def check_durability(database: Database, store: Store) -> Finding:
             return failure("durability", f"The {name} does not sync its commits.", "Set synchronous=FULL.")
         found = {name: str(await connection.scalar(text(f"SHOW {name}"))) for name in _UNSAFE_POSTGRESQL}
     return judge_postgresql(name, found)
+
+
+async def check_partition_rights(database: Database) -> Finding:
+    """The event log makes and drops its own partitions, which takes the rights of their owner."""
+    statement = (
+        "SELECT pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE')"
+        " FROM pg_class WHERE oid = to_regclass('events')"
+    )
+    async with database.engine.connect() as connection:
+        if await connection.scalar(text(statement)) is not False:
+            return ok("event-log-partitions", "The event log may make its partitions.")
+    return failure(
+        "event-log-partitions",
+        "The event log may not make its partitions: it will run out of room for events.",
+        "Let the service connect as the role that ran `migrate`, or as a member of it.",
+    )
 
 
 def judge_postgresql(name: str, found: dict[str, str]) -> Finding:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from cryptography import x509
@@ -30,7 +31,7 @@ from oauth_app.doctor import Finding, Level, accept, examine
 from oauth_app.doctor.configuration import check_delete_handler
 from oauth_app.doctor.dependencies import FLOORS, check_dependencies, installed_version, release
 from oauth_app.doctor.network import check_public_address, judge_certificate
-from oauth_app.doctor.stores import judge_postgresql, judge_size, judge_space
+from oauth_app.doctor.stores import check_partition_rights, judge_postgresql, judge_size, judge_space
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from subscriptions import Subscription
@@ -362,3 +363,18 @@ def test_the_size_of_the_event_log_is_judged_by_its_bound(limit_gib: float | Non
     found = judge_size(2 * 1024**3, limit_gib)
     assert found.level is level
     assert says in found.message
+
+
+async def test_who_may_not_make_partitions_is_told(postgresql_url: str) -> None:
+    owner, guest = Database.open(postgresql_url), f"guest_{uuid4().hex}"
+    async with owner.engine.begin() as connection:
+        await connection.exec_driver_sql(f"CREATE ROLE {guest} LOGIN")
+    stranger = Database.open(postgresql_url.replace("postgres@", f"{guest}@"))
+    try:
+        assert (await check_partition_rights(owner)).level is Level.OK
+        assert (await check_partition_rights(stranger)).level is Level.FAILURE
+    finally:
+        await stranger.close()
+        async with owner.engine.begin() as connection:
+            await connection.exec_driver_sql(f"DROP ROLE {guest}")
+        await owner.close()
