@@ -22,6 +22,9 @@ from db.database import Database
 from db.encryption import EncryptionKeys, generate_encryption_key
 from db.migrate import migrate
 from subscriptions.api_keys import ApiKeys
+from tests.leak_watch import _hooks, leak_watch
+
+__all__ = ["_hooks", "leak_watch"]
 
 
 @pytest.fixture(scope="session")

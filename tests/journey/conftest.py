@@ -49,3 +49,4 @@ async def deployment(segment: Segment, tmp_path: Path) -> AsyncIterator[Deployme
         finally:
             for running in made.started:
                 running.clean_up()
+            await made.look_for_leaks()

@@ -16,6 +16,7 @@ from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from tests.journey.processes import Finished, Running, run_command
+from tests.leak_watch import WATCH, command_name
 
 T = TypeVar("T")
 
@@ -75,7 +76,9 @@ class Deployment:
     async def command(self, *arguments: str, without: str | None = None, **environment: str) -> Finished:
         """Run a command of the command line as a process of its own."""
         given = {name: value for name, value in {**self.environment, **environment}.items() if name != without}
-        return await asyncio.to_thread(run_command, arguments, given, self.folder)
+        done = await asyncio.to_thread(run_command, arguments, given, self.folder)
+        WATCH.wrote(f"output of {command_name(arguments)}", f"{done.output}{done.errors}".encode())
+        return done
 
     def settings(self) -> Settings:
         """The service's settings, for looking into its stores from here; its handlers are not loaded for that."""
@@ -121,6 +124,19 @@ class Deployment:
     async def destinations(self) -> dict[str, dict[str, Any]]:
         """The destinations in Segment, by name."""
         return {destination["name"]: destination for destination in (await self.state())["destinations"]}
+
+    async def look_for_leaks(self) -> None:
+        """Let the watch over the test read what the processes logged, with the secrets that they were given."""
+        state = await self.state()
+        tokens = [token["access_token"] for install in state["installs"] for token in install["tokens"]]
+        keys = [str(destination["config"].get("apiKey", "")) for destination in state["destinations"]]
+        WATCH.secret("install token", *tokens)
+        WATCH.secret("API key", *keys)
+        WATCH.secret("client secret", self.environment["SEGMENT_CLIENT_SECRET"])
+        given = self.environment["ENCRYPTION_KEYS"].split(",")
+        WATCH.secret("encryption key", *(entry.partition(":")[2] for entry in given))
+        for log in self.folder.glob("*.log"):
+            WATCH.wrote("log of a process", log.read_bytes())
 
     async def control(self, name: str, **body: object) -> dict[str, Any]:
         """Turn one of the sandbox's knobs."""

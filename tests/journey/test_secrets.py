@@ -24,7 +24,7 @@ from oauth_app.demo.browser import Browser
 from oauth_app.stores import open_stores
 from segment_sandbox.config import DEFAULT_CLIENT_SECRET
 from tests.journey.deployment import DESTINATION, Deployment, basic, until
-from tests.journey.leaks import KnownSecrets, forms_of
+from tests.leaks import KnownSecrets, forms_of
 
 CALLBACK = "/auth/segment/callback"
 PRINTS_A_SECRET = {"connect-link", "api-keys create"}

@@ -16,6 +16,7 @@ from db.control import install_tokens
 from db.control.tables import FlowState, InstallStatus
 from oauth_app.demo.browser import Browser
 from oauth_app.install_record import PROVISION
+from tests.leak_watch import FLOW, LeakWatch
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 
 CALLBACK = f"{SERVICE}/auth/segment/callback"
@@ -219,7 +220,10 @@ async def test_case_015_an_existing_install_of_the_account_is_continued(front_do
     assert [entry.kind for entry in await front_door.queued()] == [PROVISION, PROVISION]
 
 
-async def test_case_016_an_existing_install_of_somebody_else_leads_to_the_manual_key(front_door: FrontDoor) -> None:
+async def test_case_016_an_existing_install_of_somebody_else_leads_to_the_manual_key(
+    front_door: FrontDoor, leak_watch: LeakWatch
+) -> None:
+    leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")  # a field of the form that asks for the key
     async with front_door.browser() as browser, front_door.browser() as second:
         await front_door.connect(browser)
         page = await front_door.connect(second, link=await front_door.link("acct_other"))
@@ -234,7 +238,8 @@ async def test_case_016_an_existing_install_of_somebody_else_leads_to_the_manual
     assert len(await front_door.installs()) == 1
 
 
-async def test_case_016_nobody_else_gets_the_manual_key(front_door: FrontDoor) -> None:
+async def test_case_016_nobody_else_gets_the_manual_key(front_door: FrontDoor, leak_watch: LeakWatch) -> None:
+    leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")
     async with front_door.browser() as browser, front_door.browser() as thief:
         await front_door.connect(browser)
         page = await front_door.connect(browser, link=await front_door.link("acct_other"))

@@ -29,7 +29,7 @@ from oauth_app.install_flow import cookie_name
 from oauth_app.operators.roles import Operator, Role
 from oauth_app.rate_limits import RateLimits
 from segment_sandbox.config import DEFAULT_CLIENT_SECRET
-from tests.journey.leaks import KnownSecrets
+from tests.leaks import KnownSecrets
 from tests.oauth_app.operations import Operations, running_service
 
 EXAMPLES = settings(
