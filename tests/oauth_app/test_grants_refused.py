@@ -79,6 +79,9 @@ async def test_oa_18_a_token_answer_of_another_content_type_is_read_as_what_it_i
         ({"source_names": None, "scope": "workspace"}, "scope_without_source"),
         ({"scope": "destination/another"}, "scope_too_small"),
         ({"scope": "workspace:read"}, "scope_too_small"),
+        ({"scope": "workspace destination/acme-crm"}, "scope_too_small"),
+        ({"scope": "Workspace"}, "scope_too_small"),
+        ({"scope": ""}, "scope_too_small"),
     ],
 )
 async def test_oa_19_a_grant_that_is_not_what_was_asked_for_is_not_activated(
@@ -89,6 +92,17 @@ async def test_oa_19_a_grant_that_is_not_what_was_asked_for_is_not_activated(
     assert (install.status, install.status_reason) == (InstallStatus.FAILED, reason)
     assert install.status_detail
     assert await front_door.queued() == []
+
+
+async def test_oa_19_a_granted_workspace_scope_beside_a_source_activates_as_in_segments_example(
+    front_door: FrontDoor,
+) -> None:
+    """Contract 2.5 tags ``scope`` [X]: "do not derive behaviour from it". The source is what counts."""
+    assert await _connect(front_door, {**GRANT, "scope": "workspace"}) == 200
+    (install,) = await front_door.installs()
+    assert (install.status, install.status_reason) == (InstallStatus.PROVISIONING, None)
+    assert (install.source_name, install.scope) == ("workspaces/northwind/sources/web-prod", "workspace")
+    assert [entry.kind for entry in await front_door.queued()] == ["provision"]
 
 
 def test_oa_19_the_scope_of_segments_own_example_passes_for_ours() -> None:
