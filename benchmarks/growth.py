@@ -63,7 +63,7 @@ async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
 async def _handle(log: SqliteEventLog) -> None:
     now = datetime.now(UTC) + timedelta(seconds=1)
     while claimed := await log.claim(["acme-crm"], limit=_CLAIM, lease="a", now=now, until=now + timedelta(minutes=1)):
-        await asyncio.gather(*(log.settle(Settlement(event.id, "a", EventState.HANDLED, now)) for event in claimed))
+        await log.settle_all([Settlement(event.id, "a", EventState.HANDLED, now) for event in claimed])
 
 
 def _event(chance: random.Random) -> NewEvent:

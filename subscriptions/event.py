@@ -10,7 +10,7 @@ from subscriptions.fields import Fields, as_text, spellings_of
 from subscriptions.lazy import lazy
 from subscriptions.timestamps import parse_timestamp
 
-_OF_EVERY_EVENT = ("type", "action", "messageId", "userId", "anonymousId")
+_OF_EVERY_EVENT = ("type", "action", "messageId", "userId", "anonymousId", "timestamp", "receivedAt")
 EVENT_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
 
 
@@ -35,7 +35,8 @@ class Event:
         self.raw = raw
         self.received_at = received_at or datetime.now(UTC)
         self._display_name = display_name
-        kind, action, message_id, user_id, anonymous_id = spellings_of(raw, _OF_EVERY_EVENT)
+        self._spelled = spellings_of(raw, _OF_EVERY_EVENT)
+        kind, action, message_id, user_id, anonymous_id, *_ = self._spelled
         self.type = ((kind and as_text(raw[kind])) or (action and as_text(raw[action])) or "").strip().lower()
         self.message_id = as_text(raw[message_id]) if message_id else None
         self.user_id = as_text(raw[user_id]) if user_id else None
@@ -88,7 +89,7 @@ class Event:
         """Where the event came from (contract 6.2); empty when it was null, ``[]`` or absent."""
         return self._fields.fields("context")
 
-    @lazy
+    @property
     def integrations(self) -> Mapping[str, Any]:
         """Destinations switched on or off by their display names, which are case-sensitive (contract 5.9)."""
         value = self.raw.get("integrations")
@@ -97,8 +98,10 @@ class Event:
     @lazy
     def timestamp(self) -> datetime:
         """When it happened, aware, in UTC: ``timestamp``, else ``receivedAt``, else when it got here."""
-        happened = parse_timestamp(self._fields.get("timestamp"))
-        return happened or parse_timestamp(self._fields.get("receivedAt")) or self.received_at
+        for name in self._spelled[-2:]:
+            if name is not None and (instant := parse_timestamp(self.raw[name])) is not None:
+                return instant
+        return self.received_at
 
     @property
     def original_timestamp(self) -> datetime | None:
@@ -108,9 +111,10 @@ class Event:
     @property
     def is_replay(self) -> bool:
         """Whether Segment sent this from its archive: all destinations off but ours (contract 5.11)."""
-        if self._display_name is None or self.integrations.get("All") is not False:
+        integrations = self.integrations
+        if not integrations or self._display_name is None or integrations.get("All") is not False:
             return False
-        return bool(self.integrations.get(self._display_name))
+        return bool(integrations.get(self._display_name))
 
     def __getitem__(self, key: str) -> Any:
         """Return any other top-level field, in any spelling.

@@ -36,6 +36,22 @@ class InstallContexts:
         self._database = database
         self._clock = clock
         self._cache: dict[str, tuple[datetime, InstallContext]] = {}
+        self._without_install: dict[tuple[str, str], InstallContext] = {}
+
+    def known(self, account: str, component: str, install_id: str | None) -> InstallContext | None:
+        """Return a context that is there without waiting; ``None`` when it has to be read."""
+        if install_id is None:
+            context = self._without_install.get((account, component))
+            if context is None:
+                if len(self._without_install) >= _CACHE_SIZE:
+                    self._without_install.clear()
+                context = self._without_install[account, component] = InstallContext(account, component)
+            return context
+        remembered = self._cache.get(install_id)
+        if remembered is None or remembered[0] <= self._clock():
+            return None
+        context = remembered[1]
+        return context if (context.account, context.component) == (account, component) else None
 
     async def find(self, *, account: str, component: str, install_id: str | None) -> InstallContext:
         """Return the context of an event. The account and component are the event's own, never the install's."""

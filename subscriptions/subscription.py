@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from subscriptions.errors import HandlerInvalid, SubscriptionNotLoaded
@@ -49,7 +49,7 @@ class Subscription:
         self.display_name = display_name
         self.settings: tuple[Setting, ...] = tuple(settings)
         self._handlers: list[Handler] = []
-        self._handled_types: frozenset[str] = frozenset()
+        self._handlers_of_type: dict[str, tuple[Handler, ...]] = {}
         self._sinks: list[Sink] = []
         self._install_functions: list[InstallFunction] = []
 
@@ -109,7 +109,7 @@ class Subscription:
         if any(other.key == handler.key for other in self._handlers):
             raise HandlerInvalid(f"component '{self.name}' has a handler '{handler.key}' already")
         self._handlers.append(handler)
-        self._handled_types |= {handler.type}
+        self._handlers_of_type[handler.type] = (*self._handlers_of_type.get(handler.type, ()), handler)
 
     def on_install(self, *turns: str) -> Callable[[_Function], _Function]:
         """Register an async function for turns in how an install's connection stands; it is returned unchanged.
@@ -152,13 +152,16 @@ class Subscription:
         return tuple(self._sinks)
 
     @property
-    def handled_types(self) -> frozenset[str]:
+    def handled_types(self) -> Collection[str]:
         """The types of event that at least one handler exists for; others are answered 501 (contract 5.5)."""
-        return self._handled_types
+        return self._handlers_of_type.keys()
 
     def handlers_of(self, event: Event) -> tuple[Handler, ...]:
         """Return the handlers this event goes to."""
-        return tuple(handler for handler in self._handlers if handler.wants(event))
+        of_type = self._handlers_of_type.get(event.type, ())
+        if not any(handler.event for handler in of_type):
+            return of_type
+        return tuple(handler for handler in of_type if handler.wants(event))
 
     def __repr__(self) -> str:
         return f"Subscription({self.name!r}, {len(self._handlers)} handlers)"

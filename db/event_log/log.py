@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -28,8 +28,8 @@ class EventLog(Protocol):
     Every method raises :class:`EventLogUnavailable` when the store cannot be reached.
     """
 
-    async def append(self, event: NewEvent) -> Appended:
-        """Store an event and return once it is durable. A delete also writes the person's tombstone."""
+    def append(self, event: NewEvent) -> Awaitable[Appended]:
+        """Store an event; what is awaited comes once it is durable. A delete also writes the person's tombstone."""
         ...
 
     async def claim(
@@ -64,8 +64,8 @@ class EventLog(Protocol):
         """Give claimed events back without counting an attempt."""
         ...
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Record how an attempt ended; ``False`` when the lease had passed to somebody else."""
+    def settle_all(self, settlements: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+        """Record how attempts ended, together; ``False`` for those whose lease had passed to somebody else."""
         ...
 
     async def erase(self, settlement: Settlement) -> ErasureReport | None:

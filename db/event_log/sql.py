@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -86,6 +87,10 @@ class SqlEventLog:
     async def release(self, lease: str, event_ids: Sequence[int]) -> None:
         async with self._transaction() as connection:
             await claiming.release(connection, lease, event_ids)
+
+    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        settled: list[bool] = await asyncio.gather(*(self.settle(settlement) for settlement in settlements))
+        return settled
 
     async def settle(self, settlement: Settlement) -> bool:
         return await self._settlements.submit(settlement)

@@ -8,6 +8,7 @@ from datetime import datetime
 from db.event_log.records import ClaimedEvent
 from subscriptions.dispatch.outcome import Verdict, Waiting
 from subscriptions.event import Event
+from subscriptions.handler import Handler
 from subscriptions.install_context import InstallContext
 
 
@@ -18,6 +19,8 @@ class Attempt:
     claimed: ClaimedEvent
     event: Event
     install: InstallContext
+    handlers: tuple[Handler, ...] = ()
+    """Those that are left to call."""
     calls_left: int = 0
     verdicts: list[Verdict] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)

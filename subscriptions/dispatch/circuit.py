@@ -62,6 +62,8 @@ class Circuit:
 
     def admits(self, now: datetime) -> bool:
         """Tell whether a call may be made now."""
+        if self.opened_at is None:
+            return True
         state = self.state(now)
         return state is CircuitState.CLOSED or (state is CircuitState.HALF_OPEN and not self.probing)
 
@@ -77,7 +79,7 @@ class Circuit:
 
     def succeeded(self) -> Circuit:
         """Note that a call worked: whatever was wrong is over."""
-        return Circuit()
+        return CLOSED
 
     def failed(self, now: datetime, policy: CircuitPolicy, *, probe: bool) -> Circuit:
         """Note that a call failed. Calls that began before it opened say nothing new."""
@@ -94,3 +96,7 @@ class Circuit:
     def _opened(self, now: datetime, policy: CircuitPolicy) -> Circuit:
         openings = self.openings + 1
         return Circuit(openings=openings, opened_at=now, open_for=policy.open_for(openings))
+
+
+CLOSED = Circuit()
+"""What is remembered of calls that work."""

@@ -17,26 +17,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from db.clock import Clock, utc_now
 from db.database import Database
 from db.event_log.log import EventLog
 from db.event_log.records import ClaimedEvent, EventLogUnavailable, Predecessor, Settlement
-from db.event_log.tables import EventState, HandlerState
+from db.event_log.tables import HandlerState
 from subscriptions.dispatch.attempt import Attempt
 from subscriptions.dispatch.backoff import RetryPolicy
-from subscriptions.dispatch.circuit import CircuitPolicy
+from subscriptions.dispatch.calling import call_handler
 from subscriptions.dispatch.lane import Call, Lane
+from subscriptions.dispatch.lanes import Lanes
 from subscriptions.dispatch.leases import Leases
-from subscriptions.dispatch.outcome import Verdict, batch_errors, conclude, judge, put_back_for
+from subscriptions.dispatch.limits import DispatchLimits
+from subscriptions.dispatch.outcome import conclude
 from subscriptions.dispatch.pauses import Pauses, PausesUnknown
+from subscriptions.dispatch.preparation import Preparation
 from subscriptions.dispatch.settler import Settler
-from subscriptions.errors import DeliveryRefused, HandlerError
-from subscriptions.event_reader import check_event, parse_event
-from subscriptions.handler import Handler
 from subscriptions.install_context import InstallContexts
 from subscriptions.observer import Observer
 from subscriptions.subscription import Subscription
@@ -47,27 +45,6 @@ _CLAIM = 500
 _PREPARE = 50
 _LOOK_AGAIN = 0.05
 _NO_PREDECESSORS: Mapping[int, Sequence[Predecessor]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class DispatchLimits:
-    """How the dispatcher spends its time.
-
-    ``handler_seconds`` is how long one call may take. ``calls_per_handler`` run at the same moment.
-    ``events_in_flight`` are held in all, and of one sender no more than are still free. ``lane_seconds`` is how much
-    work may wait for a handler. ``stop_seconds`` is the grace at shutdown. ``settle_waits`` are the seconds after which
-    a result is stored again that could not be: in all as long as a lease, or as a database takes to restart.
-    """
-
-    handler_seconds: float = 30.0
-    lease_seconds: float = 15.0
-    poll_seconds: float = 1.0
-    stop_seconds: float = 10.0
-    calls_per_handler: int = 32
-    events_in_flight: int = 4_000
-    lane_seconds: float = 2.0
-    settle_waits: tuple[float, ...] = (0.1, 0.4, 1.0, 2.0, 4.0, 7.5)
-    circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
 
 
 class Dispatcher:
@@ -98,22 +75,31 @@ class Dispatcher:
     ) -> None:
         self._components = components
         self._log = event_log
-        self._contexts = InstallContexts(database, clock)
         self._pauses = Pauses(database, clock)
         self._policy = policy or RetryPolicy()
         self._limits = limits or DispatchLimits()
         self._settler = Settler(event_log, database, waits=self._limits.settle_waits)
+        self._preparation = Preparation(
+            components, InstallContexts(database, clock), policy=self._policy, jitter=jitter
+        )
+        self._lanes = Lanes(
+            self._limits,
+            self._pauses,
+            begin=self._begin,
+            through=self._through,
+            clock=clock,
+            jitter=jitter,
+            monotonic=monotonic,
+        )
         self._observer = observer or Observer()
         self._clock = clock
         self._jitter = jitter
-        self._monotonic = monotonic
         self._wake = asyncio.Event()
         self._stopping = False
         self._held_back = False
         self._leases = Leases(event_log, seconds=self._limits.lease_seconds, clock=clock)
         self._held: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._lanes: dict[tuple[str, str], Lane] = {}
 
     def wake(self) -> None:
         """Look for events now instead of at the next poll."""
@@ -163,7 +149,7 @@ class Dispatcher:
         except PausesUnknown as error:
             logger.warning("No events are claimed: %s", error)
             return 0
-        self._look_after_lanes()
+        self._lanes.tidy()
         components = [name for name in self._components if not self._pauses.component_is_paused(name)]
         free = self._limits.events_in_flight - self._leases.count
         # A sender may hold as much as is free: one alone gets half of everything, and a new one always finds a place.
@@ -193,8 +179,7 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._leases.release_all()
-        for lane in self._lanes.values():
-            lane.reset()
+        self._lanes.reset()
         self._held.clear()
 
     def _start(self, work: Coroutine[Any, Any, object]) -> None:
@@ -213,75 +198,41 @@ class Dispatcher:
         """Put claimed events into the lanes of their handlers."""
         batches: dict[Lane, None] = {}
         for start in range(0, len(claimed), _PREPARE):
-            part = claimed[start : start + _PREPARE]
-            attempts = [attempt for item in part if (attempt := await self._prepare_one(item)) is not None]
-            before = await self._predecessors(attempts)
-            lanes: dict[Lane, None] = {}
-            for attempt in attempts:
-                lanes.update(dict.fromkeys(self._place(attempt, before.get(attempt.claimed.id, ()))))
-                if attempt.calls_left == 0:
-                    self._start(self._settle_attempt(attempt))
+            lanes = await self._prepare_part(claimed[start : start + _PREPARE])
             for lane in lanes:
                 if lane.handler.batch is None:
-                    self._move(lane)
+                    self._lanes.move(lane)
                 else:
                     batches[lane] = None  # so that the batches are as large as what was claimed allows
             await asyncio.sleep(0)
         for lane in batches:
-            self._move(lane)
+            self._lanes.move(lane)
 
-    async def _prepare_one(self, claimed: ClaimedEvent) -> Attempt | None:
-        """Return the attempt at an event, or settle it when there is nothing to call."""
+    async def _prepare_part(self, claimed: Sequence[ClaimedEvent]) -> Iterable[Lane]:
         now = self._clock()
-        if claimed.suppressed:
-            reason = "the person was deleted at or after the event's time"
-            settlement = Settlement(claimed.id, claimed.lease, EventState.SUPPRESSED, now, error=reason)
-            self._start(self._settle(settlement, claimed))
-            return None
-        subscription = self._components[claimed.component]
-        try:
-            event = parse_event(claimed.body, received_at=claimed.received_at, display_name=subscription.display_name)
-            check_event(event)
-            install = await self._contexts.find(
-                account=claimed.account, component=claimed.component, install_id=claimed.install_id
-            )
-        except DeliveryRefused as error:
-            settlement = Settlement(claimed.id, claimed.lease, EventState.DEAD_LETTER, now, error=error.message)
-            self._start(self._settle(settlement, claimed))
-            return None
-        except Exception as error:  # the control store is away: try again, like after a failed handler
-            wait = self._policy.delay(claimed.attempts + 1, jitter=self._jitter())
-            reason = f"install context: {type(error).__name__}"
-            settlement = Settlement(
-                claimed.id, claimed.lease, EventState.PENDING, now, error=reason, available_at=now + wait
-            )
-            self._start(self._settle(settlement, claimed))
-            return None
-        attempt = Attempt(claimed, event, install)
-        if claimed.interrupted:
-            logger.warning("The last attempt at event %d ended without a result", claimed.id)
-            reason = "the attempt ended without a result, so nobody knows its effect"
-            attempt.verdicts = [
-                Verdict(handler.key, HandlerState.UNKNOWN, reason) for handler in self._handlers_left(attempt)
-            ]
-            self._start(self._settle_attempt(attempt))
-            return None
-        return attempt
-
-    def _handlers_left(self, attempt: Attempt) -> list[Handler]:
-        done = {result.handler for result in attempt.claimed.finished}
-        wanted = self._components[attempt.claimed.component].handlers_of(attempt.event)
-        return [handler for handler in wanted if handler.key not in done]
+        attempts: list[Attempt] = []
+        ended: list[tuple[Settlement, ClaimedEvent]] = []
+        unknown: list[Attempt] = []
+        for item in claimed:
+            prepared = await self._preparation.of(item, now)
+            if isinstance(prepared, Settlement):
+                ended.append((prepared, item))
+            else:
+                (unknown if prepared.verdicts else attempts).append(prepared)
+        before = await self._predecessors(attempts)
+        lanes: dict[Lane, None] = {}
+        for attempt in attempts:
+            lanes.update(dict.fromkeys(self._lanes.place(attempt, before.get(attempt.claimed.id, ()))))
+        unknown += [attempt for attempt in attempts if attempt.calls_left == 0]
+        if ended:
+            self._start(self._settle(ended))
+        if unknown:
+            self._start(self._conclude(unknown))
+        return lanes
 
     async def _predecessors(self, attempts: Sequence[Attempt]) -> Mapping[int, Sequence[Predecessor]]:
         """Find what comes before events that are to be handled in order."""
-        if not any(handler.ordered for component in self._components.values() for handler in component.handlers):
-            return _NO_PREDECESSORS
-        ordered = [
-            attempt.claimed.id
-            for attempt in attempts
-            if any(handler.ordered for handler in self._handlers_left(attempt))
-        ]
+        ordered = [attempt.claimed.id for attempt in attempts if any(handler.ordered for handler in attempt.handlers)]
         if not ordered:
             return _NO_PREDECESSORS
         try:
@@ -291,160 +242,67 @@ class Dispatcher:
             unknown = (Predecessor(0, "", None, frozenset()),)
             return dict.fromkeys(ordered, unknown)
 
-    def _place(self, attempt: Attempt, before: Sequence[Predecessor]) -> Iterable[Lane]:
-        """Put an event into the lanes of those of its handlers that can take it; the others have to wait."""
-        now = self._clock()
-        unfinished = {outcome.handler: outcome for outcome in attempt.claimed.unfinished}
-        wait = put_back_for(attempt.claimed.received_at, now)
-        put_back = now + wait * (0.5 + 0.5 * self._jitter())
-        for handler in self._handlers_left(attempt):
-            lane = self._lane(attempt.claimed.component, handler)
-            earlier = unfinished.get(handler.key)
-            circuit = lane.circuit(attempt.sender)
-            if earlier is not None and earlier.due_at is not None and earlier.due_at > now:
-                attempt.wait(handler.key, earlier.due_at, earlier.error or "waits for its next attempt")
-            elif self._pauses.handler_is_paused(attempt.claimed.component, handler):
-                attempt.wait(handler.key, put_back, "paused")
-            elif handler.ordered and _has_to_wait(attempt, handler, lane, before):
-                attempt.wait(handler.key, put_back, "waits for an earlier event of the same person")
-            elif not circuit.admits(now):
-                reopens = circuit.reopens_at(now) + wait * self._jitter()  # not all of them at the same moment
-                attempt.wait(handler.key, max(put_back, reopens), _CIRCUIT_IS_OPEN)
-            elif not lane.has_room():
-                attempt.wait(handler.key, put_back, _IS_BUSY)
-            else:
-                attempt.calls_left += 1
-                lane.put(attempt)
-                yield lane
-
-    def _lane(self, component: str, handler: Handler) -> Lane:
-        key = (component, handler.key)
-        if key not in self._lanes:
-            self._lanes[key] = Lane(
-                component,
-                handler,
-                places=self._limits.calls_per_handler,
-                seconds=self._limits.lane_seconds,
-                circuit_policy=self._limits.circuit,
-                monotonic=self._monotonic,
-            )
-        return self._lanes[key]
-
-    def _look_after_lanes(self) -> None:
-        """Take out of the lanes what would wait there for too long."""
-        for lane in list(self._lanes.values()):
-            if self._pauses.handler_is_paused(lane.component, lane.handler):
-                self._put_back(lane, lane.take_all(), "paused")
-            self._put_back(lane, lane.shed(), _IS_BUSY)
-            self._move(lane)
-
-    def _move(self, lane: Lane) -> None:
-        """Begin the calls that a lane has places for."""
-        now = self._clock()
-        for attempt, until in lane.turned_away(now):
-            self._put_back(lane, [attempt], _CIRCUIT_IS_OPEN, until=until)
-        while (call := lane.next_call(now)) is not None:
-            self._start(self._call(lane, call))
-
-    def _put_back(self, lane: Lane, attempts: Sequence[Attempt], reason: str, *, until: datetime | None = None) -> None:
-        """Let a handler have events later that wait in its lane."""
-        now = self._clock()
-        for attempt in attempts:
-            wait = put_back_for(attempt.claimed.received_at, now)
-            soonest = now + wait * (0.5 + 0.5 * self._jitter())
-            if until is not None:
-                soonest = max(soonest, until + wait * self._jitter())
-            attempt.wait(lane.handler.key, soonest, reason)
-            self._one_less(attempt)
+    def _begin(self, lane: Lane, call: Call) -> None:
+        self._start(self._call(lane, call))
 
     async def _call(self, lane: Lane, call: Call) -> None:
         """Call a handler, and note what that means for each event."""
-        handler, events = lane.handler, [attempt.event for attempt in call.attempts]
-        first = call.attempts[0]
-        started = self._observer.clock()
         try:
-            if handler.batch is None:
-                work = handler.call(events[0], first.install, first.claimed.settings)
-            else:
-                work = handler.call_batch(events, first.install, first.claimed.settings)
-            answer, error = await self._guarded(lane, work)
+            verdicts = await call_handler(lane, call, seconds=self._limits.handler_seconds, observer=self._observer)
         except asyncio.CancelledError:
             lane.ended(call, failed=None, now=self._clock())
             raise
-        all_alike = error is not None or handler.batch is None
-        errors = [error] * len(events) if all_alike else batch_errors(answer, events)
-        verdicts = [judge(handler.key, failure) for failure in errors]
-        lane.ended(call, failed=all(verdict.state is HandlerState.RETRY for verdict in verdicts), now=self._clock())
+        failed = all(verdict.state is HandlerState.RETRY for verdict in verdicts)
+        lane.ended(call, failed=failed, now=self._clock())
         for attempt, verdict in zip(call.attempts, verdicts, strict=True):
-            self._observer.handled(handler.key, attempt.claimed, attempt.event, verdict.state, started=started)
             attempt.verdicts.append(verdict)
-            self._one_less(attempt)
-        self._move(lane)
+        self._through(call.attempts)
+        self._lanes.move(lane)
 
-    async def _guarded(self, lane: Lane, work: Coroutine[Any, Any, object]) -> tuple[object, BaseException | None]:
-        """Await a handler within its time; whatever it raises is an answer, never our end."""
+    def _through(self, attempts: Sequence[Attempt]) -> None:
+        """Settle those events whose last handler is through with them now."""
+        concluded: list[Attempt] = []
+        for attempt in attempts:
+            attempt.calls_left -= 1
+            if attempt.calls_left == 0:
+                concluded.append(attempt)
+        if concluded:
+            self._start(self._conclude(concluded))
+
+    async def _conclude(self, attempts: Sequence[Attempt]) -> None:
+        """Store what became of events, together."""
+        now = self._clock()
+        ended = [
+            (
+                conclude(
+                    attempt.claimed,
+                    attempt.verdicts,
+                    waiting=attempt.waiting,
+                    policy=self._policy,
+                    now=now,
+                    jitter=self._jitter(),
+                ),
+                attempt.claimed,
+            )
+            for attempt in attempts
+        ]
+        stored = await self._settle(ended)
+        for attempt, (settlement, _), is_stored in zip(attempts, ended, stored, strict=True):
+            if any(handler.ordered for handler in attempt.handlers):
+                still_open = frozenset(result.handler for result in settlement.results if result.due_at is not None)
+                self._lanes.settled(attempt, stored=is_stored, open_handlers=still_open)
+
+    async def _settle(self, ended: Sequence[tuple[Settlement, ClaimedEvent]]) -> Sequence[bool]:
+        """Store the ends of attempts and hold the events no longer; tells which of them could be stored."""
         try:
-            async with asyncio.timeout(self._limits.handler_seconds):
-                return await work, None
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return None, RuntimeError(f"the handler was cancelled from inside: {error}")
-        except HandlerError as error:
-            return None, error
-        except Exception as error:
-            logger.warning("Handler %s of component %s failed", lane.handler.key, lane.component, exc_info=error)
-            return None, error
-
-    def _one_less(self, attempt: Attempt) -> None:
-        """Settle an event when the last of its handlers is through with it."""
-        attempt.calls_left -= 1
-        if attempt.calls_left == 0:
-            self._start(self._settle_attempt(attempt))
-
-    async def _settle_attempt(self, attempt: Attempt) -> None:
-        claimed = attempt.claimed
-        settlement = conclude(
-            claimed,
-            attempt.verdicts,
-            waiting=attempt.waiting,
-            policy=self._policy,
-            now=self._clock(),
-            jitter=self._jitter(),
-        )
-        stored = await self._settle(settlement, claimed)
-        open_handlers = {result.handler for result in settlement.results if result.due_at is not None}
-        for handler in self._components[claimed.component].handlers:
-            if handler.ordered and (lane := self._lanes.get((claimed.component, handler.key))) is not None:
-                go_on = stored and handler.key not in open_handlers and attempt.finished(handler.key)
-                left = lane.next_in_line(attempt, go_on=go_on)
-                self._put_back(lane, left, "waits for an earlier event of the same person")
-                self._move(lane)
-
-    async def _settle(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        """Store the end of an attempt and hold the event no longer; tells whether that could be done."""
-        try:
-            stored = await self._settler.settle(settlement, claimed)
-            if stored:
-                self._observer.settled(claimed, settlement.state)
+            stored = await self._settler.settle(ended)
+            for (settlement, claimed), is_stored in zip(ended, stored, strict=True):
+                if is_stored:
+                    self._observer.settled(claimed, settlement.state)
             return stored
         finally:
-            self._leases.drop(claimed)
-            self._held[claimed.scope] -= 1
-            if self._held[claimed.scope] <= 0:
-                del self._held[claimed.scope]
-
-
-_IS_BUSY = "busy with earlier events"
-_CIRCUIT_IS_OPEN = "kept failing for this sender, so it is left alone for a while"
-
-
-def _has_to_wait(attempt: Attempt, handler: Handler, lane: Lane, before: Sequence[Predecessor]) -> bool:
-    """Tell whether an earlier event of the same person is not through, and not in the lane ahead of this one either."""
-    return any(
-        (predecessor.id == 0 or handler.wants_name(predecessor.type, predecessor.event))
-        and handler.key not in predecessor.finished
-        and not lane.is_in_line(attempt, predecessor.id)
-        for predecessor in before
-    )
+            for _, claimed in ended:
+                self._leases.drop(claimed)
+                self._held[claimed.scope] -= 1
+                if self._held[claimed.scope] <= 0:
+                    del self._held[claimed.scope]

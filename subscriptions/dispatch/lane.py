@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from subscriptions.dispatch.attempt import Attempt
-from subscriptions.dispatch.circuit import Circuit, CircuitPolicy, CircuitState
+from subscriptions.dispatch.circuit import CLOSED, Circuit, CircuitPolicy, CircuitState
 from subscriptions.dispatch.fair_queue import FairQueue
 from subscriptions.handler import Handler
 
@@ -66,7 +66,7 @@ class Lane:
 
     def circuit(self, sender: str) -> Circuit:
         """Return the circuit breaker of the handler for a sender."""
-        return self._circuits.get(sender, Circuit())
+        return self._circuits.get(sender, CLOSED)
 
     def has_room(self) -> bool:
         """Tell whether the lane can take one more event: whether its turn would come soon."""
@@ -130,7 +130,7 @@ class Lane:
             circuit = circuit.failed(now, self._policy, probe=call.probe)
         else:
             circuit = circuit.succeeded()
-        if circuit == Circuit():
+        if circuit == CLOSED:
             self._circuits.pop(call.sender, None)
         else:
             self._circuits[call.sender] = circuit
@@ -208,7 +208,7 @@ class Lane:
 def _may_share_a_call(first: Attempt, other: Attempt) -> bool:
     """Events of one call have the same sender already; context and settings have to be the same as well."""
     return (
-        first.claimed.settings == other.claimed.settings
-        and first.install == other.install
+        (first.install is other.install or first.install == other.install)
+        and first.claimed.settings == other.claimed.settings
         and first.claimed.account == other.claimed.account
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -16,6 +17,10 @@ from db.event_log.tables import EventState
 from subscriptions.archive.erasure import ERASED, REQUESTED
 
 logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+_MOST_NAMED = 10
 
 
 class Settler:
@@ -33,28 +38,53 @@ class Settler:
         self._database = database
         self._waits = waits
 
-    async def settle(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        """Store the end of an attempt; tells whether that could be done. It raises nothing but a cancellation."""
-        if settlement.state is EventState.DEAD_LETTER:
-            logger.warning("Event %d is a dead letter: %s", claimed.id, settlement.error)
+    async def settle(self, ended: Sequence[tuple[Settlement, ClaimedEvent]]) -> list[bool]:
+        """Store how attempts ended; tells of each whether that could be done. It raises nothing but a cancellation."""
+        together: list[Settlement] = []
+        erased: dict[int, bool] = {}
+        for settlement, claimed in ended:
+            if settlement.state is EventState.DEAD_LETTER:
+                logger.warning("Event %d is a dead letter: %s", claimed.id, settlement.error)
+            if claimed.type == "delete" and settlement.state is EventState.HANDLED:
+                erased[claimed.id] = await self._erase_one(settlement, claimed)
+            else:
+                together.append(settlement)
+        stored = iter(await self._store(together))
+        return [erased[claimed.id] if claimed.id in erased else next(stored) for _, claimed in ended]
+
+    async def _store(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        if not settlements:
+            return ()
+        stored = await self._persistently(lambda: self._log.settle_all(settlements), settlements)
+        if stored is None:
+            return [False] * len(settlements)
+        for settlement, is_stored in zip(settlements, stored, strict=True):
+            if not is_stored:
+                _say_taken_over(settlement)
+        return stored
+
+    async def _erase_one(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
+        erased = await self._persistently(lambda: self._erase(settlement, claimed), [settlement])
+        if erased is False:
+            _say_taken_over(settlement)
+        return bool(erased)
+
+    async def _persistently(
+        self, store: Callable[[], Awaitable[_Result]], settlements: Sequence[Settlement]
+    ) -> _Result | None:
+        """Store results, again and again for a while; ``None`` when it could not be done."""
         try:
             for wait in self._waits:
                 try:
-                    return await self._store(settlement, claimed)
+                    return await store()
                 except (EventLogUnavailable, SQLAlchemyError, OSError):
                     await asyncio.sleep(wait)
-            return await self._store(settlement, claimed)
-        except Exception as error:  # the lease will end, and the event is handled again
-            logger.warning("The result of event %d could not be stored (%s)", claimed.id, type(error).__name__)
-        return False
-
-    async def _store(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        if claimed.type == "delete" and settlement.state is EventState.HANDLED:
-            return await self._erase(settlement, claimed)
-        if await self._log.settle(settlement):
-            return True
-        logger.warning("Event %d was taken over by somebody else; this attempt is not recorded", claimed.id)
-        return False
+            return await store()
+        except Exception as error:  # the leases will end, and the events are handled again
+            ids = ", ".join(str(settlement.event_id) for settlement in settlements[:_MOST_NAMED])
+            count = len(settlements)
+            logger.warning("The results of %d events (%s) could not be stored (%s)", count, ids, type(error).__name__)
+        return None
 
     async def _erase(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
         """Note a finished deletion, then wipe the log. The note comes first: once too often is better than never."""
@@ -90,3 +120,7 @@ class Settler:
             await audit.add(
                 session, actor="service", action=ERASED, subject=f"event {claimed.id}", now=settlement.at, detail=detail
             )
+
+
+def _say_taken_over(settlement: Settlement) -> None:
+    logger.warning("Event %d was taken over by somebody else; this attempt is not recorded", settlement.event_id)

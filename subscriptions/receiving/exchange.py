@@ -14,12 +14,13 @@ RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 class Headers:
     """The headers of an ASGI scope, by lower-case name."""
 
-    __slots__ = ("_raw", "get")
+    __slots__ = ("_raw", "_repeated", "get")
 
     def __init__(self, raw: Sequence[tuple[bytes, bytes]]) -> None:
         self._raw = raw
         first = dict(raw)
-        if len(first) != len(raw):
+        self._repeated = len(first) != len(raw)
+        if self._repeated:
             first = dict(reversed(raw))
         self.get: Callable[[bytes], bytes | None] = first.get
         """Return the first value of a header, or ``None``."""
@@ -30,8 +31,7 @@ class Headers:
 
     def only(self, name: bytes) -> bytes | None:
         """The value of a header that is there once; ``None`` otherwise."""
-        values = self.all(name)
-        return values[0] if len(values) == 1 else None
+        return self.get(name) if not self._repeated or len(self.all(name)) == 1 else None
 
 
 def path_below_mount(scope: Scope) -> str:

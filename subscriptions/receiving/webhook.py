@@ -18,7 +18,7 @@ from db.identifiers import new_id
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import EVENT_TYPES
 from subscriptions.event_reader import check_event, parse_event
-from subscriptions.key_recognition import KeyHolder
+from subscriptions.key_recognition import KeyLookup
 from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
@@ -109,7 +109,10 @@ class Webhook:
         wait = self._watchdog.watch(_LOOKING_UP, self._limits.store_seconds)
         try:
             with wait:
-                holder = await self._authorize(headers, subscription)
+                lookup = self._known_key(headers) or await self._look_up_key(headers)
+                holder = check_key(lookup, subscription.name)
+                if holder.signing_secret_ciphertext is not None:
+                    self._refuse_unsigned()
                 check_content_type(headers.get(b"content-type"))
                 wait.go_on(_READING, self._limits.body_seconds)
                 body = await read_body(
@@ -137,16 +140,16 @@ class Webhook:
         reception.observer.stored(record, duplicate=appended.event_id is None, started=started)
         reception.received(holder.install_id)
 
-    async def _authorize(self, headers: Headers, subscription: Subscription) -> KeyHolder:
+    def _known_key(self, headers: Headers) -> KeyLookup | None:
         credentials = headers.only(b"authorization")
-        lookup = None if credentials is None else self._keys.recent(credentials)
-        if lookup is None:
-            key = presented_key(headers.all(b"authorization"))
-            lookup = await self._keys.look_up(key, presentation=credentials)
-        holder = check_key(lookup, subscription.name)
-        if holder.signing_secret_ciphertext is not None:
-            raise DeliveryRefused(401, "Deliveries with this API key have to be signed.")
-        return holder
+        return None if credentials is None else self._keys.recent(credentials)
+
+    async def _look_up_key(self, headers: Headers) -> KeyLookup:
+        key = presented_key(headers.all(b"authorization"))
+        return await self._keys.look_up(key, presentation=headers.only(b"authorization"))
+
+    def _refuse_unsigned(self) -> NoReturn:
+        raise DeliveryRefused(401, "Deliveries with this API key have to be signed.")
 
     def _refuse_type(self, subscription: Subscription, event_type: str) -> NoReturn:
         self._log_missing_handler(subscription, event_type)

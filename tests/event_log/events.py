@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from db.event_log.log import EventLog
 from db.event_log.message_key import key_of_message
-from db.event_log.records import NewEvent
+from db.event_log.records import NewEvent, Settlement
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 
@@ -38,3 +39,9 @@ def new_event(message_id: str = "m-1", **changes: Any) -> NewEvent:
         settings={},
     )
     return event._replace(**changes)
+
+
+async def settle(log: EventLog, settlement: Settlement) -> bool:
+    """Record how one attempt ended."""
+    (is_stored,) = await log.settle_all([settlement])
+    return is_stored

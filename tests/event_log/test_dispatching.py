@@ -11,7 +11,7 @@ from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
 from db.event_log.tables import EventState, HandlerState
-from tests.event_log.events import NOON, later, new_event
+from tests.event_log.events import NOON, later, new_event, settle
 
 COMPONENTS = ["acme-crm"]
 
@@ -48,14 +48,15 @@ async def test_an_event_that_is_put_back_keeps_its_count_and_its_results(event_l
     due_at = later(minutes=9)
     retry = HandlerResult("bad", HandlerState.RETRY, "away", due_at)
     again = later(minutes=2)
-    await event_log.settle(Settlement(event.id, event.lease, EventState.PENDING, NOON, (done, retry), None, again))
+    await settle(event_log, Settlement(event.id, event.lease, EventState.PENDING, NOON, (done, retry), None, again))
     (event,) = await _claim(event_log, minutes=2)
     assert (event.attempts, event.interrupted) == (1, False)
     assert event.finished == (done,)
     (unfinished,) = event.unfinished
     assert (unfinished.handler, unfinished.attempts, unfinished.due_at, unfinished.since) == ("bad", 1, due_at, NOON)
-    await event_log.settle(
-        Settlement(event.id, event.lease, EventState.PENDING, again, available_at=later(minutes=3), attempted=False)
+    await settle(
+        event_log,
+        Settlement(event.id, event.lease, EventState.PENDING, again, available_at=later(minutes=3), attempted=False),
     )
     (event,) = await _claim(event_log, minutes=3)
     assert event.attempts == 1
@@ -86,9 +87,9 @@ async def test_a_log_that_is_opened_again_knows_what_was_being_worked_on(databas
         for number in range(4):
             await log.append(new_event(f"m-{number}"))
         claimed = await _claim(log)
-        await log.settle(Settlement(claimed[0].id, claimed[0].lease, EventState.HANDLED, NOON))
-        await log.settle(
-            Settlement(claimed[1].id, claimed[1].lease, EventState.PENDING, NOON, available_at=later(minutes=1))
+        await settle(log, Settlement(claimed[0].id, claimed[0].lease, EventState.HANDLED, NOON))
+        await settle(
+            log, Settlement(claimed[1].id, claimed[1].lease, EventState.PENDING, NOON, available_at=later(minutes=1))
         )
         await log.release(claimed[2].lease, [claimed[2].id])
     async with opened() as log:
@@ -102,7 +103,7 @@ async def test_finished_events_are_revived_for_all_handlers_or_for_one(event_log
     results = (HandlerResult("a", HandlerState.DONE), HandlerResult("b", HandlerState.DONE))
     handled = await _claim(event_log, limit=2)
     for event in handled:
-        await event_log.settle(Settlement(event.id, event.lease, EventState.HANDLED, NOON, results))
+        await settle(event_log, Settlement(event.id, event.lease, EventState.HANDLED, NOON, results))
     first, second = (event.id for event in handled)
     assert await event_log.revive([first], handler=None, now=later(minutes=2)) == 1
     assert await event_log.revive([second, 3, 99], handler="b", now=later(minutes=2)) == 1
@@ -115,7 +116,7 @@ async def test_finished_events_are_revived_for_all_handlers_or_for_one(event_log
 async def test_a_delete_and_what_it_erased_are_never_revived(event_log: StoredEventLog) -> None:
     await event_log.append(new_event())
     (event,) = await _claim(event_log)
-    await event_log.settle(Settlement(event.id, event.lease, EventState.HANDLED, NOON))
+    await settle(event_log, Settlement(event.id, event.lease, EventState.HANDLED, NOON))
     delete = new_event("m-2", type="delete", occurred_at=later(minutes=1), received_at=later(minutes=1))
     await event_log.append(delete)
     (claimed,) = await _claim(event_log, minutes=1)
@@ -127,8 +128,9 @@ async def test_events_that_were_put_back_can_be_made_due(event_log: StoredEventL
     for number in range(3):
         await event_log.append(new_event(f"m-{number}"))
     for event in await _claim(event_log):
-        await event_log.settle(
-            Settlement(event.id, event.lease, EventState.PENDING, NOON, available_at=later(minutes=9), attempted=False)
+        await settle(
+            event_log,
+            Settlement(event.id, event.lease, EventState.PENDING, NOON, available_at=later(minutes=9), attempted=False),
         )
     assert await event_log.hasten("acme-crm", now=later(minutes=1), limit=2) == 2
     assert await event_log.hasten("acme-mail", now=later(minutes=1)) == 0
@@ -151,10 +153,10 @@ async def test_what_comes_before_an_event_is_the_persons_own_and_still_pending(e
         ids[name] = (await event_log.append(new_event(name, **changes))).event_id or 0
     claimed = {event.id: event for event in await _claim(event_log)}
     done, waits = claimed[ids["done"]], claimed[ids["waits"]]
-    await event_log.settle(Settlement(done.id, done.lease, EventState.HANDLED, NOON))
+    await settle(event_log, Settlement(done.id, done.lease, EventState.HANDLED, NOON))
     results = (HandlerResult("a", HandlerState.DONE), HandlerResult("b", HandlerState.RETRY))
     pending = Settlement(waits.id, waits.lease, EventState.PENDING, NOON, results, None, later(minutes=9))
-    await event_log.settle(pending)
+    await settle(event_log, pending)
     found = await event_log.predecessors([ids["waits"], ids["other person"], ids["next"], ids["last"]])
     assert set(found) == {ids["next"], ids["last"]}
     (earlier,) = found[ids["next"]]

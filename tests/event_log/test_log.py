@@ -8,7 +8,7 @@ from datetime import timedelta
 from db.event_log.log import StoredEventLog
 from db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
 from db.event_log.tables import EventState, HandlerState
-from tests.event_log.events import NOON, later, new_event
+from tests.event_log.events import NOON, later, new_event, settle
 
 COMPONENTS = ["acme-crm"]
 
@@ -52,8 +52,8 @@ async def test_a_settlement_under_a_lost_lease_changes_nothing(event_log: Stored
     (event_id,) = await _claim(event_log, "a")
     await _claim(event_log, "b", minutes=2)
     late = Settlement(event_id, "a", EventState.HANDLED, later(minutes=2))
-    assert not await event_log.settle(late)
-    assert await event_log.settle(Settlement(event_id, "b", EventState.DEAD_LETTER, later(minutes=2), error="broken"))
+    assert not await settle(event_log, late)
+    assert await settle(event_log, Settlement(event_id, "b", EventState.DEAD_LETTER, later(minutes=2), error="broken"))
     (record,) = await event_log.find(EventFilter(state=EventState.DEAD_LETTER))
     assert (record.last_error, record.attempts) == ("broken", 1)
 
@@ -72,7 +72,7 @@ async def test_a_retry_calls_only_the_handler_that_failed(event_log: StoredEvent
     (event_id,) = await _claim(event_log, "a")
     results = (HandlerResult("good", HandlerState.DONE), HandlerResult("bad", HandlerState.RETRY, "down"))
     pending = Settlement(event_id, "a", EventState.PENDING, NOON, results, "down", available_at=later(minutes=3))
-    assert await event_log.settle(pending)
+    assert await settle(event_log, pending)
     assert await _claim(event_log, "a", minutes=2) == []
     (event,) = await event_log.claim(COMPONENTS, limit=1, lease="a", now=later(minutes=3), until=later(minutes=4))
     assert event.attempts == 1
@@ -94,9 +94,9 @@ async def test_a_delete_waits_for_work_on_the_person_and_suppresses_the_rest(eve
     await event_log.append(new_event("newer", occurred_at=later(hours=1)))
     claimed = await event_log.claim(COMPONENTS, limit=10, lease="b", now=later(seconds=3), until=later(minutes=1))
     assert [event.suppressed for event in claimed] == [True, False]
-    await event_log.settle(Settlement(claimed[0].id, "b", EventState.SUPPRESSED, later(seconds=4)))
+    await settle(event_log, Settlement(claimed[0].id, "b", EventState.SUPPRESSED, later(seconds=4)))
     assert await _claim(event_log, "c") == []
-    await event_log.settle(Settlement(running, "a", EventState.HANDLED, later(seconds=4)))
+    await settle(event_log, Settlement(running, "a", EventState.HANDLED, later(seconds=4)))
     (delete,) = await event_log.claim(COMPONENTS, limit=10, lease="c", now=later(seconds=5), until=later(minutes=1))
     report = await event_log.erase(Settlement(delete.id, "c", EventState.HANDLED, later(seconds=6)))
     assert report is not None
@@ -110,8 +110,8 @@ async def test_an_operator_can_look_prove_and_retry(event_log: StoredEventLog) -
     await event_log.append(new_event("m-2", type="track", event="Order Completed"))
     first, second = await _claim(event_log, "a")
     results = (HandlerResult("store", HandlerState.FAILED, "no e-mail"), HandlerResult("count", HandlerState.DONE))
-    await event_log.settle(Settlement(first, "a", EventState.DEAD_LETTER, NOON, results, "no e-mail"))
-    await event_log.settle(Settlement(second, "a", EventState.HANDLED, NOON))
+    await settle(event_log, Settlement(first, "a", EventState.DEAD_LETTER, NOON, results, "no e-mail"))
+    await settle(event_log, Settlement(second, "a", EventState.HANDLED, NOON))
 
     proof = await event_log.prove(["m-1", "m-2", "m-3", "m-3"])
     assert (proof.checked, proof.missing, proof.unhandled) == (3, ("m-3",), ("m-1",))

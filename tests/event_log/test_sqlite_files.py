@@ -15,7 +15,7 @@ from db.event_log.records import EventFilter, EventLogUnavailable, ReplayPolicy,
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
-from tests.event_log.events import NOON, later, new_event
+from tests.event_log.events import NOON, later, new_event, settle
 
 COMPONENTS = ["acme-crm"]
 SMALL = SegmentLimits(events=10, age=timedelta(days=1), dedupe=timedelta(days=30))
@@ -37,7 +37,7 @@ async def _fill(log: SqliteEventLog, numbers: range) -> None:
 async def _settle_all(log: SqliteEventLog) -> None:
     while claimed := await log.claim(COMPONENTS, limit=100, lease="a", now=later(days=9), until=later(days=10)):
         await asyncio.gather(
-            *(log.settle(Settlement(event.id, "a", EventState.HANDLED, later(days=9))) for event in claimed)
+            *(settle(log, Settlement(event.id, "a", EventState.HANDLED, later(days=9))) for event in claimed)
         )
 
 

@@ -24,7 +24,8 @@ from db.event_log.records import EventFilter, EventRecord
 from db.migrate import migrate
 from subscriptions import Event, InstallContext, Subscription
 from subscriptions.api_keys import ApiKeys
-from subscriptions.dispatch.dispatcher import Dispatcher, DispatchLimits
+from subscriptions.dispatch.dispatcher import Dispatcher
+from subscriptions.dispatch.limits import DispatchLimits
 from subscriptions.event import EVENT_TYPES
 from subscriptions.handler import HandlerFunction
 from subscriptions.observer import Observer

@@ -40,8 +40,9 @@ from db.event_log.segment_limits import SegmentLimits
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, InvalidEventPayload, Subscription
 from subscriptions.dispatch.backoff import RetryPolicy
-from subscriptions.dispatch.dispatcher import Dispatcher, DispatchLimits
-from tests.event_log.events import NOON, new_event
+from subscriptions.dispatch.dispatcher import Dispatcher
+from subscriptions.dispatch.limits import DispatchLimits
+from tests.event_log.events import NOON, new_event, settle
 
 HANDLERS = ("steady", "shaky", "in_order")
 
@@ -83,9 +84,9 @@ class Mortal:
         await self.step()
         return await self._log.predecessors(event_ids)
 
-    async def settle(self, settlement: Settlement) -> bool:
+    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         await self.step()
-        settled = await self._log.settle(settlement)
+        settled = await self._log.settle_all(settlements)
         await self.step()
         return settled
 
@@ -246,7 +247,7 @@ class CrashMachine(RuleBasedStateMachine):
         claimed = self.frozen.pop(0)
         before = self._record(claimed.id)
         settlement = Settlement(claimed.id, claimed.lease, EventState.PENDING, self.now, available_at=self.now)
-        accepted = self.runner.run(self.log.settle(settlement))
+        accepted = self.runner.run(settle(self.log, settlement))
         after = self._record(claimed.id)
         if accepted:
             assert before.state is EventState.PENDING

@@ -18,7 +18,8 @@ from db.event_log.records import HandlerRecord
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, InstallContext, InvalidEventPayload, RetryError, Subscription
 from subscriptions.dispatch.circuit import CircuitPolicy
-from subscriptions.dispatch.dispatcher import Dispatcher, DispatchLimits
+from subscriptions.dispatch.dispatcher import Dispatcher
+from subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.receiver import Receiver, open_receiver
 
 Open = Callable[..., Any]

@@ -35,7 +35,8 @@ from subscriptions import (
     Subscription,
     ValidationError,
 )
-from subscriptions.dispatch.dispatcher import Dispatcher, DispatchLimits
+from subscriptions.dispatch.dispatcher import Dispatcher
+from subscriptions.dispatch.limits import DispatchLimits
 from subscriptions.receiving.install_activity import InstallActivity
 from tests.subscriptions.receiver import Receiver, open_receiver
 
@@ -390,9 +391,9 @@ class FlakyLog:
         self._check("predecessors")
         return await self._log.predecessors(event_ids)
 
-    async def settle(self, settlement: Settlement) -> bool:
+    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         self._check("settle")
-        return await self._log.settle(settlement)
+        return await self._log.settle_all(settlements)
 
     async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
         self.renewed.set()

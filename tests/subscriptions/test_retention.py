@@ -13,7 +13,7 @@ from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
 from subscriptions.archive.retention import Retention
-from tests.event_log.events import NOON, later, new_event
+from tests.event_log.events import NOON, later, new_event, settle
 from tests.subscriptions.receiver import Clock
 
 
@@ -26,7 +26,7 @@ async def test_wh_16_events_are_forgotten_once_they_are_old_and_finished_with(tm
     assert await retention.forget() == 0, "it was never handled"
     claimed = await log.claim(["acme-crm"], limit=9, lease="a", now=later(days=3), until=later(days=4))
     for event in claimed:
-        await log.settle(Settlement(event.id, "a", EventState.HANDLED, later(days=3)))
+        await settle(log, Settlement(event.id, "a", EventState.HANDLED, later(days=3)))
     clock.now = NOON + timedelta(days=30)
     assert await retention.forget() == 0, "it is not older than thirty days"
     clock.advance(seconds=1)

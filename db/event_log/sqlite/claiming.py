@@ -27,7 +27,7 @@ _READ = (
 )
 _SETTLE = (
     "UPDATE events SET state = ?, attempts = ?, available_at = ?, finished_at = ?, last_error = ?, outcomes = ?"
-    " WHERE id = ? AND state = 0 RETURNING id"
+    " WHERE id = ? AND state = 0"
 )
 _SENDERS = (
     "WITH RECURSIVE sender (origin) AS (SELECT min(origin) FROM events WHERE state = 0 UNION ALL"
@@ -227,7 +227,7 @@ def settle(
     finished: dict[Segment, int] = {}
     for segment, part in rows.items():
         segment.begin()
-        changed = {row[0] for row in segment.connection.executemany(_SETTLE, part)}
+        changed = _settle_rows(segment, part)
         done |= changed
         finished[segment] = sum(1 for row in part if row[0] != PENDING and row[6] in changed)
         suppressed = [(row[6],) for row in part if row[0] == SUPPRESSED and row[6] in changed]
@@ -248,6 +248,21 @@ def settle(
         ours = settlement.event_id in done and leases.of(settlement.event_id, settlement.lease) is not None
         answers.append(ours)
     return answers, committed
+
+
+def _settle_rows(segment: Segment, rows: Sequence[tuple[Any, ...]]) -> set[int]:
+    """Write the rows of events that are still pending; returns their ids."""
+    connection = segment.connection
+    connection.execute("SAVEPOINT settling")
+    before = connection.total_changes()
+    connection.executemany(_SETTLE, rows)
+    if connection.total_changes() - before == len(rows):
+        changed = {row[-1] for row in rows}
+    else:  # somebody has settled one of them: look at each
+        connection.execute("ROLLBACK TO settling")
+        changed = {row[-1] for row in rows if list(connection.execute(f"{_SETTLE} RETURNING id", row))}
+    connection.execute("RELEASE settling")
+    return changed
 
 
 def count_due(

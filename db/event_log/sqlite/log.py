@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,20 +79,20 @@ class SqliteEventLog:
         self._writer = WriterLock(path)
         self._leases = Leases()
         self._appends: list[tuple[NewEvent, asyncio.Future[Appended]]] = []
-        self._settlements: list[tuple[Settlement, asyncio.Future[bool]]] = []
+        self._settlements: list[tuple[Sequence[Settlement], asyncio.Future[Sequence[bool]]]] = []
         self._flush_is_due = False
         self._admission = Admission(path.parent, clock=clock)
 
-    async def append(self, event: NewEvent) -> Appended:
+    def append(self, event: NewEvent) -> Awaitable[Appended]:
         self._admission.check()
         future: asyncio.Future[Appended] = self._waiting_room()
         self._appends.append((event, future))
-        return await future
+        return future
 
-    async def settle(self, settlement: Settlement) -> bool:
-        future: asyncio.Future[bool] = self._waiting_room()
-        self._settlements.append((settlement, future))
-        return await future
+    def settle_all(self, settlements: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+        future: asyncio.Future[Sequence[bool]] = self._waiting_room()
+        self._settlements.append((settlements, future))
+        return future
 
     async def claim(
         self,
@@ -211,7 +212,9 @@ class SqliteEventLog:
         if not appends and not settlements:
             return
         try:
-            appended, settled = self._write([event for event, _ in appends], [item for item, _ in settlements])
+            appended, settled = self._write(
+                [event for event, _ in appends], [item for items, _ in settlements for item in items]
+            )
         except Exception as error:
             if isinstance(error, _REFUSED) and len(appends) + len(settlements) > 1:
                 # One event that cannot be stored must not take its neighbours along.
@@ -227,13 +230,14 @@ class SqliteEventLog:
             return
         for (_, waiting), appended_one in zip(appends, appended, strict=True):
             waiting.set_result(appended_one)
-        for (_, waiting_settlement), is_ours in zip(settlements, settled, strict=True):
-            waiting_settlement.set_result(is_ours)
+        answers = iter(settled)
+        for items, waiting_settlements in settlements:
+            waiting_settlements.set_result(list(islice(answers, len(items))))
 
     def _flush_alone(
         self,
         appends: list[tuple[NewEvent, asyncio.Future[Appended]]],
-        settlements: list[tuple[Settlement, asyncio.Future[bool]]],
+        settlements: list[tuple[Sequence[Settlement], asyncio.Future[Sequence[bool]]]],
     ) -> None:
         before, self._appends, self._settlements = (self._appends, self._settlements), appends, settlements
         self._flush()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
+
+import orjson
 
 from db.event_log.records import UNFINISHED, HandlerRecord, HandlerResult
 from db.event_log.sqlite.instants import to_instant, to_microseconds
@@ -25,7 +26,7 @@ def read(text: str | None) -> list[HandlerRecord]:
             None if due_at is None else to_instant(due_at),
             None if since is None else to_instant(since),
         )
-        for handler, state, attempts, at, error, due_at, since in sorted(json.loads(text))
+        for handler, state, attempts, at, error, due_at, since in sorted(orjson.loads(text))
     ]
 
 
@@ -33,7 +34,7 @@ def merge(text: str | None, results: Sequence[HandlerResult], at: int) -> str | 
     """Put the outcomes of an attempt over the earlier ones."""
     if not results:
         return text
-    outcomes = {} if text is None else {outcome[0]: outcome for outcome in json.loads(text)}
+    outcomes = {} if text is None else {outcome[0]: outcome for outcome in orjson.loads(text)}
     for result in results:
         earlier = outcomes.get(result.handler)
         outcomes[result.handler] = [
@@ -45,7 +46,7 @@ def merge(text: str | None, results: Sequence[HandlerResult], at: int) -> str | 
             None if result.due_at is None else to_microseconds(result.due_at),
             at if earlier is None else earlier[6],
         ]
-    return json.dumps(list(outcomes.values()), separators=(",", ":"))
+    return orjson.dumps(list(outcomes.values())).decode()
 
 
 def without_errors(text: str | None) -> str | None:
@@ -74,4 +75,4 @@ def _write(outcomes: Sequence[HandlerRecord]) -> str:
         ]
         for outcome in outcomes
     ]
-    return json.dumps(rows, separators=(",", ":"))
+    return orjson.dumps(rows).decode()

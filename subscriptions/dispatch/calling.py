@@ -1,0 +1,57 @@
+"""Calling a handler within its time, and reading what it made of each event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from subscriptions.dispatch.lane import Call, Lane
+from subscriptions.dispatch.outcome import Verdict, batch_errors, judge
+from subscriptions.errors import HandlerError
+from subscriptions.observer import Observer
+
+logger = logging.getLogger(__name__)
+
+
+async def call_handler(lane: Lane, call: Call, *, seconds: float, observer: Observer) -> list[Verdict]:
+    """Call a lane's handler with the events of a call; returns a verdict for each of them, in order.
+
+    Raises:
+        asyncio.CancelledError: this task was cancelled. Whatever else the handler raises is a verdict.
+    """
+    handler, events = lane.handler, [attempt.event for attempt in call.attempts]
+    first = call.attempts[0]
+    started = observer.clock()
+    if handler.batch is None:
+        work = handler.call(events[0], first.install, first.claimed.settings)
+    else:
+        work = handler.call_batch(events, first.install, first.claimed.settings)
+    answer, error = await _guarded(lane, work, seconds)
+    if error is not None or handler.batch is None or answer is None:
+        verdicts = [judge(handler.key, error)] * len(events)  # the same for all of them
+    else:
+        verdicts = [judge(handler.key, failure) for failure in batch_errors(answer, events)]
+    for attempt, verdict in zip(call.attempts, verdicts, strict=True):
+        observer.handled(handler.key, attempt.claimed, attempt.event, verdict.state, started=started)
+    return verdicts
+
+
+async def _guarded(
+    lane: Lane, work: Coroutine[Any, Any, object], seconds: float
+) -> tuple[object, BaseException | None]:
+    """Await a handler within its time; whatever it raises is an answer, never our end."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work, None
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return None, RuntimeError(f"the handler was cancelled from inside: {error}")
+    except HandlerError as error:
+        return None, error
+    except Exception as error:
+        logger.warning("Handler %s of component %s failed", lane.handler.key, lane.component, exc_info=error)
+        return None, error

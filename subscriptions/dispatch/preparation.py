@@ -1,0 +1,78 @@
+"""From a claimed event to an attempt at it: which of its handlers are left to call, and what they are told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from db.event_log.records import ClaimedEvent, Settlement
+from db.event_log.tables import EventState, HandlerState
+from subscriptions.dispatch.attempt import Attempt
+from subscriptions.dispatch.backoff import RetryPolicy
+from subscriptions.dispatch.outcome import Verdict
+from subscriptions.errors import DeliveryRefused
+from subscriptions.event import Event
+from subscriptions.event_reader import check_event, parse_event
+from subscriptions.handler import Handler
+from subscriptions.install_context import InstallContexts
+from subscriptions.subscription import Subscription
+
+logger = logging.getLogger(__name__)
+
+_INTERRUPTED = "the attempt ended without a result, so nobody knows its effect"
+_DELETED = "the person was deleted at or after the event's time"
+
+
+class Preparation:
+    """Prepares attempts for the handlers of some components."""
+
+    def __init__(
+        self,
+        components: Mapping[str, Subscription],
+        contexts: InstallContexts,
+        *,
+        policy: RetryPolicy,
+        jitter: Callable[[], float],
+    ) -> None:
+        self._components = components
+        self._contexts = contexts
+        self._policy = policy
+        self._jitter = jitter
+
+    async def of(self, claimed: ClaimedEvent, now: datetime) -> Attempt | Settlement:
+        """Return the attempt at an event, or how it ends when there is nothing to call.
+
+        An attempt whose handlers have verdicts already is one that somebody began and never ended.
+        """
+        if claimed.suppressed:
+            return Settlement(claimed.id, claimed.lease, EventState.SUPPRESSED, now, error=_DELETED)
+        subscription = self._components[claimed.component]
+        try:
+            event = parse_event(claimed.body, received_at=claimed.received_at, display_name=subscription.display_name)
+            check_event(event)
+            install = self._contexts.known(claimed.account, claimed.component, claimed.install_id)
+            if install is None:
+                install = await self._contexts.find(
+                    account=claimed.account, component=claimed.component, install_id=claimed.install_id
+                )
+        except DeliveryRefused as error:
+            return Settlement(claimed.id, claimed.lease, EventState.DEAD_LETTER, now, error=error.message)
+        except Exception as error:  # the control store is away: try again, like after a failed handler
+            wait = self._policy.delay(claimed.attempts + 1, jitter=self._jitter())
+            reason = f"install context: {type(error).__name__}"
+            return Settlement(claimed.id, claimed.lease, EventState.PENDING, now, error=reason, available_at=now + wait)
+        attempt = Attempt(claimed, event, install, self._handlers_left(claimed, event, subscription))
+        if claimed.interrupted:
+            logger.warning("The last attempt at event %d ended without a result", claimed.id)
+            attempt.verdicts = [
+                Verdict(handler.key, HandlerState.UNKNOWN, _INTERRUPTED) for handler in attempt.handlers
+            ]
+        return attempt
+
+    def _handlers_left(self, claimed: ClaimedEvent, event: Event, subscription: Subscription) -> tuple[Handler, ...]:
+        wanted = subscription.handlers_of(event)
+        if not claimed.finished:
+            return wanted
+        done = {result.handler for result in claimed.finished}
+        return tuple(handler for handler in wanted if handler.key not in done)
