@@ -446,11 +446,11 @@ async def test_a_result_is_kept_while_the_log_is_away_and_the_handler_is_not_cal
     class BackAfterThree(FlakyLog):
         failures = 3
 
-        async def settle(self, settlement: Settlement) -> bool:
+        async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
             self.failures -= 1
             if self.failures >= 0:
                 raise EventLogUnavailable("restarting")
-            return await super().settle(settlement)
+            return await super().settle_all(settlements)
 
     async with opened(subscription) as receiver:
         await receiver.deliver(track())
