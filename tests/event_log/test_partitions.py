@@ -17,7 +17,7 @@ from db.event_log.opening import open_event_log
 from db.event_log.records import EventFilter, Settlement
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.tables import EventState
-from tests.event_log.events import later, new_event
+from tests.event_log.events import later, new_event, settle
 
 DAILY = SegmentLimits(age=timedelta(days=1), dedupe=timedelta(days=30))
 
@@ -44,7 +44,7 @@ async def _count(url: str, statement: str) -> int:
 async def _handle_all(log: StoredEventLog, *, days: int) -> None:
     now = later(days=days)
     for event in await log.claim(["acme-crm"], limit=100, lease="a", now=now, until=later(days=days + 1)):
-        await log.settle(Settlement(event.id, "a", EventState.HANDLED, now))
+        await settle(log, Settlement(event.id, "a", EventState.HANDLED, now))
 
 
 async def test_each_day_begins_a_partition_and_old_ones_are_dropped_whole(
@@ -67,7 +67,7 @@ async def test_each_day_begins_a_partition_and_old_ones_are_dropped_whole(
 async def test_a_dead_letter_made_pending_again_keeps_its_partition(log: StoredEventLog) -> None:
     await log.append(new_event("old"))
     (event,) = await log.claim(["acme-crm"], limit=1, lease="a", now=later(), until=later(minutes=1))
-    await log.settle(Settlement(event.id, "a", EventState.DEAD_LETTER, later()))
+    await settle(log, Settlement(event.id, "a", EventState.DEAD_LETTER, later()))
     await log.append(new_event("new", received_at=later(days=1)))
     assert await log.retry_dead_letters(None, now=later(days=1)) == 1
     assert await log.drop_before(later(days=9)) == 0

@@ -49,7 +49,7 @@ async def test_wh_16_beyond_its_size_the_log_forgets_the_oldest_events_and_never
     assert "more than RETENTION_GIB" in caplog.text
     now = later(days=3)
     for event in await log.claim(["acme-crm"], limit=9, lease="a", now=now, until=later(days=4)):
-        await log.settle(Settlement(event.id, "a", EventState.HANDLED, now))
+        await settle(log, Settlement(event.id, "a", EventState.HANDLED, now))
     full = await log.size()
     assert await Retention(log, days=30, most_bytes=full, clock=clock).forget() == 0, "it is within its bound"
     assert await Retention(log, days=30, most_bytes=full - 1, clock=clock).forget() == 1
