@@ -15,7 +15,9 @@ class Act(StrEnum):
 
     RECONCILE = "reconcile"
     ROTATE_KEY = "rotate_key"
+    REFRESH = "refresh"
     DISCONNECT = "disconnect"
+    REENCRYPT = "reencrypt"
     REVOKE_API_KEY = "revoke_api_key"
     REVOKE_API_TOKEN = "revoke_api_token"  # noqa: S105 - the name of an act
     RETRY_DEAD_LETTERS = "retry_dead_letters"

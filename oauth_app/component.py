@@ -101,3 +101,8 @@ def _find_modules_here() -> None:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+
+
+def signed_url(settings: Settings, component: str, api_key: str) -> str:
+    """Return the address that a customer pastes into a Webhooks destination; the key in it is a secret."""
+    return f"{settings.base_url}/subscriptions/{component}/{api_key}"

@@ -45,6 +45,7 @@ API_KEY: Final = "api_keys.key_ciphertext"
 SIGNING_SECRET: Final = "api_keys.signing_secret_ciphertext"
 SHOWN: Final = (
     (API_KEY, "answer to POST /api/v1/api-keys"),
+    (SIGNING_SECRET, "answer to POST /api/v1/api-keys"),
     (API_KEY, "answer to POST /auth/segment/manual-key"),
     *((kind, f"output of api-keys {act}") for kind in (API_KEY, SIGNING_SECRET) for act in ("create", "rotate")),
     ("API token", "output of api-tokens create"),

@@ -23,6 +23,7 @@ from oauth_app.api.shapes import (
     Shape,
 )
 from oauth_app.api.tokens import Caller
+from oauth_app.component import signed_url
 from oauth_app.connect_links import AccountInvalid, ReconnectRefused, check_account
 from oauth_app.return_to import ReturnAddressRefused
 from oauth_app.services import Services
@@ -100,9 +101,17 @@ async def create_api_key(services: Services, caller: Caller, request: Request) -
         raise ApiProblem(400, "account_invalid", f"account: {problem}.") from None
     async with services.database.transaction() as session:
         minted = await services.api_keys.mint(
-            session, account=asked.account, component=services.component, actor=caller.actor
+            session, account=asked.account, component=services.component, signed=asked.signed, actor=caller.actor
         )
-    answer = ApiKeyAnswer(id=minted.id, api_key=minted.api_key, account=asked.account, component=services.component)
+    signed = minted.signing_secret is not None
+    answer = ApiKeyAnswer(
+        id=minted.id,
+        api_key=minted.api_key,
+        account=asked.account,
+        component=services.component,
+        url=signed_url(services.settings, services.component, minted.api_key) if signed else None,
+        signing_secret=minted.signing_secret,
+    )
     return _json(answer, 201)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from db.control.tables import Install
 from db.event_log.records import EventDetail
@@ -60,15 +60,21 @@ class ApiKeyRequest(Shape):
     """Whom to make an API key for."""
 
     account: AccountName
+    signed: StrictBool = Field(default=False, description="For a Webhooks destination, which signs what it sends.")
 
 
 class ApiKeyAnswer(Shape):
-    """A new API key for pasting into Segment. It is shown only in this answer."""
+    """A new API key for pasting into Segment. It is shown only in this answer.
+
+    For a Webhooks destination, `url` and `signing_secret` are what the customer pastes.
+    """
 
     id: str
     api_key: str
     account: str
     component: str
+    url: str | None = None
+    signing_secret: str | None = None
 
 
 class InstallAnswer(Shape):

@@ -14,7 +14,7 @@ from db.control import api_keys as stored_keys
 from db.control.tables import ApiKey
 from oauth_app.acts import Act, note
 from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.component import component_name
+from oauth_app.component import component_name, signed_url
 from oauth_app.connect_links import AccountInvalid, MintedLink, ReconnectRefused, check_account
 from oauth_app.parts import api_keys_of, connect_links_of
 from oauth_app.return_to import ReturnAddressRefused
@@ -180,7 +180,7 @@ def _signed_destination(settings: Settings, minted: MintedKey) -> dict[str, str]
     """What a customer pastes into a Webhooks destination; nothing for an ordinary key."""
     if minted.signing_secret is None:
         return {}
-    url = f"{settings.base_url}/subscriptions/{component_name(settings)}/{minted.api_key}"
+    url = signed_url(settings, component_name(settings), minted.api_key)
     return {"url": url, "signing_secret": minted.signing_secret}
 
 

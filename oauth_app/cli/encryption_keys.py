@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from db.clock import utc_now
 from db.control.ciphertexts import count_all, count_not_of_key
 from db.control.key_status import KeyStatus, key_status
 from db.control.reencryption import Pace, Reencryption, ReencryptionReport
 from db.encryption import format_key_entries
 from db.encryption_rotation import RotationRefused, RotationStage, add_key, retire_old_keys, use_newest_key
-from oauth_app.cli.output import FAILED, AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.acts import Act, note
+from oauth_app.cli.output import FAILED, AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.key_provider import encryption_keys, key_provider, new_configured_key
 from oauth_app.settings import Settings, SettingsInvalid
 from oauth_app.stores import open_control_store
@@ -112,13 +114,14 @@ def reencrypt(
     verify: Annotated[bool, typer.Option("--verify", help="Open every secret with the current key alone.")] = False,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rows in one short transaction.")] = 200,
     rate: Annotated[float | None, typer.Option(min=1, help="At most this many rows a second.")] = None,
+    reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
     """Encrypt every stored secret anew with the first key, while the service runs; stop and repeat it as you like.
 
     Example: enable-with-segment encryption-keys reencrypt --verify --rate 500
     """
-    report = run(_reencrypt(settings_or_exit(), verify, Pace(batch, rate)))
+    report = run(_reencrypt(settings_or_exit(), verify, Pace(batch, rate), reason))
     if as_json:
         print_json({**asdict(report), "complete": report.complete})
     else:
@@ -148,12 +151,14 @@ async def _rotate(settings: Settings, stage: RotationStage) -> Mapping[str, byte
     return retire_old_keys(configured, in_use=told.in_use)
 
 
-async def _reencrypt(settings: Settings, verify: bool, pace: Pace) -> ReencryptionReport:
+async def _reencrypt(settings: Settings, verify: bool, pace: Pace, reason: str | None) -> ReencryptionReport:
     keys = await encryption_keys(settings)
     async with open_control_store(settings) as control:
         told = await key_status(control, keys)
         if not told.healthy:
             raise SettingsInvalid([told.next_step()])
+        async with control.transaction() as session:
+            await note(session, Act.REENCRYPT, keys.current_key_id, actor="cli", reason=reason, now=utc_now())
         with _progress() as progress:
             rows = await count_not_of_key(control, keys.current_key_id)
             moving = progress.add_task("re-encrypting", total=rows)

@@ -102,12 +102,12 @@ def reconcile(
 
 
 @group.command()
-def refresh(install_id: InstallId) -> None:
+def refresh(install_id: InstallId, reason: Reason = None) -> None:
     """Refresh the install token now, to see whether Segment still grants access.
 
     Example: enable-with-segment installs refresh ins_0a1b2c
     """
-    run(_refresh(settings_or_exit(), install_id))
+    run(_refresh(settings_or_exit(), install_id, reason))
     out.print("Segment granted a fresh install token.")
 
 
@@ -205,10 +205,12 @@ async def _reconcile_all(settings: Settings, reason: str | None) -> int:
         return await queue_checks(session, await stored_installs.watched(session), now=now)
 
 
-async def _refresh(settings: Settings, install_id: str) -> None:
+async def _refresh(settings: Settings, install_id: str, reason: str | None) -> None:
     async with open_stores(settings) as stores, segment_of(settings, stores) as segment:
         if segment is None:
             stop(["no Segment App is configured"])
+        async with stores.control.transaction() as session:
+            await note(session, Act.REFRESH, install_id, actor="cli", reason=reason, now=utc_now())
         try:
             await segment.tokens.renew(install_id)
         except KeyError:

@@ -18,6 +18,7 @@ from oauth_app.api import shapes
 from oauth_app.api.operations import OPERATIONS, Operation
 from oauth_app.api.requests import LARGEST_BODY
 from oauth_app.api.tokens import PREFIX, Scope
+from subscriptions.receiving.signature import sign
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
 
@@ -149,6 +150,23 @@ async def test_an_api_key_is_made_shown_once_and_revoked(service: Operations) ->
     assert (await service.deliver(made.api_key, "m-2")).status_code == 401
     for gone in (made.id, "key_x", "%00"):
         assert (await service.http.delete(f"{SERVICE}/api/v1/api-keys/{gone}", headers=headers)).status_code == 404
+
+
+async def test_a_signed_key_comes_with_what_a_webhooks_destination_needs(service: Operations) -> None:
+    headers = await service.token(Scope.API_KEYS_WRITE)
+    body = {"account": "acct_7", "signed": True}
+    answer = await service.http.post(f"{SERVICE}/api/v1/api-keys", json=body, headers=headers)
+    made = shapes.ApiKeyAnswer.model_validate(answer.json())
+    assert made.url is not None
+    assert made.signing_secret is not None
+    assert made.url == f"{SERVICE}/subscriptions/acme-crm/{made.api_key}"
+    event = b'{"type":"track","event":"Signed Up","messageId":"m-1","userId":"u","timestamp":"2026-01-01T00:00:00Z"}'
+    kind = {"Content-Type": "application/json"}
+    signature = {"X-Signature": sign(made.signing_secret, event)}
+    assert (await service.http.post(made.url, content=event, headers=kind)).status_code == 401
+    assert (await service.http.post(made.url, content=event, headers={**kind, **signature})).status_code == 202
+    assert (await service.http.delete(f"{SERVICE}/api/v1/api-keys/{made.id}", headers=headers)).status_code == 204
+    assert (await service.http.post(made.url, content=event, headers={**kind, **signature})).status_code == 401
 
 
 def _filled(operation: Operation) -> str:

@@ -110,10 +110,13 @@ def test_show_tells_how_the_token_is() -> None:
 
 
 def test_refresh_says_in_a_sentence_why_there_is_no_token() -> None:
-    refused = command("installs", "refresh", "ins_works")
+    refused = command("installs", "refresh", "ins_works", "--reason", "a customer asked")
     assert refused.exit_code == 1
     assert "could not be reached" in refused.output
     assert command("installs", "refresh", "ins_nobody").exit_code == 1
+    newest, first = json.loads(command("audit", "list", "--action", "operator.refresh", "--json").stdout)
+    assert (first["subject"], first["reason"]) == ("ins_works", "a customer asked")
+    assert (newest["subject"], newest["reason"]) == ("ins_nobody", None)
 
 
 def test_keys_come_from_the_partners_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

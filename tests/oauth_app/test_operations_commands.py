@@ -101,7 +101,9 @@ def test_da_04_acts_at_the_command_line_leave_their_reason(shell: Shell) -> None
     assert shell.run(f"api-keys revoke {made['id']} --reason leaked").exit_code == 0
     assert shell.run("dead-letters retry --all --reason mended").exit_code == 0
     assert shell.run("installs reconcile --all --reason drill").exit_code == 0
+    assert shell.run("encryption-keys reencrypt --reason yearly").exit_code == 0
     for act, reason in (
+        ("reencrypt", "yearly"),
         ("rotate_key", "leaver"),
         ("revoke_api_key", "leaked"),
         ("retry_dead_letters", "mended"),
