@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oauth_app.accepting import LOOP
+
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _PYTHON = sys.executable
 _UVICORN = ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning"]
@@ -98,7 +100,7 @@ def service(
     key = json.loads(_cli(["api-keys", "create", "--account", "acme", "--json"], environment))["api_key"]
     port = free_port()
     command = [_PYTHON, "-m", "uvicorn", "--factory", "benchmarks.serving:application", "--port", str(port)]
-    command += _UVICORN
+    command += [*_UVICORN, "--backlog", "8192", "--loop", LOOP]
     with started(command, port, environment, folder / "service.log", key=key) as server:
         yield server
 

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from db.database import parse_url
+from oauth_app.accepting import LOOP
 from oauth_app.application import create_application
 from oauth_app.cli.output import run, settings_or_exit, stop
 from oauth_app.logs import configure_logging
@@ -70,6 +71,9 @@ def serve(
         proxy_headers=False,
         lifespan="on",
         timeout_graceful_shutdown=10,
+        # A sender that finds the queue of new connections full waits for seconds before it tries again.
+        backlog=8192,
+        loop=LOOP,
     )
     os.environ[_ROLE_VARIABLE] = role.value
     if workers > 1:
