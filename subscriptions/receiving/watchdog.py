@@ -7,6 +7,7 @@ out when it ends; while any is noted, a timer looks a few times a second for tho
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 _LOOK_EVERY_SECONDS = 0.25
@@ -59,10 +60,13 @@ class Watchdog:
 
     Args:
         seconds: the shortest limit there will be.
+        on_look: told at every look how many seconds late it is: so long was the event loop busy with other things.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, on_look: Callable[[float], None] | None = None) -> None:
         self._every = min(_LOOK_EVERY_SECONDS, seconds / _LOOKS_PER_LIMIT)
+        self._on_look = on_look
+        self._due = 0.0
         self.waits: dict[Wait, None] = {}
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known once there is work
         self._timer: asyncio.TimerHandle | None = None
@@ -75,13 +79,19 @@ class Watchdog:
         """
         if self._timer is None:
             self.loop = asyncio.get_running_loop()
-            self._timer = self.loop.call_later(self._every, self._look)
+            self._look_later()
         return Wait(self, doing, self.loop.time() + seconds)
 
     def _look(self) -> None:
         self._timer = None
         now = self.loop.time()
+        if self._on_look is not None:
+            self._on_look(now - self._due)
         for wait in self.waits:
             wait.look(now)
         if self.waits:
-            self._timer = self.loop.call_later(self._every, self._look)
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self._due = self.loop.time() + self._every
+        self._timer = self.loop.call_at(self._due, self._look)

@@ -23,6 +23,7 @@ from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
 from subscriptions.receiving.exchange import Headers, Scope, Send, accept, answer, path_below_mount
+from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
 from subscriptions.receiving.store_trouble import store_trouble
@@ -43,11 +44,13 @@ class WebhookLimits:
 
     ``body_bytes`` holds for the packed and the unpacked body. ``body_seconds`` is how long its arrival may take,
     ``store_seconds`` how long looking up the key and storing the event may take: Segment waits about 5 seconds
-    (contract 5.7). Beyond ``deliveries_at_once`` a delivery is refused at once instead of answered late, so that memory
-    stays bounded and what was accepted is answered in time. ``retry_after_seconds`` goes into the header of every 503.
+    (contract 5.7). Beyond ``deliveries_at_once``, or ``memory_bytes`` of their bodies, a delivery is refused at once
+    and unread instead of answered late, so that memory stays bounded and what was accepted is answered in time.
+    ``retry_after_seconds`` goes into the header of every 503.
     """
 
     deliveries_at_once: int = 1_000
+    memory_bytes: int = 64 * 1024 * 1024
     body_bytes: int = 1024 * 1024
     body_seconds: float = 10.0
     store_seconds: float = 3.5
@@ -61,9 +64,15 @@ class Webhook:
         self._reception = reception
         self._limits = limits or WebhookLimits()
         self._keys = reception.api_keys.recognition
-        self._watchdog = Watchdog(min(self._limits.body_seconds, self._limits.store_seconds))
+        self._pressure = Pressure(
+            self._limits.deliveries_at_once,
+            most_bytes=self._limits.memory_bytes,
+            body_bytes=self._limits.body_bytes,
+        )
+        self._watchdog = Watchdog(
+            min(self._limits.body_seconds, self._limits.store_seconds), on_look=self._pressure.turn_took
+        )
         self._settings = SettingsReader()
-        self._running = 0
         self._logged_types: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,12 +80,13 @@ class Webhook:
             await send({"type": "websocket.close", "code": 1000})
             return
         component = path_below_mount(scope)
-        if self._running >= self._limits.deliveries_at_once:
+        headers = Headers(scope["headers"])
+        admitted = self._pressure.admit(headers.get(b"content-length"), headers.get(b"content-encoding"))
+        if admitted is None:
             await self._answer(send, component, 503, "Too many deliveries at the same moment. Try again.")
             return
-        self._running += 1
         try:
-            await self._receive(component, scope, receive)
+            await self._receive(component, scope, headers, receive)
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
         except ClientGone:
@@ -90,10 +100,10 @@ class Webhook:
             await accept(send)
             return
         finally:
-            self._running -= 1
+            self._pressure.leave(admitted)
         await self._answer(send, component, status, message)
 
-    async def _receive(self, component: str, scope: Scope, receive: Receive) -> None:
+    async def _receive(self, component: str, scope: Scope, headers: Headers, receive: Receive) -> None:
         """Make one event durable.
 
         Raises:
@@ -105,7 +115,6 @@ class Webhook:
         subscription = reception.components.get(component)
         if subscription is None:
             raise DeliveryRefused(404, "There is no such endpoint.")
-        headers = Headers(scope["headers"])
         wait = self._watchdog.watch(_LOOKING_UP, self._limits.store_seconds)
         try:
             with wait:

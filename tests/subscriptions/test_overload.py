@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any, NoReturn
 
 from db.encryption import EncryptionKeys
 from db.event_log.records import Appended, NewEvent
 from db.event_log.sqlite import SqliteEventLog
+from subscriptions.receiving.pressure import TURN_SECONDS, Pressure, admissible
 from subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.receiver import Recorder, open_receiver
 
@@ -20,12 +23,19 @@ class HeldUpLog(SqliteEventLog):
         super().__init__(path)
         self.go = asyncio.Event()
         self.three = asyncio.Barrier(4)
+        self.waiting = 0
+        self.most_waiting = 0
 
     async def append(self, event: NewEvent) -> Appended:
-        if not self.go.is_set():
+        self.waiting += 1
+        self.most_waiting = max(self.waiting, self.most_waiting)
+        if self.waiting <= 3 and not self.go.is_set():
             await self.three.wait()
         await self.go.wait()
-        return await super().append(event)
+        try:
+            return await super().append(event)
+        finally:
+            self.waiting -= 1
 
 
 async def test_wh_11_what_is_too_much_at_once_is_refused_early(tmp_path: Path, encryption: EncryptionKeys) -> None:
@@ -49,3 +59,92 @@ async def test_wh_11_what_is_too_much_at_once_is_refused_early(tmp_path: Path, e
         assert (await receiver.deliver({**event, "messageId": "after"})).status_code == 202
         assert (await log.prove(["m-0", "m-1", "m-2", "after"])).missing == ()
         await log.close()
+
+
+async def _nothing_is_read() -> NoReturn:
+    raise AssertionError("a refused delivery is not read")
+
+
+async def test_what_is_too_large_for_the_memory_left_is_refused_unread(
+    tmp_path: Path, encryption: EncryptionKeys
+) -> None:
+    log = HeldUpLog(tmp_path / "held-up.db")
+    async with open_receiver(
+        f"sqlite+aiosqlite:///{tmp_path}/control.db",
+        encryption,
+        Recorder().subscription,
+        event_log=log,
+        webhook_limits=WebhookLimits(memory_bytes=100_000, body_bytes=50_000),
+    ) as receiver:
+        event = {"type": "identify", "userId": "u-1", "traits": {"pad": "x" * 30_000}}
+        taken = [asyncio.create_task(receiver.deliver({**event, "messageId": f"m-{n}"})) for n in range(3)]
+        await log.three.wait()  # they hold a little more than 90,000 bytes
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        for headers in (
+            [(b"content-length", b"20000")],
+            [],
+            [(b"content-length", b"9"), (b"content-encoding", b"gzip")],
+        ):
+            scope = {"type": "http", "method": "POST", "path": "/acme-crm", "headers": headers}
+            await receiver.webhook(scope, _nothing_is_read, send)
+        assert [message["status"] for message in sent if "status" in message] == [503, 503, 503]
+        log.go.set()
+        assert {response.status_code for response in await asyncio.gather(*taken)} == {202}
+        assert (await receiver.deliver({**event, "messageId": "after"})).status_code == 202
+        await log.close()
+
+
+async def test_many_times_more_than_can_be_taken_is_answered_202_or_503_and_nothing_of_it_is_lost(
+    tmp_path: Path, encryption: EncryptionKeys
+) -> None:
+    """The short form of ``benchmarks/overload.py``."""
+    log = HeldUpLog(tmp_path / "held-up.db")
+    async with open_receiver(
+        f"sqlite+aiosqlite:///{tmp_path}/control.db",
+        encryption,
+        Recorder().subscription,
+        event_log=log,
+        webhook_limits=WebhookLimits(deliveries_at_once=40),
+    ) as receiver:
+        event = {"type": "identify", "userId": "u-1"}
+        offered = {
+            f"m-{n}": asyncio.create_task(receiver.deliver({**event, "messageId": f"m-{n}"})) for n in range(300)
+        }
+        await log.three.wait()
+        while sum(task.done() for task in offered.values()) < 260:  # noqa: ASYNC110  whoever is refused is done
+            await asyncio.sleep(0)
+        log.go.set()
+        answers = {message_id: (await task).status_code for message_id, task in offered.items()}
+        assert Counter(answers.values()) == {202: 40, 503: 260}
+        assert log.most_waiting == 40
+        acknowledged = [message_id for message_id, status in answers.items() if status == 202]
+        assert (await log.prove(acknowledged)).missing == ()
+        assert (await receiver.deliver({**event, "messageId": "after"})).status_code == 202
+        await log.close()
+
+
+def test_fewer_are_let_in_while_the_event_loop_cannot_keep_up() -> None:
+    assert admissible(1_000, 1_000, 2 * TURN_SECONDS) == 500
+    assert admissible(1_000, 1_000, 100.0) == 500, "at most half as many at a time"
+    assert admissible(110, 1_000, 100.0) == 100, "a slow disk must not shut the door"
+    assert admissible(3, 3, 100.0) == 3
+    assert admissible(500, 1_000, TURN_SECONDS / 2) == 500
+    assert admissible(500, 1_000, 0.0) == 1_000
+    assert admissible(800, 1_000, 0.0) == 1_000
+
+
+def test_what_left_makes_room_again() -> None:
+    pressure = Pressure(2, most_bytes=1_000, body_bytes=600)
+    first = pressure.admit(b"400", None)
+    assert first == 400
+    assert pressure.admit(None, None) == 600, "a body of unknown length counts as the largest"
+    assert pressure.admit(b"0", None) is None, "two are there"
+    pressure.leave(first)
+    assert pressure.admit(b"401", None) is None
+    assert pressure.admit(b"400", None) == 400
+    alone = Pressure(2, most_bytes=100, body_bytes=600)
+    assert alone.admit(b"500", None) == 500, "one is always let in"
