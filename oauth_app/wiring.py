@@ -27,7 +27,7 @@ from oauth_app.install_flow import InstallFlow
 from oauth_app.install_tokens import InstallTokens
 from oauth_app.metrics import Metrics
 from oauth_app.operators import Operators
-from oauth_app.operators.identity_provider import IdentityProvider
+from oauth_app.operators.identity_provider import identity_provider_of
 from oauth_app.operators.logins import Logins
 from oauth_app.operators.roles import AccessLists
 from oauth_app.operators.sessions import Sessions
@@ -92,15 +92,10 @@ async def operators_of(settings: Settings, stores: Stores) -> AsyncIterator[Oper
     links = sign_in_links_of(settings, stores)
     access = AccessLists(settings.operators, settings.viewers, settings.oidc_groups_claim, links=links is not None)
     sessions = Sessions(stores.control, access, secure=settings.secure_cookies)
-    if settings.oidc_issuer is None or settings.oidc_client_id is None or settings.oidc_client_secret is None:
+    provider = identity_provider_of(settings)
+    if provider is None:
         yield Operators(sessions, None, links)
         return
-    provider = IdentityProvider(
-        issuer=settings.oidc_issuer,
-        client_id=settings.oidc_client_id,
-        client_secret=settings.oidc_client_secret.get_secret_value(),
-        redirect_uri=f"{settings.base_url}/dashboard/callback",
-    )
     try:
         logins = Logins(stores.control, provider, access, secret=stores.secrets.operator_logins)
         yield Operators(sessions, logins, links)

@@ -9,7 +9,7 @@ from db.clock import Clock, utc_now
 from oauth_app.doctor.configuration import check_configuration, check_handlers
 from oauth_app.doctor.dependencies import check_dependencies
 from oauth_app.doctor.finding import Finding, failure
-from oauth_app.doctor.network import check_clock, check_public_address
+from oauth_app.doctor.network import check_clock, check_identity_provider, check_public_address
 from oauth_app.doctor.stores import check_stores
 from oauth_app.settings import Settings, SettingsInvalid, load_settings
 
@@ -45,6 +45,8 @@ async def _examine(
         yield finding
     if settings.oauth_enabled:
         yield await check_clock(settings, clock)
+    async for finding in check_identity_provider(settings):
+        yield finding
     if online:
         async for finding in check_public_address(settings, clock, tls):
             yield finding

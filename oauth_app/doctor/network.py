@@ -13,6 +13,7 @@ import httpx
 
 from db.clock import Clock
 from oauth_app.doctor.finding import Finding, failure, ok, warning
+from oauth_app.operators.identity_provider import ProviderUnavailable, identity_provider_of
 from oauth_app.settings import Settings
 
 _LARGEST_SKEW = timedelta(seconds=60)
@@ -36,6 +37,26 @@ async def check_clock(settings: Settings, clock: Clock) -> Finding:
             "Let this machine reach Segment over https, and keep its clock with NTP.",
         )
     return judge_skew(theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC), before, after)
+
+
+async def check_identity_provider(settings: Settings) -> AsyncIterator[Finding]:
+    """The operators' identity provider answers, and its discovery document names the configured issuer."""
+    provider = identity_provider_of(settings)
+    if provider is None:
+        return
+    try:
+        await provider.check()
+    except ProviderUnavailable as problem:
+        yield failure(
+            "identity-provider",
+            f"Nobody can sign in to the dashboard through {settings.oidc_issuer}: {problem}.",
+            "Correct OIDC_ISSUER (the address whose /.well-known/openid-configuration names it), or let this machine "
+            "reach it.",
+        )
+    else:
+        yield ok("identity-provider", f"{settings.oidc_issuer} answers as OpenID Connect says.")
+    finally:
+        await provider.aclose()
 
 
 def judge_skew(theirs: datetime, before: datetime, after: datetime) -> Finding:

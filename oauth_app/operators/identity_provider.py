@@ -25,6 +25,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from authlib.integrations.httpx_client import AsyncOAuth2Client
 
+from oauth_app.settings import Settings
+
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 _LEEWAY_SECONDS = 60
 _FRESH_SECONDS = 3600.0
@@ -94,6 +96,14 @@ class IdentityProvider:
         self._metadata: tuple[float, Mapping[str, Any]] | None = None
         self._keys: tuple[float, KeySet] | None = None
         self._reading = asyncio.Lock()
+
+    async def check(self) -> None:
+        """Read its discovery document and its keys, as a login would.
+
+        Raises:
+            ProviderUnavailable: one of them cannot be had, or is not as OpenID Connect says.
+        """
+        await self._key_set()
 
     async def authorization_url(self, *, state: str, nonce: str, code_verifier: str) -> str:
         """Return where to send the browser.
@@ -192,6 +202,18 @@ class IdentityProvider:
         if not isinstance(found, dict):
             raise ProviderUnavailable(f"an answer with status {response.status_code} is not a JSON object")
         return found
+
+
+def identity_provider_of(settings: Settings) -> IdentityProvider | None:
+    """Build the client of the configured provider; ``None`` when none is."""
+    if settings.oidc_issuer is None or settings.oidc_client_id is None or settings.oidc_client_secret is None:
+        return None
+    return IdentityProvider(
+        issuer=settings.oidc_issuer,
+        client_id=settings.oidc_client_id,
+        client_secret=settings.oidc_client_secret.get_secret_value(),
+        redirect_uri=f"{settings.base_url}/dashboard/callback",
+    )
 
 
 def _check_url(name: str, url: object) -> None:
