@@ -17,7 +17,9 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -107,8 +109,9 @@ class Mortal:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _template(sqlite_template: Path) -> None:
+def _templates(sqlite_template: Path, postgres_socket: str, postgres_template: str) -> None:
     CrashMachine.template = sqlite_template
+    PostgresCrashMachine.socket, PostgresCrashMachine.database_template = postgres_socket, postgres_template
 
 
 class CrashMachine(RuleBasedStateMachine):
@@ -118,9 +121,8 @@ class CrashMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="crash"))
-        shutil.copyfile(self.template, self.folder / "control.db")
         self.runner = asyncio.Runner()
+        self._make_stores()
         self.now = NOON
         self.acknowledged: dict[str, int] = {}
         self.wrong: list[str] = []  # what handlers saw; raised there, it would only be one more failure to retry
@@ -131,7 +133,17 @@ class CrashMachine(RuleBasedStateMachine):
         self.frozen: list[ClaimedEvent] = []
         self.process: Mortal | None = None
         self.log = self._open_log()
-        self.database = Database.open(f"sqlite+aiosqlite:///{self.folder}/control.db")
+        self.database = self._open_database()
+
+    def _make_stores(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="crash"))
+        shutil.copyfile(self.template, self.folder / "control.db")
+
+    def _remove_stores(self) -> None:
+        shutil.rmtree(self.folder)
+
+    def _open_database(self) -> Database:
+        return Database.open(f"sqlite+aiosqlite:///{self.folder}/control.db")
 
     def _open_log(self) -> StoredEventLog:
         return open_event_log(f"sqlite+aiosqlite:///{self.folder}/events.db", segment_limits=SegmentLimits(events=5))
@@ -286,8 +298,8 @@ class CrashMachine(RuleBasedStateMachine):
                 if outcome.state is HandlerState.DONE:
                     assert self.seen[message_id, name] >= 1, "said to be done and never called"
         self.runner.run(self._close())
+        self._remove_stores()
         self.runner.close()
-        shutil.rmtree(self.folder)
 
     async def _close(self) -> None:
         await self.log.close()
@@ -316,7 +328,42 @@ class CrashMachine(RuleBasedStateMachine):
                         self.recorded.add((message_id, outcome.handler.partition(" ")[0]))
 
 
+class PostgresCrashMachine(CrashMachine):
+    """The same over PostgreSQL, where leases are rows and outlive the process that held them."""
+
+    socket: str
+    database_template: str
+
+    def _make_stores(self) -> None:
+        self.name = f"crash_{uuid4().hex}"
+        self.runner.run(self._execute(f'CREATE DATABASE "{self.name}" TEMPLATE "{self.database_template}"'))
+
+    def _remove_stores(self) -> None:
+        self.runner.run(self._execute(f'DROP DATABASE "{self.name}" WITH (FORCE)'))
+
+    def _open_database(self) -> Database:
+        return Database.open(self._url)
+
+    def _open_log(self) -> StoredEventLog:
+        return open_event_log(self._url)
+
+    @property
+    def _url(self) -> str:
+        return f"postgresql+asyncpg://postgres@/{self.name}?host={self.socket}"
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(host=self.socket, user="postgres", database="postgres")
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
 TestCrashes = CrashMachine.TestCase
 TestCrashes.settings = settings(
     max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestPostgresCrashes = PostgresCrashMachine.TestCase
+TestPostgresCrashes.settings = settings(
+    max_examples=5, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
