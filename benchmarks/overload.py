@@ -33,6 +33,8 @@ from benchmarks.load import Load
 from db.event_log.opening import open_event_log
 
 _TICK_SECONDS = 0.002
+_WAITING = 512
+"""Connections that wait for their answers, when it is measured what is taken: enough to fill each commit."""
 _LATE_SECONDS = 5.0
 """How long Segment waits for an answer (contract 5.7)."""
 
@@ -249,8 +251,8 @@ def main() -> None:
     folder: Path = (arguments.folder / "overload").resolve()
     shutil.rmtree(folder, ignore_errors=True)
     with servers.service(folder, role=arguments.role, slow_fsync_ms=arguments.slow_fsync_ms) as server:
-        servers.load(server, seconds=1.0)
-        before = servers.load(server, seconds=4.0)
+        servers.load(server, seconds=1.0, connections=_WAITING)
+        before = servers.load(server, seconds=4.0, connections=_WAITING)
         memory = Memory(server)
         at_start = server.memory_bytes()
         watching = threading.Thread(target=memory.watch)
@@ -259,7 +261,7 @@ def main() -> None:
         memory.stopped.set()
         watching.join()
         at_end = server.memory_bytes()
-        after = servers.load(server, seconds=4.0)
+        after = servers.load(server, seconds=4.0, connections=_WAITING)
     acknowledged = (folder / "ledger").read_text(encoding="ascii").split()
     missing = asyncio.run(_missing(folder, acknowledged))
     peak = max(held for _, held in memory.samples)
