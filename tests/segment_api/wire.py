@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from segment_api.grants import InstallGrant
 from segment_api.identity import IdentityClient
 from segment_api.secret import Secret
 from segment_sandbox import Sandbox
@@ -23,6 +24,7 @@ ORIGIN = "http://127.0.0.1:8889"
 CONFIG_API = f"{ORIGIN}/v1beta"
 CLIENT_ID = "0c7a5d1e-9b34-4c7e-8a52-6d1f3be0aa17"
 CLIENT_SECRET = "q7VtR2mZk9Lp"
+VERIFIER = "v" * 43
 REDIRECT_URI = "http://localhost:8888/auth/segment/callback"
 SCOPE = "destination/acme-crm"
 SOURCE = "workspaces/northwind/sources/web-prod"
@@ -155,3 +157,9 @@ async def consent(sandbox: Sandbox, authorization_url: str, *, source: str = SOU
 
 def _query(url: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(url).query, keep_blank_values=True).items()}
+
+
+async def install(sandbox: Sandbox, identity: IdentityClient) -> InstallGrant:
+    """Walk through the sandbox's consent and exchange the code."""
+    query = await consent(sandbox, identity.authorization_url(state="s" * 32, code_verifier=VERIFIER))
+    return await identity.exchange_code(query["code"], code_verifier=VERIFIER)
