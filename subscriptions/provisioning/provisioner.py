@@ -223,8 +223,12 @@ class Provisioner:
         status, sentence = explain(reason)
         async with self._database.transaction() as session:
             install = await installs.lock(session, install_id)
-            if install is None or not install.status.over:
-                return  # connected again meanwhile
+            if install is None:
+                return
+            if not install.status.over:
+                # Connected again while Segment was asked to switch it off: it is to be switched on once more.
+                await outbox.add(session, PROVISION, install_id, now=now, payload={"overwrite": False})
+                return
             await self._api_keys.revoke_of_install(session, install_id, actor="service")
             await install_tokens.forget(session, install_id)
             await connection_state.set_status(session, install, status, now=now, reason=reason.value, detail=sentence)

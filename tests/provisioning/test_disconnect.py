@@ -159,6 +159,27 @@ async def test_connecting_again_before_the_switch_off_keeps_the_connection(stage
     assert stage.destination().enabled
 
 
+async def test_connecting_again_during_the_switch_off_ends_switched_on(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    connected_again = False
+
+    async def connect_again(route: str) -> None:
+        nonlocal connected_again
+        if route.startswith("PATCH") and not connected_again:
+            connected_again = True
+            async with stage.database.transaction() as session:
+                await installs.set_status(session, install_id, InstallStatus.CONNECTED, now=stage.clock())
+
+    stage.wire.meanwhile = connect_again
+    await stage.provisioner.disconnect(install_id, actor="operator")
+    await stage.worker.run_due()
+    assert connected_again
+    assert stage.destination().enabled
+    assert await stage.outcome(install_id) == ("connected", None)
+    assert await secrets(stage, install_id) == (True, 1)
+
+
 async def test_tk_11_an_install_that_was_never_set_up_keeps_no_token(stage: Stage) -> None:
     install_id = await stage.install()
     await stage.provisioner.disconnect(install_id, actor="operator")
