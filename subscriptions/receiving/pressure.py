@@ -7,9 +7,9 @@ enough for that: on a slow machine the same number of deliveries keeps the loop 
 
 from __future__ import annotations
 
-TURN_SECONDS = 0.25
+TURN_SECONDS = 0.5
 """What one turn of the event loop may take: a delivery takes part in a few of them until it is answered."""
-_LEAST = 100
+_LEAST = 200
 """So many are always let in: when turns are long because the disk is slow, fewer events make no turn shorter."""
 
 
