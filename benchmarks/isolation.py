@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import shutil
@@ -148,6 +149,9 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=300, help="events a second of all senders together")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    gc.collect()  # as the server does when it starts
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     _FOLDER.mkdir(parents=True, exist_ok=True)
     new: Callable[[str, int], Run] = lambda other, factor: Run(arguments.seconds, arguments.rate, other, factor)  # noqa: E731
     scenarios = {

@@ -255,7 +255,8 @@ class SqliteEventLog:
             if events:
                 self._become_writer()
                 segments.rotate_if_due(to_microseconds(events[0].received_at))
-            with segments.transaction():
+            # A result that a power cut undoes is a handler called once more; so results need not wait for the disk.
+            with segments.transaction(flushed=bool(events)):
                 if events:
                     appended, note = appending.append(segments, catalogue, events, self._replays)
                     notes.append(note)

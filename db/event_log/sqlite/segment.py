@@ -105,6 +105,7 @@ class Segment:
         self.count = self.next_id - first_id
         self.oldest = self._number("SELECT received_at FROM events ORDER BY id LIMIT 1")
         self._capacity = capacity
+        self._flushed = True
         self.newest = self._number("SELECT newest FROM seal")
         self.sealed = self.newest > 0
         if self.sealed:
@@ -135,6 +136,12 @@ class Segment:
         """Return the first row of a query."""
         row: tuple[Any, ...] | None = self.connection.execute(statement, values).fetchone()
         return row
+
+    def flush_commits(self, flushed: bool) -> None:
+        """Let commits from now on wait for the disk, or not."""
+        if flushed is not self._flushed:
+            self.connection.execute(f"PRAGMA synchronous={'FULL' if flushed else 'NORMAL'}")
+            self._flushed = flushed
 
     def begin(self) -> None:
         """Start a transaction, if none is open; :meth:`Segments.commit` ends it."""

@@ -47,8 +47,15 @@ class Segments:
         return self._segments[position - 1] if position else None
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit whatever segments were begun meanwhile, the oldest first; roll all of them back on an exception."""
+    def transaction(self, *, flushed: bool = True) -> Iterator[None]:
+        """Commit whatever segments were begun meanwhile, the oldest first; roll all of them back on an exception.
+
+        Args:
+            flushed: return only when the disk has it. Otherwise it outlives the process, and a power cut may undo it
+                together with all that came after it.
+        """
+        for segment in self._segments:
+            segment.flush_commits(flushed)
         try:
             yield
             for segment in self._segments:
