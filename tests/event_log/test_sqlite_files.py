@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from db.database import Database
 from db.event_log.records import EventFilter, EventLogUnavailable, ReplayPolicy, Settlement
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
+from db.migrate import migrate
 from tests.event_log.events import NOON, later, new_event, settle
 
 COMPONENTS = ["acme-crm"]
@@ -168,3 +170,16 @@ async def test_files_that_are_broken_are_unavailable_and_never_acknowledged(
     with pytest.raises(EventLogUnavailable):
         await broken.check()
     await broken.close()
+
+
+async def test_only_the_owner_may_read_what_is_stored(tmp_path: Path) -> None:
+    log = SqliteEventLog(tmp_path / "events.db")
+    await log.append(new_event())
+    await log.claim(["acme-crm"], limit=1, lease="a", now=NOON, until=later(minutes=1))
+    database = Database.open(f"sqlite+aiosqlite:///{tmp_path}/control.db")
+    await migrate(database, "control")
+    files = sorted(tmp_path.iterdir())  # noqa: ASYNC240  nothing else runs
+    assert {"events.db", "events.db.writer", "control.db"} <= {path.name for path in files}
+    assert [path.name for path in files if path.stat().st_mode & 0o077] == []
+    await database.close()
+    await log.close()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import apsw
 
+from db.private_file import make_private
+
 FIRST_SOUND_SQLITE = 3_051_003
 _CHECKPOINT_BYTES = 8 * 1024 * 1024
 _PAGE_BYTES = 8192
@@ -23,6 +25,7 @@ if apsw.SQLITE_VERSION_NUMBER < FIRST_SOUND_SQLITE:  # pragma: no cover
 
 def open_connection(path: Path, *, cache_bytes: int) -> apsw.Connection:
     """Open a file so that a commit is on the disk when it returns."""
+    make_private(path)
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(_BUSY_MILLISECONDS)
     for pragma in (

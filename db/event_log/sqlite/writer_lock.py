@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 
 from db.event_log.records import EventLogUnavailable
+from db.private_file import make_private
 
 
 class WriterLock:
@@ -24,6 +25,7 @@ class WriterLock:
         """
         if self._connection is not None:
             return False
+        make_private(self._path)
         connection = apsw.Connection(str(self._path))
         try:
             connection.execute("BEGIN EXCLUSIVE")
