@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from itertools import islice
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -60,10 +60,10 @@ class SqlEventLog:
         self._runway = Runway(database, self._limits)
         self._inserter = GroupInserter(database)
         self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(self._append)
-        self._settlements: GroupCommit[Settlement, bool] = GroupCommit(self._settle)
+        self._settlements: GroupCommit[Sequence[Settlement], Sequence[bool]] = GroupCommit(self._settle, largest=20)
 
-    async def append(self, event: NewEvent) -> Appended:
-        return await self._appends.submit(event)
+    def append(self, event: NewEvent) -> Awaitable[Appended]:
+        return self._appends.submit(event)
 
     async def claim(
         self,
@@ -88,12 +88,8 @@ class SqlEventLog:
         async with self._transaction() as connection:
             await claiming.release(connection, lease, event_ids)
 
-    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        settled: list[bool] = await asyncio.gather(*(self.settle(settlement) for settlement in settlements))
-        return settled
-
-    async def settle(self, settlement: Settlement) -> bool:
-        return await self._settlements.submit(settlement)
+    def settle_all(self, settlements: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
+        return self._settlements.submit(settlements)
 
     async def erase(self, settlement: Settlement) -> ErasureReport | None:
         async with self._transaction() as connection:
@@ -223,9 +219,10 @@ class SqlEventLog:
                 await appending.count_duplicates(connection, again, self._replays)
         return [Appended(event_id) for event_id in ids]
 
-    async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+    async def _settle(self, batches: Sequence[Sequence[Settlement]]) -> list[Sequence[bool]]:
         async with self._transaction() as connection:
-            return await claiming.settle(connection, settlements)
+            settled = iter(await claiming.settle(connection, [one for batch in batches for one in batch]))
+        return [list(islice(settled, len(batch))) for batch in batches]
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
