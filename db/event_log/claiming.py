@@ -65,12 +65,18 @@ _CHOOSE = text(
 _LEASE = (
     text(
         """
-    UPDATE events SET lease = :lease, leased_until = :until WHERE id = ANY(:ids)
+    UPDATE events SET lease = :lease, leased_until = :until
+    WHERE id = ANY(:ids) AND id BETWEEN :lowest AND :highest
     RETURNING id, scope, type, account, component, key_id, install_id, received_at, occurred_at, person_hash,
       device_hash, attempts
     """
     )
-    .bindparams(bindparam("ids", type_=ARRAY(BigInteger)), bindparam("until", type_=UtcDateTime))
+    .bindparams(
+        bindparam("ids", type_=ARRAY(BigInteger)),
+        bindparam("lowest", type_=BigInteger),
+        bindparam("highest", type_=BigInteger),
+        bindparam("until", type_=UtcDateTime),
+    )
     .columns(received_at=UtcDateTime, occurred_at=UtcDateTime)
 )
 
@@ -105,7 +111,8 @@ async def claim(
         return []
     event_ids = sorted(earlier)
     # Two statements: a plan for both together would be for as many events as the log has.
-    locked = await connection.execute(_LEASE, {"lease": lease, "until": until, "ids": event_ids})
+    chosen = {"ids": event_ids, "lowest": event_ids[0], "highest": event_ids[-1]}
+    locked = await connection.execute(_LEASE, {"lease": lease, "until": until, **chosen})
     rows = sorted(locked.mappings(), key=lambda row: int(row["id"]))
     outcomes = await handler_outcomes(connection, event_ids)
     contents = await bodies(connection, event_ids)
@@ -202,7 +209,10 @@ async def release(connection: AsyncConnection, lease: str, event_ids: Sequence[i
 async def settle(connection: AsyncConnection, settlements: Sequence[Settlement]) -> list[bool]:
     """Record how attempts ended, for those whose lease is still the one they were claimed under."""
     in_order = sorted(settlements, key=lambda settlement: settlement.event_id)
-    rows = await connection.exec_driver_sql(_SETTLE, tuple([column(one) for one in in_order] for column in _SETTLED))
+    if not in_order:
+        return []
+    columns = tuple([column(one) for one in in_order] for column in _SETTLED)
+    rows = await connection.exec_driver_sql(_SETTLE, (*columns, in_order[0].event_id, in_order[-1].event_id))
     held = {tuple(row) for row in rows.all()}
     settled = [(settlement.event_id, settlement.lease) in held for settlement in settlements]
     ours = [settlement for settlement, is_ours in zip(settlements, settled, strict=True) if is_ours]
@@ -235,12 +245,13 @@ _SETTLED: tuple[Callable[[Settlement], object], ...] = (
     lambda settlement: None if settlement.state is EventState.PENDING else settlement.at,
     lambda settlement: settlement.error,
 )
+# The lowest and the highest id say which partitions need not be looked into.
 _SETTLE = """
 UPDATE events SET state = s.state, attempts = events.attempts + s.attempts, available_at = s.available_at,
   finished_at = s.finished_at, last_error = s.error, lease = NULL, leased_until = NULL
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[])
   AS s (id, lease, state, attempts, available_at, finished_at, error)
-WHERE events.id = s.id AND events.lease = s.lease AND events.state = 'pending'
+WHERE events.id = s.id AND events.lease = s.lease AND events.state = 'pending' AND events.id BETWEEN $8 AND $9
 RETURNING s.id, s.lease
 """
 _OUTCOME: tuple[Callable[[Settlement, HandlerResult], object], ...] = (

@@ -23,8 +23,8 @@ class GroupInserter:
 
     async def insert(self, events: Sequence[NewEvent]) -> list[int | None]:
         """Store the events that are new; returns the id of each of those, durable, and ``None`` for a duplicate."""
-        driver = self._driver or await self._open()
         try:
+            driver = self._driver or await self._open()
             ids: list[int | None] = await driver.fetchval(INSERT_GROUP, *parameters(events))
         except BaseException:
             await self.close()
@@ -41,5 +41,7 @@ class GroupInserter:
     async def _open(self) -> asyncpg.Connection[Any]:
         self._connection = await self._database.engine.connect()
         driver: asyncpg.Connection[Any] = (await self._connection.get_raw_connection()).driver_connection
+        # The parts of a group are put together by hash: there is no index over what is not stored yet.
+        await driver.execute("SET enable_hashjoin = on")
         self._driver = driver
         return driver

@@ -34,15 +34,17 @@ def open_event_log(
 def _plan_once(database: Database) -> Database:
     """Let every connection plan each statement once, instead of anew for its values.
 
-    Every statement finds its rows by an index, whatever it is asked for. With many partitions, planning takes longer
-    than running, and an estimate over all of them, of which few are looked into, would set off a compilation.
+    Every statement finds its rows by an index, one after the other, whatever it is asked for. With many partitions,
+    planning takes longer than running; and estimates over all of them, of which few are looked into, would set off a
+    compilation, or have all pending events read to settle a few.
     """
 
     @event.listens_for(database.engine.sync_engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute("SET plan_cache_mode = force_generic_plan")
-        cursor.execute("SET jit = off")
+        for setting in ("jit", "enable_hashjoin", "enable_mergejoin"):
+            cursor.execute(f"SET {setting} = off")
         cursor.close()
         connection.commit()
 

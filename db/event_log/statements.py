@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, any_, bindparam, literal_column
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, and_, any_, bindparam, literal_column
 from sqlmodel import col
 
 from db.event_log.tables import EventLogTable, EventState, StoredEvent
@@ -18,5 +18,9 @@ def in_state(state: EventState) -> ColumnElement[bool]:
 
 
 def is_any(column: int | None, ids: Collection[int]) -> ColumnElement[bool]:
-    """Compare with ids in one parameter, so that the statement is the same, and planned once, for any number."""
-    return col(column) == any_(bindparam(None, list(ids), type_=ARRAY(BigInteger), unique=True))
+    """Compare with ids in one parameter, so that the statement is the same, and planned once, for any number.
+
+    The lowest and the highest are parameters as well: they say which partitions need not be looked into.
+    """
+    some_ids = bindparam(None, list(ids), type_=ARRAY(BigInteger), unique=True)
+    return and_(col(column) == any_(some_ids), col(column) >= min(ids, default=0), col(column) <= max(ids, default=0))
