@@ -41,9 +41,11 @@ def append(
     again: list[tuple[Segment, int, NewEvent]] = []
     answers: list[Appended] = []
     for event in events:
+        _, key, received, occurred, _, _, _, _, message_id, kind, name, person, device, previous, body, settings, _ = (
+            event
+        )
         origin = catalogue.origin_of(event)
-        key, scope = event.dedupe_key, origin.scope
-        received_at = to_microseconds(event.received_at)
+        scope, received_at = origin.scope, to_microseconds(received)
         known = segments.find(key, scope, received_at)
         if known is None and (key, scope) in fresh:
             known = active, fresh[key, scope]
@@ -59,19 +61,19 @@ def append(
                 scope,
                 origin.id,
                 received_at,
-                to_microseconds(event.occurred_at),
-                event.message_id,
-                event.type,
-                event.event,
-                event.person_hash,
-                event.device_hash,
-                event.previous_hash,
-                json.dumps(event.settings) if event.settings else None,
+                to_microseconds(occurred),
+                message_id,
+                kind,
+                name,
+                person,
+                device,
+                previous,
+                json.dumps(settings) if settings else None,
                 received_at,
             )
         )
-        bodies.append((next_id, event.body))
-        if event.type == "delete":
+        bodies.append((next_id, body))
+        if kind == "delete":
             deletes.append((next_id, event))
         answers.append(Appended(next_id))
         next_id += 1

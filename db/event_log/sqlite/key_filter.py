@@ -32,10 +32,10 @@ class KeyFilter:
         """Put a key in."""
         bits, mask = self.bits, self.mask
         position, step = probe(key)
+        place, step = position & mask, step & mask
         for _ in range(_PROBES):
-            place = position & mask
             bits[place >> 3] |= 1 << (place & 7)
-            position += step
+            place = (place + step) & mask
 
     def __contains__(self, key: bytes) -> bool:
         return self.holds(*probe(key))
