@@ -48,6 +48,11 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
+_LARGE_GROUP = 256
+"""A group of this size is written without waiting for more: one more event would make it hardly cheaper for each."""
+_MOST_ROUNDS = 16
+"""How often the event loop may go round while a group is still growing."""
+
 #: What SQLite says about a row, not about the file: the row's neighbours can be stored all the same.
 _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, TypeError, UnicodeError, ValueError)
 
@@ -202,8 +207,16 @@ class SqliteEventLog:
         loop = asyncio.get_running_loop()
         if not self._flush_is_due:
             self._flush_is_due = True
-            loop.call_soon(self._flush)
+            loop.call_soon(self._flush_when_complete, loop, 0, _MOST_ROUNDS)
         return loop.create_future()
+
+    def _flush_when_complete(self, loop: asyncio.AbstractEventLoop, before: int, rounds: int) -> None:
+        """Go on collecting as long as each round of the event loop brings more events, within bounds."""
+        waiting = len(self._appends)
+        if before < waiting < _LARGE_GROUP and rounds:
+            loop.call_soon(self._flush_when_complete, loop, waiting, rounds - 1)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         self._flush_is_due = False
