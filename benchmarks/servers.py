@@ -133,6 +133,19 @@ def load(server: Server, *, seconds: float, connections: int = 64) -> dict[str, 
     return outcome
 
 
+def dispatching(folder: Path, *, seconds: float) -> dict[str, Any]:
+    """Measure how fast a dispatcher empties an SQLite log, on the server's core."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [_PYTHON, "-m", "benchmarks.dispatching", "--url", f"sqlite+aiosqlite:///{folder}/events.db"]
+    command += ["--folder", str(folder), "--seconds", str(seconds)]
+    core = cores()[0]
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+    )
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
+
+
 def _cli(arguments: list[str], environment: Mapping[str, str]) -> str:
     done = subprocess.run(  # noqa: S603
         [_PYTHON, "-m", "oauth_app", *arguments], env={**os.environ, **environment}, capture_output=True, check=False
