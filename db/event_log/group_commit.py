@@ -11,12 +11,16 @@ from db.event_log.records import EventLogUnavailable
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
+_MOST_ROUNDS = 16
+"""How often the event loop may go round while a group is still growing."""
+
 
 class GroupCommit(Generic[_Item, _Result]):
     """Collects single items into groups, one group at a time, and hands each waiter its own result.
 
-    The first item is committed at once; those that arrive while a commit runs wait for the next one. So a quiet
-    service answers without delay, and a busy one commits once for many.
+    The first item is committed at once, with what the event loop can add to it without waiting; those that arrive
+    while a commit runs wait for the next one. So a quiet service answers without delay, and a busy one commits once
+    for many.
 
     Args:
         commit: writes a group in one transaction and returns one result for each item, in order; an exception as
@@ -57,8 +61,18 @@ class GroupCommit(Generic[_Item, _Result]):
         while self._task is not None and not self._task.done():
             await asyncio.wait({self._task})
 
+    async def _until_no_more_come(self) -> None:
+        """Go on collecting as long as each round of the event loop brings more, within bounds."""
+        before = 0
+        for _ in range(_MOST_ROUNDS):
+            if not before < len(self._waiting) < self._largest:
+                return
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+
     async def _run(self) -> None:
         while self._waiting:
+            await self._until_no_more_come()
             group, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
             # A waiter that was cancelled meanwhile (a client that hung up) needs no commit.
             group = [(item, future) for item, future in group if not future.done()]
