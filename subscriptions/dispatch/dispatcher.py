@@ -41,7 +41,8 @@ from subscriptions.subscription import Subscription
 
 logger = logging.getLogger(__name__)
 
-_SMALLEST_CLAIM, _LARGEST_CLAIM = 50, 200
+_CLAIM = 100
+"""So few at a time that nobody who is being answered waits for a claim."""
 _PREPARE = 50
 _LOOK_AGAIN = 0.05
 _NO_PREDECESSORS: Mapping[int, Sequence[Predecessor]] = {}
@@ -97,7 +98,6 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._stopping = False
         self._held_back = False
-        self._claim = _SMALLEST_CLAIM
         self._leases = Leases(event_log, seconds=self._limits.lease_seconds, clock=clock)
         self._held: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -156,13 +156,11 @@ class Dispatcher:
         # A sender may hold as much as is free: one alone gets half of everything, and a new one always finds a place.
         skip = [sender for sender, held in self._held.items() if held >= free]
         # Looking for events passes over those that are held, so it waits until it is worth it.
-        is_full = free < max(1, min(_LARGEST_CLAIM, self._limits.events_in_flight // 8))
+        is_full = free < max(1, min(_CLAIM, self._limits.events_in_flight // 8))
         self._held_back = bool(skip) or is_full
         if is_full or not components:
             return 0
-        claimed = await self._leases.claim(components, limit=min(free, self._claim), skip=skip)
-        # A few at a time, so that nobody who is being answered waits for a long claim; many when there is much to do.
-        self._claim = min(2 * self._claim, _LARGEST_CLAIM) if len(claimed) >= self._claim else _SMALLEST_CLAIM
+        claimed = await self._leases.claim(components, limit=min(free, _CLAIM), skip=skip)
         if claimed:
             self._held.update(event.scope for event in claimed)
             self._start(self._prepare(claimed))
