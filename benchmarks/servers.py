@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from oauth_app.accepting import LOOP
+from oauth_app.cli.serve import HTTP
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _PYTHON = sys.executable
@@ -100,7 +101,7 @@ def service(
     key = json.loads(_cli(["api-keys", "create", "--account", "acme", "--json"], environment))["api_key"]
     port = free_port()
     command = [_PYTHON, "-m", "uvicorn", "--factory", "benchmarks.serving:application", "--port", str(port)]
-    command += [*_UVICORN, "--backlog", "8192", "--loop", LOOP]
+    command += [*_UVICORN, "--backlog", "8192", "--loop", LOOP, "--http", HTTP]
     with started(command, port, environment, folder / "service.log", key=key) as server:
         yield server
 

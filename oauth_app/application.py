@@ -28,6 +28,7 @@ from oauth_app.routes import metrics as metrics_routes
 from oauth_app.services import services_of
 from oauth_app.settings import Settings, load_settings
 from oauth_app.wiring import Role, RunningService, run_service
+from subscriptions.receiving.early_refusal import EarlyRefusal
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +61,11 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
     async def run(application: _Application) -> AsyncIterator[None]:
         async with lifespan() as service:
             application.state.services = service.services
-            application.webhook = None if role == "worker" else service.webhook
+            if role != "worker":
+                application.webhook = service.webhook
+                application.early_refusal = service.early_refusal
             yield
-            application.webhook = None
+            application.webhook = application.early_refusal = None
 
     routes: list[BaseRoute] = [*operations.routes(), *metrics_routes.routes()]
     if role != "worker":
@@ -90,6 +93,8 @@ class _Application(Starlette):
 
     webhook: ASGIApp | None = None
     """Where deliveries go; there is none in a worker."""
+    early_refusal: EarlyRefusal | None = None
+    """What our server (``oauth_app/refusing.py``) asks before it makes a request of a delivery."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         webhook = self.webhook

@@ -54,6 +54,7 @@ from subscriptions.provisioning.outbox_worker import OutboxWorker
 from subscriptions.provisioning.provisioner import Provisioner
 from subscriptions.provisioning.reconciliation import Reconciler
 from subscriptions.provisioning.reconciliation_sweep import ReconciliationSweep
+from subscriptions.receiving.early_refusal import EarlyRefusal
 from subscriptions.receiving.endpoint import Endpoint
 from subscriptions.receiving.install_activity import InstallActivity
 from subscriptions.receiving.person_hash import PersonHash
@@ -80,10 +81,11 @@ class SegmentAccess:
 
 @dataclass(frozen=True, slots=True)
 class RunningService:
-    """The service while it runs: what the routes use, and the webhook."""
+    """The service while it runs: what the routes use, the webhook, and how a server may refuse deliveries for it."""
 
     services: Services
     webhook: ASGIApp
+    early_refusal: EarlyRefusal | None = None
 
 
 @asynccontextmanager
@@ -200,7 +202,8 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             on_received=_on_received(activity, dispatcher),
             observer=observer,
         )
-        endpoint = Endpoint(Webhook(reception), SignedWebhook(reception))
+        webhook = Webhook(reception)
+        endpoint = Endpoint(webhook, SignedWebhook(reception))
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run)]
@@ -224,7 +227,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             metrics=metrics,
         )
         await stack.enter_async_context(running(jobs))
-        yield RunningService(services, StoppableWebhook(endpoint, panic))
+        yield RunningService(services, StoppableWebhook(endpoint, panic), webhook.early_refusal)
 
 
 def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:

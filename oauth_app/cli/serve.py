@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from enum import StrEnum
+from importlib.util import find_spec
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -26,6 +27,8 @@ from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from oauth_app.wiring import check_service
 
+HTTP = "oauth_app.refusing:RefusingProtocol" if find_spec("httptools") else "auto"
+"""What uvicorn is told to use for HTTP; by name, so that it can be handed to other processes."""
 _ROLE_VARIABLE = "ENABLE_WITH_SEGMENT_ROLE"
 
 
@@ -74,6 +77,7 @@ def serve(
         # A sender that finds the queue of new connections full waits for seconds before it tries again.
         backlog=8192,
         loop=LOOP,
+        http=HTTP,
     )
     os.environ[_ROLE_VARIABLE] = role.value
     if workers > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
 from subscriptions.receiving.body import Receive
@@ -32,7 +32,12 @@ def is_signed(scope: Scope) -> bool:
         return False
     if "/" in path_below_mount(scope):
         return True
-    for name, value in scope["headers"]:
-        if name == b"authorization" and value[:6].lower() == b"basic " and value[6:].lstrip().startswith(_SIGNED_BASIC):
+    return holds_signed_key(value for name, value in scope["headers"] if name == b"authorization")
+
+
+def holds_signed_key(authorizations: Iterable[bytes]) -> bool:
+    """Tell whether one of these Authorization headers holds a key with a signing secret."""
+    for value in authorizations:
+        if value[:6].lower() == b"basic " and value[6:].lstrip().startswith(_SIGNED_BASIC):
             return True
     return False

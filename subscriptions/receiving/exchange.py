@@ -42,8 +42,8 @@ def path_below_mount(scope: Scope) -> str:
 
 async def answer(send: Send, status: int, message: str, *, extra: RawHeaders = ()) -> None:
     """Answer with a JSON message, which Segment shows to the customer on a 4xx or 5xx."""
-    body = _body(message)
-    await send({"type": "http.response.start", "status": status, "headers": [*_headers(body), *extra]})
+    body = message_body(message)
+    await send({"type": "http.response.start", "status": status, "headers": [*message_headers(body), *extra]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -53,11 +53,13 @@ async def accept(send: Send) -> None:
     await send({"type": "http.response.body", "body": _ACCEPTED_BODY})
 
 
-def _body(message: str) -> bytes:
+def message_body(message: str) -> bytes:
+    """Return the body of an answer."""
     return json.dumps({"message": message}).encode()
 
 
-def _headers(body: bytes) -> list[tuple[bytes, bytes]]:
+def message_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers that every answer has."""
     return [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -65,5 +67,5 @@ def _headers(body: bytes) -> list[tuple[bytes, bytes]]:
     ]
 
 
-_ACCEPTED_BODY = _body("Accepted.")
-_ACCEPTED_HEADERS = _headers(_ACCEPTED_BODY)
+_ACCEPTED_BODY = message_body("Accepted.")
+_ACCEPTED_HEADERS = message_headers(_ACCEPTED_BODY)

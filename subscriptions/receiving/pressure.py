@@ -7,6 +7,8 @@ enough for that: on a slow machine the same number of deliveries keeps the loop 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 TURN_SECONDS = 0.5
 """What one turn of the event loop may take: a delivery takes part in a few of them until it is answered."""
 _LEAST = 200
@@ -22,13 +24,14 @@ class Pressure:
         body_bytes: the largest body there can be.
     """
 
-    __slots__ = ("_body_bytes", "_bytes", "_highest", "_most_bytes", "most", "running")
+    __slots__ = ("_body_bytes", "_bytes", "_expected", "_highest", "_most_bytes", "most", "running")
 
     def __init__(self, most: int, *, most_bytes: int, body_bytes: int) -> None:
         self.running = 0
         self.most = most
         self._highest = most
         self._bytes = 0
+        self._expected = 0
         self._most_bytes = most_bytes
         self._body_bytes = body_bytes
 
@@ -40,15 +43,44 @@ class Pressure:
         """
         if self.running >= self.most:
             return None
-        if content_length is not None and content_encoding is None and content_length.isdigit():
-            size = min(int(content_length[:20]), self._body_bytes)
-        else:
-            size = self._body_bytes
+        size = self._size(content_length, content_encoding)
         if self._bytes + size > self._most_bytes and self.running:
             return None
         self.running += 1
         self._bytes += size
         return size
+
+    @property
+    def tight(self) -> bool:
+        """Whether the next delivery may be too much: so cheap that it can be asked for each."""
+        return self.running + self._expected >= self.most or self._bytes + self._body_bytes > self._most_bytes
+
+    def refuses(self, content_length: bytes | None, content_encoding: bytes | None) -> bool:
+        """Tell whether :meth:`admit` would say ``None`` once those are let in that are expected."""
+        if self.running + self._expected >= self.most:
+            return True
+        return self._bytes + self._size(content_length, content_encoding) > self._most_bytes and self.running > 0
+
+    def expect(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        """Take note that somebody will ask to be let in, in the work that the event loop is given after this call.
+
+        A loop first reads from all connections and then does the work of that, so without this a thousand deliveries
+        that arrive together would all be told that there is room for one.
+
+        Args:
+            call_soon: the loop's; by what it is given here, what was expected is forgotten in the same turn.
+        """
+        if not self._expected:
+            call_soon(self._expect_nobody)
+        self._expected += 1
+
+    def _expect_nobody(self) -> None:
+        self._expected = 0
+
+    def _size(self, content_length: bytes | None, content_encoding: bytes | None) -> int:
+        if content_length is not None and content_encoding is None and content_length.isdigit():
+            return min(int(content_length[:20]), self._body_bytes)
+        return self._body_bytes
 
     def leave(self, size: int) -> None:
         """Take note that a delivery was answered."""

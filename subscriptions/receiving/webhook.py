@@ -22,6 +22,7 @@ from subscriptions.key_recognition import KeyLookup
 from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
+from subscriptions.receiving.early_refusal import MESSAGE, STATUS, EarlyRefusal
 from subscriptions.receiving.exchange import Headers, Scope, Send, accept, answer, path_below_mount
 from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
@@ -72,6 +73,14 @@ class Webhook:
         self._watchdog = Watchdog(
             min(self._limits.body_seconds, self._limits.store_seconds), on_look=self._pressure.turn_took
         )
+        self.early_refusal = EarlyRefusal(
+            self._pressure,
+            reception.answered,
+            retry_after_seconds=self._limits.retry_after_seconds,
+            body_bytes=self._limits.body_bytes,
+            body_seconds=self._limits.body_seconds,
+        )
+        """For an HTTP server that can refuse deliveries by itself."""
         self._settings = SettingsReader()
         self._logged_types: set[tuple[str, str]] = set()
 
@@ -83,7 +92,7 @@ class Webhook:
         headers = Headers(scope["headers"])
         admitted = self._pressure.admit(headers.get(b"content-length"), headers.get(b"content-encoding"))
         if admitted is None:
-            await self._answer(send, component, 503, "Too many deliveries at the same moment. Try again.")
+            await self._answer(send, component, STATUS, MESSAGE)
             return
         try:
             await self._receive(component, scope, headers, receive)

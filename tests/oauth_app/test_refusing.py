@@ -1,0 +1,434 @@
+"""Deliveries that are refused before they become requests, on real connections, beside those that become some."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from oauth_app.accepting import new_loop
+from oauth_app.cli.serve import HTTP
+from oauth_app.refusing import RefusingProtocol
+from subscriptions.receiving.early_refusal import EarlyRefusal
+from subscriptions.receiving.pressure import Pressure
+from tests.journey.deployment import basic
+from tests.oauth_app.operations import Operations, running_service
+
+PATH = "/subscriptions/acme-crm"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def without_date(self) -> tuple[int, dict[str, str], bytes]:
+        """What may be compared with another answer."""
+        return self.status, {name: value for name, value in self.headers.items() if name != "date"}, self.body
+
+
+@dataclass
+class Connection:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, *pieces: bytes) -> Answer:
+        """Send pieces by themselves, and return the answer to them."""
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(0)
+        return await self.answer()
+
+    async def answer(self) -> Answer:
+        async with asyncio.timeout(20):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = dict(line.split(": ", 1) for line in head[1:-2])
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        return Answer(int(head[0].split()[1]), headers, body)
+
+    async def is_closed(self) -> bool:
+        """Wait until the server closes it, and tell whether nothing more came."""
+        async with asyncio.timeout(20):
+            return await self.reader.read() == b""
+
+
+@dataclass
+class Door:
+    """The whole service behind the server that refuses by itself."""
+
+    service: Operations
+    server: uvicorn.Server
+    key: str
+    connections: list[Connection] = field(default_factory=list)
+
+    @property
+    def refusal(self) -> EarlyRefusal:
+        refusal: EarlyRefusal = self.service.app.early_refusal  # type: ignore[attr-defined]
+        return refusal
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Let in as many as may be while the block lasts."""
+        pressure = self.refusal.pressure
+        sizes = [pressure.admit(b"0", None) for _ in range(pressure.most - pressure.running)]
+        try:
+            yield
+        finally:
+            for size in sizes:
+                assert size is not None
+                pressure.leave(size)
+
+    async def connect(self) -> Connection:
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", port))
+        self.connections.append(connection)
+        return connection
+
+    @property
+    def requests_made(self) -> int:
+        """How many of the open connections carried something that took the normal way."""
+        there: Any = self.server.server_state.connections
+        return sum(connection.cycle is not None for connection in there)
+
+    def counted(self) -> dict[tuple[str, str], float]:
+        """The answers by component and status."""
+        (family,) = [one for one in self.service.services.metrics.families() if one.name.endswith("deliveries_total")]
+        return {(sample.labels["component"], sample.labels["status"]): sample.value for sample in family.samples}
+
+    def delivery(
+        self,
+        message_id: str = "m-1",
+        *,
+        path: str = PATH,
+        method: str = "POST",
+        version: str = "1.1",
+        pad: str = "",
+        headers: tuple[str, ...] = (),
+    ) -> bytes:
+        """A delivery as it goes over the wire."""
+        event = {"type": "track", "event": "Paid", "userId": "u", "messageId": message_id, "pad": pad}
+        body = json.dumps(event).encode()
+        lines = [f"{method} {path} HTTP/{version}", "Host: service", "Content-Type: application/json"]
+        lines += [f"Authorization: {basic(self.key)}", f"Content-Length: {len(body)}", *headers]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@contextlib.asynccontextmanager
+async def open_door(folder: Path, **options: Any) -> AsyncIterator[Door]:
+    async with running_service(folder) as service:
+        config: dict[str, Any] = {"http": RefusingProtocol, "access_log": False, "timeout_keep_alive": 600, **options}
+        server = uvicorn.Server(
+            uvicorn.Config(service.app, port=0, log_config=None, lifespan="off", proxy_headers=False, **config)
+        )
+        serving = asyncio.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110  uvicorn offers no event
+            await asyncio.sleep(0.01)
+        door = Door(service, server, (await service.api_key())[1])
+        try:
+            yield door
+        finally:
+            server.should_exit = True
+            async with asyncio.timeout(20):
+                await serving
+            for connection in door.connections:
+                connection.writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await connection.writer.wait_closed()
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    async with open_door(tmp_path) as opened:
+        yield opened
+
+
+async def test_the_answer_is_that_of_the_normal_way(door: Door) -> None:
+    early, normal = await door.connect(), await door.connect()
+    with door.full():
+        refused = await early.ask(door.delivery())
+        assert door.requests_made == 0
+        spelled_otherwise = await normal.ask(door.delivery(path="/subscriptions/acme%2Dcrm"))
+        assert door.requests_made == 1
+    assert refused.without_date == spelled_otherwise.without_date
+    assert list(refused.headers) == list(spelled_otherwise.headers)
+    assert refused.status == 503
+    assert refused.headers["retry-after"] == "10"
+    assert refused.headers["cache-control"] == "no-store"
+    assert refused.headers["date"]
+    assert json.loads(refused.body) == {"message": "Too many deliveries at the same moment. Try again."}
+
+
+async def test_one_connection_carries_many_refused_and_taken_in_turn(door: Door) -> None:
+    connection = await door.connect()
+    with door.full():
+        for number in range(50):
+            assert (await connection.ask(door.delivery(f"r-{number}"))).status == 503
+    for number in range(5):
+        assert (await connection.ask(door.delivery(f"t-{number}"))).status == 202
+        with door.full():
+            assert (await connection.ask(door.delivery(f"r-{number}"))).status == 503
+    assert door.counted() == {("acme-crm", "503"): 55, ("acme-crm", "202"): 5}
+    assert door.server.server_state.total_requests == 60
+    assert door.refusal.pressure.running == 0
+
+
+async def test_it_is_counted_under_the_component_if_there_is_one(door: Door) -> None:
+    connection = await door.connect()
+    with door.full():
+        for path in (PATH + "/", PATH + "?source=web", "/subscriptions/nobody", "/subscriptions/"):
+            assert (await connection.ask(door.delivery(path=path))).status == 503
+        assert door.requests_made == 0
+    assert door.counted() == {("acme-crm", "503"): 2, ("", "503"): 2}
+
+
+async def test_pipelined_requests_are_answered_in_order(door: Door) -> None:
+    connection = await door.connect()
+    get = b"GET /healthz HTTP/1.1\r\nHost: service\r\n\r\n"
+    with door.full():
+        connection.writer.write(door.delivery() * 2 + get + door.delivery() + get + door.delivery())
+        assert [(await connection.answer()).status for _ in range(6)] == [503, 503, 200, 503, 200, 503]
+        assert (await connection.ask(door.delivery())).status == 503
+    assert (await connection.ask(door.delivery())).status == 202
+
+
+async def test_a_request_behind_a_refused_one_is_not_cut_off_as_idle(tmp_path: Path) -> None:
+    async with open_door(tmp_path, timeout_keep_alive=0) as door:
+        connection = await door.connect()
+        with door.full():
+            connection.writer.write(door.delivery() + b"GET /readyz HTTP/1.1\r\nHost: service\r\n\r\n")
+            assert (await connection.answer()).status == 503
+            assert (await connection.answer()).status == 200
+        assert await connection.is_closed()
+
+
+async def test_idle_connections_end_after_a_refusal_as_after_any_answer(tmp_path: Path) -> None:
+    async with open_door(tmp_path, timeout_keep_alive=0) as door:
+        connection = await door.connect()
+        with door.full():
+            assert (await connection.ask(door.delivery())).status == 503
+        assert await connection.is_closed()
+
+
+async def test_a_body_passes_by_in_whatever_pieces_it_comes(door: Door) -> None:
+    connection = await door.connect()
+    whole = door.delivery(pad="x" * 200)
+    with door.full():
+        assert (await connection.ask(*(whole[at : at + 1] for at in range(len(whole))))).status == 503
+        chunked = b"POST %b HTTP/1.1\r\nHost: service\r\nTransfer-Encoding: chunked\r\n\r\n" % PATH.encode()
+        assert (await connection.ask(chunked, b"5\r\nabcde\r", b"\n3\r\nfgh\r\n", b"0\r\n\r\n")).status == 503
+        large = door.delivery(pad="x" * 500_000)
+        assert (await connection.ask(large)).status == 503
+        assert (await connection.ask(large[:200], large[200:70_000], large[70_000:])).status == 503
+        assert door.requests_made == 0
+    assert (await connection.ask(door.delivery())).status == 202
+
+
+@pytest.mark.parametrize(
+    ("version", "headers"),
+    [("1.0", ()), ("1.0", ("Connection: keep-alive",)), ("1.1", ("Connection: close",))],
+    ids=["old", "old that would stay", "last"],
+)
+async def test_a_connection_is_closed_when_its_sender_says_so(
+    door: Door, version: str, headers: tuple[str, ...]
+) -> None:
+    early, normal = await door.connect(), await door.connect()
+    with door.full():
+        refused = await early.ask(door.delivery(version=version, headers=headers))
+        assert await early.is_closed()
+        path = "/subscriptions/acme%2Dcrm"
+        answered = await normal.ask(door.delivery(path=path, version=version, headers=headers))
+    assert refused.headers["connection"] == "close"
+    assert refused.without_date == answered.without_date
+
+
+async def test_nothing_is_taken_after_the_last_answer(door: Door) -> None:
+    connection = await door.connect()
+    with door.full():
+        last = door.delivery(headers=("Connection: close",))
+        other = b"GET /healthz HTTP/1.1\r\nHost: service\r\n\r\n"
+        assert (await connection.ask(last + door.delivery() + other)).status == 503
+        assert await connection.is_closed()
+    assert door.counted() == {("acme-crm", "503"): 1}
+
+
+async def test_a_body_that_waits_to_be_asked_for_is_not_asked_for(door: Door) -> None:
+    connection = await door.connect()
+    head = door.delivery(headers=("Expect: 100-continue",)).partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    with door.full():
+        refused = await connection.ask(head)
+        assert (refused.status, refused.headers["connection"]) == (503, "close")
+        assert await connection.is_closed()
+
+
+async def test_a_body_over_the_limit_is_not_waited_for(door: Door) -> None:
+    announced, sent = await door.connect(), await door.connect()
+    door.refusal.body_bytes = 1_000
+    with door.full():
+        head = b"POST %b HTTP/1.1\r\nHost: service\r\n" % PATH.encode()
+        refused = await announced.ask(head + b"Content-Length: 1001\r\n\r\n")
+        assert (refused.status, refused.headers["connection"]) == (503, "close")
+        assert await announced.is_closed()
+        refused = await sent.ask(head + b"Transfer-Encoding: chunked\r\n\r\n", b"3e8\r\n", b"x" * 1_000, b"\r\n1\r\nx")
+        assert (refused.status, refused.headers["connection"]) == (503, "close")
+        assert await sent.is_closed()
+    assert door.counted() == {("acme-crm", "503"): 2}
+
+
+async def test_a_body_that_never_ends_is_not_waited_for_either(door: Door) -> None:
+    connections = [await door.connect(), await door.connect()]
+    door.refusal.body_seconds = 0.05
+    with door.full():
+        for connection, sent in zip(connections, (-1, -60), strict=True):
+            refused = await connection.ask(door.delivery()[:sent])
+            assert (refused.status, refused.headers["connection"]) == (503, "close")
+            assert await connection.is_closed()
+
+
+@pytest.mark.parametrize(
+    "request_sent",
+    [
+        b"POST /subscriptions/acme-crm HTTP/1.1\r\nHost: service\r\nContent-Length: x\r\n\r\n",
+        b"POST /subscriptions/acme-crm HTTP/1.1\r\nHost: service\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n",
+        b"POST /subscriptions/acme-crm HTTP/1.1\r\nHo st: service\r\nContent-Length: 1\r\n\r\n1",
+        b"POST /subscriptions/acme-crm HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /subscriptions/acme-crm?a b HTTP/1.1\r\nHost: service\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["length", "chunk", "header", "two lengths", "address"],
+)
+async def test_what_is_no_http_is_answered_as_ever(door: Door, request_sent: bytes) -> None:
+    connection = await door.connect()
+    with door.full():
+        assert (await connection.ask(request_sent)).status == 400
+        assert await connection.is_closed()
+    assert door.counted() == {}
+
+
+async def test_everything_else_is_answered_while_deliveries_are_refused(door: Door) -> None:
+    connection = await door.connect()
+    with door.full():
+        for path, status in (("/healthz", 200), ("/", 200), ("/nothing", 404), ("/subscriptions", 404)):
+            answer = await connection.ask(f"GET {path} HTTP/1.1\r\nHost: service\r\n\r\n".encode())
+            assert answer.status == status, path
+        assert (await connection.ask(door.delivery(path="/subscriptionsabc"))).status == 404
+        # A signed destination has limits of its own.
+        assert (await connection.ask(door.delivery(path=f"{PATH}/{door.key}"))).status == 401
+        signed = door.delivery().replace(basic(door.key).encode(), basic("ewh_x").encode())
+        assert (await connection.ask(signed)).status == 401
+        assert (await connection.ask(door.delivery())).status == 503
+        assert (await connection.ask(door.delivery(headers=("Connection: upgrade", "Upgrade: h2c")))).status == 503
+    assert ("acme-crm", "401") in door.counted()
+
+
+async def test_small_bodies_are_taken_while_large_ones_are_too_much(door: Door) -> None:
+    pressure = door.refusal.pressure
+    connection = await door.connect()
+    held = [pressure.admit(None, None) for _ in range(64)]
+    assert None not in held
+    pressure.leave(held.pop() or 0)
+    small = pressure.admit(b"800000", None)
+    assert small is not None
+    assert (await connection.ask(door.delivery(pad="x" * 400_000))).status == 503
+    assert door.requests_made == 0
+    assert (await connection.ask(door.delivery())).status == 202
+    for size in (*held, small):
+        pressure.leave(size or 0)
+
+
+async def test_a_stop_does_not_wait_for_the_rest_of_a_refused_body(tmp_path: Path) -> None:
+    async with open_door(tmp_path) as door:
+        connection = await door.connect()
+        with door.full():
+            connection.writer.write(door.delivery()[:-1])
+            there: Any = door.server.server_state.connections
+            while not any(one._component for one in there):  # noqa: ASYNC110  until it has arrived
+                await asyncio.sleep(0)
+            door.server.should_exit = True
+            answer = await connection.answer()
+            assert (answer.status, answer.headers["connection"]) == (503, "close")
+            assert await connection.is_closed()
+
+
+async def test_a_sender_who_goes_away_leaves_nothing_behind(door: Door) -> None:
+    connection = await door.connect()
+    with door.full():
+        connection.writer.write(door.delivery()[:-1])
+        there: Any = door.server.server_state.connections
+        while not any(one._component for one in there):  # noqa: ASYNC110  until it has arrived
+            await asyncio.sleep(0)
+        connection.writer.close()
+        while there:  # noqa: ASYNC110  until it is noticed
+            await asyncio.sleep(0)
+    assert door.counted() == {}
+
+
+async def test_where_answers_are_logged_they_take_the_normal_way(tmp_path: Path) -> None:
+    async with open_door(tmp_path, access_log=True) as door:
+        connection = await door.connect()
+        with door.full():
+            assert (await connection.ask(door.delivery())).status == 503
+            assert door.requests_made == 1
+
+
+def test_it_is_the_same_on_the_loop_of_a_server_process(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_door(tmp_path, http=HTTP) as door:
+            connection = await door.connect()
+            with door.full():
+                half = door.delivery(pad="x" * 100_000)
+                assert (await connection.ask(half[:70_000], half[70_000:])).status == 503
+                assert (await connection.ask(door.delivery())).status == 503
+                assert door.requests_made == 0
+            assert (await connection.ask(door.delivery())).status == 202
+            with door.full():
+                assert (await connection.ask(door.delivery(headers=("Connection: close",)))).status == 503
+                assert await connection.is_closed()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+
+def test_what_is_read_in_the_same_turn_is_counted_before_it_is_let_in() -> None:
+    soon: list[Any] = []
+    pressure = Pressure(2, most_bytes=1_000, body_bytes=600)
+    pressure.expect(soon.append)
+    assert not pressure.tight
+    pressure.expect(soon.append)
+    assert pressure.tight
+    assert pressure.refuses(b"1", None)
+    (forget,) = soon
+    forget()
+    assert not pressure.tight
+    assert pressure.admit(b"1", None) == 1
+    assert pressure.admit(b"400", None) == 400
+    assert pressure.refuses(b"1", None)
+
+
+def test_uvicorn_is_as_it_is_expected_inside() -> None:
+    """What ``oauth_app/refusing.py`` overrides and uses is not promised by uvicorn: a new version may have moved it."""
+    moved = "uvicorn's HTTP protocol changed inside: read oauth_app/refusing.py against it, then raise the version"
+    overridden = {name for name, value in vars(RefusingProtocol).items() if callable(value) and name != "_refuse"}
+    overridden -= {"_answer", "__init__"}
+    used = {"on_response_complete", "_unset_keepalive_if_required", "connection_lost"}
+    assert overridden | used <= vars(HttpToolsProtocol).keys(), moved
+    assert len(overridden) == 6
+
+    async def attributes() -> set[str]:
+        config = uvicorn.Config("tests.oauth_app.test_refusing:Door", lifespan="off", log_config=None)
+        state = uvicorn.server.ServerState()
+        assert state.default_headers == []
+        return set(vars(HttpToolsProtocol(config, state, {})))
+
+    there = asyncio.run(attributes())
+    assert {"app", "loop", "parser", "root_path", "transport", "flow", "headers"} <= there, moved
+    assert {"server_state", "cycle", "pipeline", "expect_100_continue", "timeout_keep_alive_task"} <= there, moved
