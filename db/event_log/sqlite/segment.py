@@ -12,6 +12,7 @@ look through all runs and those newest events.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,13 @@ WHERE id > :after AND subject IS NOT NULL ORDER BY subject, id
 """
 
 
+@dataclass(slots=True)
+class Commits:
+    """How the segments of a log commit: whether each waits for the disk."""
+
+    flushed: bool = True
+
+
 class Segment:
     """An open segment.
 
@@ -92,7 +100,7 @@ class Segment:
         waiting: how many of them are pending.
     """
 
-    def __init__(self, path: Path, first_id: int, *, capacity: int) -> None:
+    def __init__(self, path: Path, first_id: int, *, capacity: int, commits: Commits | None = None) -> None:
         self.path = path
         self.first_id = first_id
         self.connection = open_connection(path, cache_bytes=_ACTIVE_CACHE)
@@ -105,6 +113,7 @@ class Segment:
         self.count = self.next_id - first_id
         self.oldest = self._number("SELECT received_at FROM events ORDER BY id LIMIT 1")
         self._capacity = capacity
+        self._commits = commits or Commits()
         self._flushed = True
         self.newest = self._number("SELECT newest FROM seal")
         self.sealed = self.newest > 0
@@ -137,16 +146,14 @@ class Segment:
         row: tuple[Any, ...] | None = self.connection.execute(statement, values).fetchone()
         return row
 
-    def flush_commits(self, flushed: bool) -> None:
-        """Let commits from now on wait for the disk, or not."""
-        if flushed is not self._flushed:
-            self.connection.execute(f"PRAGMA synchronous={'FULL' if flushed else 'NORMAL'}")
-            self._flushed = flushed
-
     def begin(self) -> None:
         """Start a transaction, if none is open; :meth:`Segments.commit` ends it."""
-        if not self.connection.in_transaction:
-            self.connection.execute("BEGIN IMMEDIATE")
+        if self.connection.in_transaction:
+            return
+        if self._flushed is not self._commits.flushed:
+            self._flushed = self._commits.flushed
+            self.connection.execute(f"PRAGMA synchronous={'FULL' if self._flushed else 'NORMAL'}")
+        self.connection.execute("BEGIN IMMEDIATE")
 
     @cached_property
     def tail(self) -> dict[tuple[bytes, int], int]:
@@ -163,6 +170,10 @@ class Segment:
             "SELECT id FROM message_runs WHERE run IN (SELECT run FROM runs) AND key = ? AND scope = ?", (key, scope)
         )
         return None if row is None else int(row[0])
+
+    def may_hold_since(self, instant: int) -> bool:
+        """Tell whether it may hold events received at an instant or later."""
+        return not self.sealed or self.newest >= instant
 
     def index_tail(self) -> bool:
         """Add the newest events as a run, once there are enough; returns whether the tail is to be emptied then."""

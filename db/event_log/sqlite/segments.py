@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from db.event_log.segment_limits import SegmentLimits
-from db.event_log.sqlite.key_filter import probe
-from db.event_log.sqlite.segment import Segment
+from db.event_log.sqlite.key_filter import KeyFilters
+from db.event_log.sqlite.segment import Commits, Segment
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,9 @@ class Segments:
         self._limits = limits
         self._age = limits.age // _MICROSECOND
         self._dedupe = limits.dedupe // _MICROSECOND
+        self._commits = Commits()
+        self._filters: KeyFilters[Segment] | None = None
+        self._filters_since = 0
         self._segments = [self._open(first_id) for first_id in self._first_ids()] or [self._open(1)]
 
     @property
@@ -43,6 +46,8 @@ class Segments:
 
     def of_event(self, event_id: int) -> Segment | None:
         """Return the segment that an event is or was in; ``None`` when it was dropped."""
+        if event_id >= self.active.first_id:
+            return self.active
         position = bisect_right(self._segments, event_id, key=lambda segment: segment.first_id)
         return self._segments[position - 1] if position else None
 
@@ -54,8 +59,7 @@ class Segments:
             flushed: return only when the disk has it. Otherwise it outlives the process, and a power cut may undo it
                 together with all that came after it.
         """
-        for segment in self._segments:
-            segment.flush_commits(flushed)
+        self._commits.flushed = flushed
         try:
             yield
             for segment in self._segments:
@@ -74,6 +78,7 @@ class Segments:
         for first_id in known.keys() - set(there):
             known.pop(first_id).close()
         self._segments = [known.get(first_id) or self._open(first_id) for first_id in there]
+        self._filters = None
 
     def rotate_if_due(self, now: int) -> None:
         """Begin a new segment when the active one is full or old; ``now`` in microseconds."""
@@ -81,21 +86,20 @@ class Segments:
         if active.count and (active.count >= self._limits.events or now - active.oldest >= self._age):
             active.seal()
             self._segments.append(self._open(active.next_id))
+            self._filters = None
 
     def find(self, key: bytes, scope: int, now: int) -> tuple[Segment, int] | None:
         """Return the segment and the id of a message that is there within the dedupe window."""
-        position, step = probe(key)
         since = now - self._dedupe
-        for segment in reversed(self._segments):
-            if segment.newest < since and segment.sealed:
-                break
-            keys = segment.keys
-            place = position & keys.mask
-            # The filter's first place, looked at here: for three of four segments that is all, and there may be many.
-            if keys.bits[place >> 3] >> (place & 7) & 1 and keys.holds(position, step):
-                event_id = segment.find(key, scope)
-                if event_id is not None:
-                    return segment, event_id
+        if self._filters is None or since < self._filters_since:
+            self._filters_since = since
+            self._filters = KeyFilters(
+                (segment.keys, segment) for segment in reversed(self._segments) if segment.may_hold_since(since)
+            )
+        for segment in self._filters.holding(key):
+            event_id = segment.find(key, scope) if segment.may_hold_since(since) else None
+            if event_id is not None:
+                return segment, event_id
         return None
 
     def drop_before(self, instant: int) -> int:
@@ -136,12 +140,13 @@ class Segments:
         for file in segment.files():
             file.unlink(missing_ok=True)
         self._segments = [other for other in self._segments if other is not segment]
+        self._filters = None
         logger.info("Dropped an old segment of the event log with %d events", segment.count)
         return segment.count
 
     def _open(self, first_id: int) -> Segment:
         path = self._catalogue.with_name(f"{self._catalogue.name}.{first_id:0{_DIGITS}}")
-        return Segment(path, first_id, capacity=self._limits.events)
+        return Segment(path, first_id, capacity=self._limits.events, commits=self._commits)
 
     def _first_ids(self) -> list[int]:
         found = self._catalogue.parent.glob(f"{self._catalogue.name}.{'[0-9]' * _DIGITS}")
