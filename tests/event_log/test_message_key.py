@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from db.event_log.message_key import KEY_BYTES, key_of_body, key_of_message, same_content
 
 
@@ -21,3 +23,9 @@ def test_the_times_and_the_spelling_of_a_transmission_do_not_matter() -> None:
     assert key_of_body(first) == key_of_body(again)
     assert not same_content(first, other)
     assert key_of_body(first) != key_of_body(other)
+
+
+@pytest.mark.parametrize("kept", [b"no JSON", b"[1]", b"\xff", b"[" * 100_000], ids=["text", "array", "bytes", "deep"])
+def test_what_is_no_json_object_is_only_like_itself(kept: bytes) -> None:
+    assert same_content(kept, kept)
+    assert not same_content(kept, b'{"type":"track"}')
