@@ -65,7 +65,10 @@ class EventLog(Protocol):
         ...
 
     def settle_all(self, settlements: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
-        """Record how attempts ended, together; ``False`` for those whose lease had passed to somebody else."""
+        """Record how attempts ended, together.
+
+        ``False`` for those whose lease had passed to somebody else, and for those that the store refuses as such.
+        """
         ...
 
     async def erase(self, settlement: Settlement) -> ErasureReport | None:

@@ -151,6 +151,10 @@ class Catalogue:
                 [(until, account, component, subject, until) for subject in sorted(hashes)],
             )
 
+    def disown(self, next_id: int) -> None:
+        """Let tombstones of deletes that were never stored belong to no event: another one gets their id."""
+        self.connection.execute("UPDATE erasures SET event_id = 0 WHERE event_id >= ?", (next_id,))
+
     def complete(self, event_id: int, *, now: datetime) -> None:
         """Note that a delete's work is done."""
         self.connection.execute(

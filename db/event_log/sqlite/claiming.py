@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
-from itertools import groupby, islice
+from itertools import groupby, islice, product
 from operator import itemgetter
 from typing import Any
 
 from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
 from db.event_log.sqlite import outcomes
-from db.event_log.sqlite.catalogue import Catalogue, Origin
+from db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
 from db.event_log.sqlite.instants import to_instant, to_microseconds
 from db.event_log.sqlite.leases import Lease, Leases
 from db.event_log.sqlite.segment import PENDING, SUPPRESSED, Segment, placeholders
@@ -56,13 +56,14 @@ def claim(
     person back after they were erased; and for every alias that it covers, which tells what else is to be erased.
     """
     origins = catalogue.origins_of(components, skip=skip)
+    segments.refresh()
     waiting = sorted({origin for segment in segments if segment.waiting for origin in _senders(segment)})
     lines = [origin for origin in waiting if origins is None or origin in origins]
     if not lines or limit < 1:
         return []
     first = leases.next_turn() % len(lines)
     claimed: list[ClaimedEvent] = []
-    with ExitStack() as stack:
+    with ExitStack() as stack, _all_or_none(claimed, leases, lease):
         due = deque(
             stack.enter_context(closing(_due_of(origin, segments, leases, now)))
             for origin in lines[first:] + lines[:first]
@@ -77,6 +78,16 @@ def claim(
             if len(found) == portion:
                 due.append(line)
     return claimed
+
+
+@contextmanager
+def _all_or_none(claimed: Sequence[ClaimedEvent], leases: Leases, lease: str) -> Iterator[None]:
+    """Take back what was handed out when the rest cannot be read: nobody hears of it."""
+    try:
+        yield
+    except BaseException:
+        leases.end([event.id for event in claimed], lease)
+        raise
 
 
 def _senders(segment: Segment) -> Iterator[int]:
@@ -179,14 +190,13 @@ def _has_to_wait(
     erased = catalogue.erased_by(event_id)
     if leases.work_on(origin.account, origin.component, erased, now):
         return True
-    for segment in segments:
-        if not segment.waiting:
-            continue
+    waiting = [segment for segment in segments if segment.waiting]
+    for segment, subjects in product(waiting, chunks(sorted(erased))):
         rows = segment.select(
             "SELECT id, origin, coalesce(person_hash, device_hash), occurred_at FROM events"  # noqa: S608
-            f" WHERE id IN (SELECT id FROM people WHERE subject IN ({placeholders(len(erased))}))"
+            f" WHERE id IN (SELECT id FROM people WHERE subject IN ({placeholders(len(subjects))}))"
             " AND state = 0 AND type = 'alias'",
-            list(erased),
+            subjects,
         )
         for alias_id, origin_id, subject, occurred in rows:
             other = catalogue.origin(origin_id)
@@ -211,12 +221,11 @@ def settle(
         if lease is None or segment is None:
             continue
         at = to_microseconds(settlement.at)
-        pending = settlement.available_at is None or settlement.available_at == settlement.at
         rows[segment].append(
             (
                 NUMBERS[settlement.state],
                 lease.attempts + settlement.attempted,
-                at if pending or settlement.available_at is None else to_microseconds(settlement.available_at),
+                to_microseconds(settlement.available_at or settlement.at),
                 None if NUMBERS[settlement.state] == PENDING else at,
                 settlement.error,
                 outcomes.merge(lease.outcomes, settlement.results, at),

@@ -1,7 +1,7 @@
 """Deletion in the log: tombstones for a person and the ids merged into them, and wiping what is stored.
 
 A delete's tombstones are on the disk before the delete itself: a crash in between leaves tombstones of a delete that
-was not acknowledged, and Segment sends it again.
+was not acknowledged, and Segment sends it again. Until then they belong to no event (``Catalogue.disown``).
 """
 
 from __future__ import annotations

@@ -1,15 +1,18 @@
 """Which events were handed out and not given back: a file that tells, after a sudden end, what was being worked on.
 
 It is written without waiting for the disk: it has to outlive the process, not a power cut, and saying too little of
-an attempt only loses the note that it had no result.
+an attempt only loses the note that it had no result. So a disk that takes no more is logged and no failure.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 _ID = struct.Struct("<q")
 _COMPACT_BYTES = 4 * 1024 * 1024
@@ -49,12 +52,20 @@ class HeldFile:
 
     def _append(self, numbers: list[int]) -> None:
         data = b"".join(map(_ID.pack, numbers))
-        os.write(self._file, data)
-        self._bytes += len(data)
+        try:
+            written = os.write(self._file, data)
+            self._bytes += written - written % _ID.size
+            if written % _ID.size:  # the disk is full; no note may stand there by half
+                os.ftruncate(self._file, self._bytes)
+        except OSError as error:
+            logger.warning("What is handed out cannot be noted (%s)", error.strerror)
 
     def _compact(self) -> None:
-        os.ftruncate(self._file, 0)
         self._bytes = 0
+        try:
+            os.ftruncate(self._file, 0)
+        except OSError as error:
+            logger.warning("What is handed out cannot be noted (%s)", error.strerror)
         self._append(sorted(self._held))
 
     def _read(self) -> set[int]:

@@ -86,6 +86,7 @@ class SqliteEventLog:
         self._appends: list[tuple[NewEvent, asyncio.Future[Appended]]] = []
         self._settlements: list[tuple[Sequence[Settlement], asyncio.Future[Sequence[bool]]]] = []
         self._flush_is_due = False
+        self._may_hold_stale_tombstones = True
         self._admission = Admission(path.parent, clock=clock)
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:
@@ -130,8 +131,9 @@ class SqliteEventLog:
                 if not answers[0]:
                     return None
                 report = erasing.wipe(segments, catalogue, settlement.event_id, now=settlement.at)
+                # Before the commit: if that does not come, the delete is handed out again and completes this anew.
+                catalogue.complete(settlement.event_id, now=settlement.at)
             committed()
-            catalogue.complete(settlement.event_id, now=settlement.at)
             segments.forget_deleted()
             return report
 
@@ -224,37 +226,47 @@ class SqliteEventLog:
         settlements, self._settlements = [item for item in self._settlements if not item[1].done()], []
         if not appends and not settlements:
             return
-        try:
-            appended, settled = self._write(
-                [event for event, _ in appends], [item for items, _ in settlements for item in items]
-            )
-        except Exception as error:
-            if isinstance(error, _REFUSED) and len(appends) + len(settlements) > 1:
-                # One event that cannot be stored must not take its neighbours along.
-                for append in appends:
-                    self._flush_alone([append], [])
-                self._flush_alone([], settlements)
-                return
-            failure = error if isinstance(error, EventLogUnavailable) else _unavailable(error)
-            for _, refused_append in appends:
-                refused_append.set_exception(failure)
-            for _, refused_settlement in settlements:
-                refused_settlement.set_exception(failure)
-            return
-        for (_, waiting), appended_one in zip(appends, appended, strict=True):
-            waiting.set_result(appended_one)
+        appended, settled = self._store(
+            [event for event, _ in appends], [item for items, _ in settlements for item in items]
+        )
+        for (_, waiting), stored in zip(appends, appended, strict=True):
+            if isinstance(stored, Exception):
+                waiting.set_exception(stored)
+            else:
+                waiting.set_result(stored)
         answers = iter(settled)
-        for items, waiting_settlements in settlements:
-            waiting_settlements.set_result(list(islice(answers, len(items))))
+        for items, waiting_for_all in settlements:
+            of_these = list(islice(answers, len(items)))
+            failure = next((answer for answer in of_these if isinstance(answer, Exception)), None)
+            if failure is not None:
+                waiting_for_all.set_exception(failure)
+            else:
+                waiting_for_all.set_result([answer is True for answer in of_these])
 
-    def _flush_alone(
-        self,
-        appends: list[tuple[NewEvent, asyncio.Future[Appended]]],
-        settlements: list[tuple[Sequence[Settlement], asyncio.Future[Sequence[bool]]]],
-    ) -> None:
-        before, self._appends, self._settlements = (self._appends, self._settlements), appends, settlements
-        self._flush()
-        self._appends, self._settlements = before
+    def _store(
+        self, events: Sequence[NewEvent], settlements: Sequence[Settlement]
+    ) -> tuple[Sequence[Appended | EventLogUnavailable], Sequence[bool | EventLogUnavailable]]:
+        """Write everything in one transaction; where that is refused, in smaller ones.
+
+        What cannot be stored must not take its neighbours along. A result of that kind is answered ``False``: nothing
+        is gained by trying it again.
+        """
+        try:
+            return self._write(events, settlements)
+        except Exception as error:
+            count = len(events) + len(settlements)
+            if isinstance(error, _REFUSED) and count == 1 and settlements:
+                logger.warning(
+                    "The result of event %d cannot be stored (%s)", settlements[0].event_id, type(error).__name__
+                )
+                return [], [False]
+            if not isinstance(error, _REFUSED) or count == 1:
+                failure = error if isinstance(error, EventLogUnavailable) else _unavailable(error)
+                return [failure] * len(events), [failure] * len(settlements)
+        half, rest = count // 2, max(0, count // 2 - len(events))
+        first = self._store(events[:half], settlements[:rest])
+        second = self._store(events[half:], settlements[rest:])
+        return [*first[0], *second[0]], [*first[1], *second[1]]
 
     def _write(
         self, events: Sequence[NewEvent], settlements: Sequence[Settlement]
@@ -268,6 +280,9 @@ class SqliteEventLog:
             if events:
                 self._become_writer()
                 segments.rotate_if_due(to_microseconds(events[0].received_at))
+                if self._may_hold_stale_tombstones:
+                    catalogue.disown(segments.active.next_id)
+                self._may_hold_stale_tombstones = True
             # A result that a power cut undoes is a handler called once more; so results need not wait for the disk.
             with segments.transaction(flushed=bool(events)):
                 if events:
@@ -279,6 +294,7 @@ class SqliteEventLog:
 
         with self._admission.timed():
             self._open_and(work)
+        self._may_hold_stale_tombstones = self._may_hold_stale_tombstones and not events
         for note in notes:
             note()
         return appended, settled

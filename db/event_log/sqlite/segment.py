@@ -12,7 +12,7 @@ look through all runs and those newest events.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,10 @@ WHERE id > :after AND subject IS NOT NULL ORDER BY subject, id
 
 @dataclass(slots=True)
 class Commits:
-    """How the segments of a log commit: whether each waits for the disk."""
+    """How the segments of a log commit: whether each waits for the disk, and which take part in a transaction."""
 
     flushed: bool = True
+    begun: list[Segment] = field(default_factory=list)
 
 
 class Segment:
@@ -126,8 +127,9 @@ class Segment:
     def keys(self) -> KeyFilter:
         """The message keys in it."""
         if self.sealed:
-            ((stored,),) = self.select("SELECT keys FROM seal")
-            return KeyFilter(bytearray(stored))
+            stored = self.first("SELECT keys FROM seal")
+            assert stored is not None  # noqa: S101  that is what being sealed means
+            return KeyFilter(bytearray(stored[0]))
         made = KeyFilter.for_keys(self._capacity)
         for (key,) in self.connection.execute("SELECT key FROM events"):
             made.add(key)
@@ -154,6 +156,7 @@ class Segment:
             self._flushed = self._commits.flushed
             self.connection.execute(f"PRAGMA synchronous={'FULL' if self._flushed else 'NORMAL'}")
         self.connection.execute("BEGIN IMMEDIATE")
+        self._commits.begun.append(self)
 
     @cached_property
     def tail(self) -> dict[tuple[bytes, int], int]:
@@ -193,6 +196,8 @@ class Segment:
 
     def seal(self) -> None:
         """Take no more events: write the filter down, so that it need not be made again."""
+        if self.sealed:
+            return
         with transaction(self.connection):
             self._add_run()
             self.connection.execute("INSERT INTO seal VALUES (?, ?)", (self.keys.bits, self.newest))
@@ -205,7 +210,11 @@ class Segment:
         version = self._data_version()
         if version != self._version:
             self._version = version
-            self.waiting = self._count_waiting()
+            self.recount()
+
+    def recount(self) -> None:
+        """Learn from the file how many events are pending."""
+        self.waiting = self._count_waiting()
 
     def close(self) -> None:
         """Close the file."""

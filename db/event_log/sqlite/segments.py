@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import apsw
+
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite.key_filter import KeyFilters
 from db.event_log.sqlite.segment import Commits, Segment
@@ -60,6 +62,7 @@ class Segments:
                 together with all that came after it.
         """
         self._commits.flushed = flushed
+        self._commits.begun.clear()
         try:
             yield
             for segment in self._segments:
@@ -69,21 +72,24 @@ class Segments:
             for segment in self._segments:
                 if segment.connection.in_transaction:
                     segment.connection.execute("ROLLBACK")
+            # What was counted meanwhile was undone, or was committed in some of them and is not known to be.
+            for segment in self._commits.begun:
+                segment.recount()
             raise
 
-    def look_for_others(self) -> None:
-        """Notice segments that another process has begun or dropped."""
-        there = self._first_ids()
-        known = {segment.first_id: segment for segment in self._segments}
-        for first_id in known.keys() - set(there):
-            known.pop(first_id).close()
-        self._segments = [known.get(first_id) or self._open(first_id) for first_id in there]
-        self._filters = None
+    def refresh(self) -> None:
+        """Notice what another process changed."""
+        for segment in self._segments:
+            segment.refresh()
 
     def rotate_if_due(self, now: int) -> None:
-        """Begin a new segment when the active one is full or old; ``now`` in microseconds."""
+        """Begin a new segment when the active one is full or old; ``now`` in microseconds.
+
+        One that is sealed already is the newest when the process died before it could begin another.
+        """
         active = self.active
-        if active.count and (active.count >= self._limits.events or now - active.oldest >= self._age):
+        is_full = active.sealed or active.count >= self._limits.events
+        if active.count and (is_full or now - active.oldest >= self._age):
             active.seal()
             self._segments.append(self._open(active.next_id))
             self._filters = None
@@ -105,6 +111,7 @@ class Segments:
     def drop_before(self, instant: int) -> int:
         """Delete whole segments whose events are older and settled; returns how many events that were."""
         dropped = 0
+        self.refresh()
         for segment in self._segments[:-1]:
             if segment.newest >= instant or segment.waiting:
                 break
@@ -114,6 +121,7 @@ class Segments:
     def drop_over(self, limit: int) -> int:
         """Delete the oldest settled segments until the log takes no more than ``limit`` bytes."""
         dropped, total = 0, self.bytes()
+        self.refresh()
         for segment in self._segments[:-1]:
             if total <= limit or segment.waiting:
                 break
@@ -122,9 +130,15 @@ class Segments:
         return dropped
 
     def forget_deleted(self) -> None:
-        """Remove what was deleted from the write-ahead logs as well."""
+        """Remove what was deleted from the write-ahead logs as well.
+
+        It is committed already, so trouble here is no failure: the next checkpoint removes it.
+        """
         for segment in self._segments:
-            segment.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            try:
+                segment.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except apsw.Error as error:
+                logger.warning("What was erased is still in a write-ahead log (%s)", type(error).__name__)
 
     def bytes(self) -> int:
         """Return how much of the disk all segments take."""

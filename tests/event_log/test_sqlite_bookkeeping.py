@@ -1,0 +1,220 @@
+"""What the SQLite log remembers beside its segments stays true after failures, and while another process writes."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import apsw
+import pytest
+
+from db.event_log.records import ClaimedEvent, EventLogUnavailable, HandlerResult, Settlement
+from db.event_log.segment_limits import SegmentLimits
+from db.event_log.sqlite import SqliteEventLog
+from db.event_log.sqlite.held_file import HeldFile
+from db.event_log.sqlite.segment import Segment
+from db.event_log.tables import EventState, HandlerState
+from tests.event_log.events import NOON, later, new_event
+
+COMPONENTS = ["acme-crm"]
+LARGE = b'{"type":"delete","userId":"u-1","pad":"' + b"x" * 200_000 + b'"}'
+SMALL = SegmentLimits(events=10, age=timedelta(days=1), dedupe=timedelta(days=30))
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[SqliteEventLog]:
+    """A log that begins a new segment every ten events."""
+    opened = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
+    yield opened
+    await opened.close()
+
+
+@contextmanager
+def _largest_file_is(size: int) -> Iterator[None]:
+    """No file may grow beyond this, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def full_disk(folder: Path) -> AbstractContextManager[None]:
+    """There is room for small things, and none for what is large."""
+    return _largest_file_is(max(path.stat().st_size for path in folder.iterdir()) + 50_000)
+
+
+def _first_segment(folder: Path) -> Path:
+    return folder / "events.db.000000000000001"
+
+
+def _execute(path: Path, statement: str) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute(statement)
+    connection.close()
+
+
+async def _claim(log: SqliteEventLog, *, lease: str = "a", minutes: float = 0) -> list[ClaimedEvent]:
+    now = later(minutes=minutes)
+    return await log.claim(COMPONENTS, limit=100, lease=lease, now=now, until=now + timedelta(minutes=1))
+
+
+async def _handle_all(log: SqliteEventLog) -> None:
+    claimed = await _claim(log)
+    assert all(await log.settle_all([Settlement(event.id, "a", EventState.HANDLED, NOON) for event in claimed]))
+
+
+async def test_a_segment_that_was_sealed_just_before_the_process_died_is_no_obstacle(tmp_path: Path) -> None:
+    log = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
+    for number in range(10):
+        await log.append(new_event(f"m-{number}"))
+    await log.close()
+    sealed = Segment(_first_segment(tmp_path), 1, capacity=10)
+    sealed.seal()  # and here the process dies, before the next segment is there
+    sealed.close()
+    for opening in range(3):
+        log = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
+        assert (await log.append(new_event("m-0", received_at=later(minutes=opening)))).duplicate
+        assert not (await log.append(new_event(f"new {opening}"))).duplicate
+        await log.close()
+
+
+async def test_nothing_is_added_to_a_sealed_segment_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    log = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
+    await log.append(new_event("m-1"))
+    await log.close()
+    sealed = Segment(_first_segment(tmp_path), 1, capacity=10)
+    sealed.seal()
+    sealed.close()
+    log = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
+    before = later(hours=-1)
+    assert not (await log.append(new_event("m-2", received_at=before))).duplicate
+    assert (await log.append(new_event("m-2", received_at=before))).duplicate
+    await log.close()
+
+
+async def test_case_105_a_delete_that_was_not_stored_is_not_taken_for_done_when_it_comes_again(
+    log: SqliteEventLog, tmp_path: Path
+) -> None:
+    """Its tombstone is written before it, and another event gets the id that it would have had."""
+    await log.append(new_event("m-1"))
+    at = later(minutes=1)
+    delete = new_event("d-1", type="delete", received_at=at, occurred_at=at, body=LARGE)
+    with full_disk(tmp_path), pytest.raises(EventLogUnavailable):
+        await log.append(delete)
+    await log.append(new_event("m-2", person_hash="somebody else"))
+    again = await log.append(delete._replace(received_at=later(minutes=2)))
+    assert again.event_id in [event.id for event in await _claim(log, minutes=3)]
+
+
+async def test_case_105_the_same_holds_when_the_process_died_in_between(tmp_path: Path) -> None:
+    log = SqliteEventLog(tmp_path / "events.db")
+    delete = new_event("d-1", type="delete")
+    await log.append(delete)
+    await log.close()
+    # As if nothing but its tombstone had come to the disk.
+    _execute(_first_segment(tmp_path), "DELETE FROM events; DELETE FROM bodies")
+    log = SqliteEventLog(tmp_path / "events.db")
+    await log.append(new_event("m-2", person_hash="somebody else"))
+    again = await log.append(delete._replace(received_at=later(minutes=2)))
+    assert again.event_id in [event.id for event in await _claim(log, minutes=3)]
+    await log.close()
+
+
+async def test_events_are_still_found_after_an_erasure_that_could_not_be_written(
+    log: SqliteEventLog, tmp_path: Path
+) -> None:
+    at = later(minutes=1)
+    await log.append(new_event("d-1", type="delete", received_at=at, occurred_at=at))
+    (delete,) = await _claim(log, minutes=1)
+    for number in range(2):
+        await log.append(new_event(f"m-{number}"))
+    failing = "CREATE TRIGGER failing BEFORE DELETE ON bodies WHEN old.id = 3 BEGIN SELECT RAISE(ABORT, 'no'); END"
+    _execute(_first_segment(tmp_path), failing)
+    for _ in range(3):
+        with pytest.raises(EventLogUnavailable):
+            await log.erase(Settlement(delete.id, delete.lease, EventState.HANDLED, at))
+    await log.release(delete.lease, [delete.id])
+    assert len(await _claim(log, minutes=2)) == 3
+
+
+async def test_a_claim_that_fails_holds_nothing(log: SqliteEventLog, tmp_path: Path) -> None:
+    for number in range(15):
+        await log.append(new_event(f"m-{number}"))
+    second = tmp_path / "events.db.000000000000011"
+    _execute(second, "ALTER TABLE bodies RENAME TO elsewhere")
+    with pytest.raises(EventLogUnavailable):
+        await _claim(log)
+    _execute(second, "ALTER TABLE elsewhere RENAME TO bodies")
+    claimed = await _claim(log, lease="b")
+    assert (len(claimed), [event.id for event in claimed if event.interrupted]) == (15, [])
+
+
+async def test_a_delete_of_somebody_seen_on_very_many_devices_holds_up_nobody(
+    log: SqliteEventLog, tmp_path: Path
+) -> None:
+    await log.append(new_event("m-1", person_hash="somebody else"))
+    await log.append(new_event("d-1", type="delete"))
+    devices = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)"
+    added = "INSERT INTO erasures SELECT 'acme', 'acme-crm', 'device ' || i, 0, 0, 2, NULL FROM n"
+    _execute(tmp_path / "events.db", f"{devices} {added}")
+    assert len(await _claim(log)) == 2
+
+
+async def test_an_erasure_is_done_as_a_whole_or_not_at_all(log: SqliteEventLog, tmp_path: Path) -> None:
+    await log.append(new_event("d-1", type="delete"))
+    (delete,) = await _claim(log)
+    ended = Settlement(delete.id, delete.lease, EventState.HANDLED, NOON)
+    failing = "CREATE TRIGGER failing BEFORE UPDATE OF completed_at ON erasures WHEN new.completed_at IS NOT NULL"
+    _execute(tmp_path / "events.db", f"{failing} BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(EventLogUnavailable):
+        await log.erase(ended)
+    _execute(tmp_path / "events.db", "DROP TRIGGER failing")
+    assert await log.erase(ended) is not None
+    await log.append(new_event("alias", type="alias"))
+    (alias,) = await _claim(log, minutes=1)
+    assert alias.suppressed, "the deletion is complete"
+
+
+async def test_what_another_process_lets_be_handled_again_is_handed_out(log: SqliteEventLog, tmp_path: Path) -> None:
+    for number in range(15):
+        await log.append(new_event(f"m-{number}"))
+    await _handle_all(log)
+    other = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
+    assert await other.revive(range(1, 16), handler=None, now=NOON) == 15
+    await other.close()
+    assert await log.drop_before(later(days=1)) == 0
+    assert len(await _claim(log)) == 15
+
+
+async def test_one_result_that_cannot_be_stored_keeps_no_other_from_being_stored(log: SqliteEventLog) -> None:
+    for number in range(8):
+        await log.append(new_event(f"m-{number}"))
+    claimed = await _claim(log)
+    bad = HandlerResult("h", HandlerState.RETRY, "half of a surrogate pair: \ud800")
+    ended = [
+        Settlement(event.id, event.lease, EventState.HANDLED, NOON, (bad,) if place == 3 else ())
+        for place, event in enumerate(claimed)
+    ]
+    first, second = log.settle_all(ended[:5]), log.settle_all(ended[5:])
+    appended = log.append(new_event("m-8"))
+    assert list(await first) == [True, True, True, False, True]
+    assert list(await second) == [True, True, True]
+    assert not (await appended).duplicate
+
+
+async def test_a_file_that_takes_no_more_notes_takes_whole_ones_again_later(tmp_path: Path) -> None:
+    held = HeldFile(tmp_path / "events.db")
+    with _largest_file_is(12):
+        held.add([1, 2])
+        held.remove([1])
+    held.add([3])
+    held.close()
+    again = HeldFile(tmp_path / "events.db")
+    assert again.left_over <= {1, 2, 3}
+    assert 3 in again.left_over
+    again.close()
