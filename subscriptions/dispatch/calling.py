@@ -29,10 +29,13 @@ async def call_handler(lane: Lane, call: Call, *, seconds: float, observer: Obse
     else:
         work = handler.call_batch(events, first.install, first.claimed.settings)
     answer, error = await _guarded(lane, work, seconds)
-    if error is not None or handler.batch is None or answer is None:
-        verdicts = [judge(handler.key, error)] * len(events)  # the same for all of them
-    else:
-        verdicts = [judge(handler.key, failure) for failure in batch_errors(answer, events)]
+    errors: list[BaseException | None] = [error] * len(events)
+    if error is None and handler.batch is not None:
+        try:
+            errors = batch_errors(answer, events)
+        except Exception as unreadable:  # the answer's own methods failed
+            errors = [unreadable] * len(events)
+    verdicts = [judge(handler.key, failure) for failure in errors]
     for attempt, verdict in zip(call.attempts, verdicts, strict=True):
         observer.handled(handler.key, attempt.claimed, attempt.event, verdict.state, started=started)
     return verdicts

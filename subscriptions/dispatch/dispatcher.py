@@ -117,7 +117,9 @@ class Dispatcher:
             try:
                 while not self._stopping:
                     self._wake.clear()
-                    if not await self._claim_and_start():
+                    if await self._claim_and_start():
+                        await asyncio.sleep(0)  # a claim need not wait for anything, and others want to be answered
+                    else:
                         # While it is full, look often at what fills it: a handler may have begun to hang.
                         wait = _LOOK_AGAIN if self._held_back else self._limits.poll_seconds
                         with suppress(TimeoutError):  # not wait_for, which can swallow a cancellation on Python 3.11
@@ -163,7 +165,7 @@ class Dispatcher:
         claimed = await self._leases.claim(components, limit=min(free, _CLAIM), skip=skip)
         if claimed:
             self._held.update(event.scope for event in claimed)
-            self._start(self._prepare(claimed))
+            self._start(self._prepare(claimed), claimed)
         return len(claimed)
 
     async def _finish(self, *, within: float | None = None) -> None:
@@ -175,25 +177,35 @@ class Dispatcher:
 
     async def _let_go(self) -> None:
         """Cancel what is still running and give its events back."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := list(self._tasks):  # one that ends instead may begin another
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         await self._leases.release_all()
         self._lanes.reset()
         self._held.clear()
 
-    def _start(self, work: Coroutine[Any, Any, object]) -> None:
+    def _start(self, work: Coroutine[Any, Any, object], claimed: Sequence[ClaimedEvent]) -> None:
+        """Do some work on claimed events; if it fails they are held no longer, so that somebody claims them again."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(lambda done: self._finished(done, claimed))
 
-    def _finished(self, task: asyncio.Task[Any]) -> None:
+    def _finished(self, task: asyncio.Task[Any], claimed: Sequence[ClaimedEvent]) -> None:
         self._tasks.discard(task)
         if self._held_back:
             self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("The dispatcher itself failed", exc_info=error)
+            self._drop(claimed)
+
+    def _drop(self, claimed: Iterable[ClaimedEvent]) -> None:
+        """Hold events no longer."""
+        for event in claimed:
+            if self._leases.drop(event):
+                self._held[event.scope] -= 1
+                if self._held[event.scope] <= 0:
+                    del self._held[event.scope]
 
     async def _prepare(self, claimed: Sequence[ClaimedEvent]) -> None:
         """Put claimed events into the lanes of their handlers."""
@@ -226,9 +238,9 @@ class Dispatcher:
             lanes.update(dict.fromkeys(self._lanes.place(attempt, before.get(attempt.claimed.id, ()))))
         unknown += [attempt for attempt in attempts if attempt.calls_left == 0]
         if ended:
-            self._start(self._settle(ended))
+            self._start(self._settle(ended), [claimed for _, claimed in ended])
         if unknown:
-            self._start(self._conclude(unknown))
+            self._start(self._conclude(unknown), _claimed(unknown))
         return lanes
 
     async def _predecessors(self, attempts: Sequence[Attempt]) -> Mapping[int, Sequence[Predecessor]]:
@@ -244,7 +256,7 @@ class Dispatcher:
             return dict.fromkeys(ordered, unknown)
 
     def _begin(self, lane: Lane, call: Call) -> None:
-        self._start(self._call(lane, call))
+        self._start(self._call(lane, call), _claimed(call.attempts))
 
     async def _call(self, lane: Lane, call: Call) -> None:
         """Call a handler, and note what that means for each event."""
@@ -268,7 +280,7 @@ class Dispatcher:
             if attempt.calls_left == 0:
                 concluded.append(attempt)
         if concluded:
-            self._start(self._conclude(concluded))
+            self._start(self._conclude(concluded), _claimed(concluded))
 
     async def _conclude(self, attempts: Sequence[Attempt]) -> None:
         """Store what became of events, together."""
@@ -302,8 +314,8 @@ class Dispatcher:
                     self._observer.settled(claimed, settlement.state)
             return stored
         finally:
-            for _, claimed in ended:
-                self._leases.drop(claimed)
-                self._held[claimed.scope] -= 1
-                if self._held[claimed.scope] <= 0:
-                    del self._held[claimed.scope]
+            self._drop(claimed for _, claimed in ended)
+
+
+def _claimed(attempts: Iterable[Attempt]) -> Sequence[ClaimedEvent]:
+    return [attempt.claimed for attempt in attempts]

@@ -49,12 +49,14 @@ class Leases:
             self._held[lease].update(event.id for event in claimed)
         return claimed
 
-    def drop(self, claimed: ClaimedEvent) -> None:
-        """Renew an event no longer: it was settled, or its result could not be stored."""
+    def drop(self, claimed: ClaimedEvent) -> bool:
+        """Renew an event no longer: it was settled, or its result could not be stored. Tells whether it was held."""
         held = self._held.get(claimed.lease, set())
+        was_held = claimed.id in held
         held.discard(claimed.id)
         if not held:
             self._held.pop(claimed.lease, None)
+        return was_held
 
     async def release_all(self) -> None:
         """Give every event back, so that nobody has to wait for the lease to end."""

@@ -39,7 +39,7 @@ def judge(handler: str, error: BaseException | None) -> Verdict:
             return Verdict(handler, HandlerState.FAILED, _reason(error))
         case RetryError(retry_after=wait):
             return Verdict(handler, HandlerState.RETRY, _reason(error), wait)
-        case TimeoutError() if not str(error):
+        case TimeoutError() if not _text(error):
             return Verdict(handler, HandlerState.RETRY, "it took too long")
         case _:
             return Verdict(handler, HandlerState.RETRY, _reason(error))
@@ -143,10 +143,17 @@ def _result(
 
 
 def _reason(error: BaseException) -> str:
-    text = str(error).replace("\0", "\ufffd").encode(errors="replace").decode()[:_MAX_REASON]
+    text = _text(error).replace("\0", "\ufffd").encode(errors="replace").decode()[:_MAX_REASON]
     if isinstance(error, HandlerError):
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the handler's own class; its name has to do
+        return ""
 
 
 def _error(item: object) -> BaseException | None:

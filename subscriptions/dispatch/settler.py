@@ -41,16 +41,20 @@ class Settler:
     async def settle(self, ended: Sequence[tuple[Settlement, ClaimedEvent]]) -> list[bool]:
         """Store how attempts ended; tells of each whether that could be done. It raises nothing but a cancellation."""
         together: list[Settlement] = []
-        erased: dict[int, bool] = {}
+        erasures: list[tuple[Settlement, ClaimedEvent]] = []
         for settlement, claimed in ended:
             if settlement.state is EventState.DEAD_LETTER:
                 logger.warning("Event %d is a dead letter: %s", claimed.id, settlement.error)
             if claimed.type == "delete" and settlement.state is EventState.HANDLED:
-                erased[claimed.id] = await self._erase_one(settlement, claimed)
+                erasures.append((settlement, claimed))
             else:
                 together.append(settlement)
-        stored = iter(await self._store(together))
-        return [erased[claimed.id] if claimed.id in erased else next(stored) for _, claimed in ended]
+        # Side by side: a deletion waits for the audit as well, and other results need not wait for that.
+        erasing = asyncio.gather(*(self._erase_one(settlement, claimed) for settlement, claimed in erasures))
+        stored, erased = await asyncio.gather(self._store(together), erasing)
+        ids = [settlement.event_id for settlement in (*together, *(settlement for settlement, _ in erasures))]
+        answers = dict(zip(ids, (*stored, *erased), strict=True))
+        return [answers[claimed.id] for _, claimed in ended]
 
     async def _store(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         if not settlements:
@@ -60,13 +64,13 @@ class Settler:
             return [False] * len(settlements)
         for settlement, is_stored in zip(settlements, stored, strict=True):
             if not is_stored:
-                _say_taken_over(settlement)
+                _say_not_recorded(settlement)
         return stored
 
     async def _erase_one(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
         erased = await self._persistently(lambda: self._erase(settlement, claimed), [settlement])
         if erased is False:
-            _say_taken_over(settlement)
+            _say_not_recorded(settlement)
         return bool(erased)
 
     async def _persistently(
@@ -122,5 +126,8 @@ class Settler:
             )
 
 
-def _say_taken_over(settlement: Settlement) -> None:
-    logger.warning("Event %d was taken over by somebody else; this attempt is not recorded", settlement.event_id)
+def _say_not_recorded(settlement: Settlement) -> None:
+    logger.warning(
+        "Event %d was taken over by somebody else, or has a result that cannot be stored: this attempt is not recorded",
+        settlement.event_id,
+    )
