@@ -20,18 +20,14 @@ _LOCK_TIMEOUT = "500ms"
 
 
 async def drop_before(database: Database, instant: datetime) -> int:
-    """Drop the oldest partitions whose events were all received before an instant and are settled; returns how many
-    events that were."""
+    """Drop the partitions whose events were all received before an instant and are settled; returns how many events
+    that were."""
     dropped = 0
     for partition in await _closed(database):
         async with database.engine.connect() as connection:
             newest = await _newest(connection, partition)
-        if newest is not None and newest >= instant:
-            break
-        events = await _drop(database, partition)
-        if events is None:
-            break
-        dropped += events
+        if newest is None or newest < instant:
+            dropped += await _drop(database, partition) or 0
     return dropped
 
 

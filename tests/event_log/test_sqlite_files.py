@@ -82,6 +82,19 @@ async def test_old_segments_go_when_nothing_in_them_is_pending(small: SqliteEven
     assert oldest.message_id == "m-20"
 
 
+async def test_one_event_that_stays_pending_keeps_no_later_segment_from_going(
+    small: SqliteEventLog, tmp_path: Path
+) -> None:
+    await small.append(new_event("elsewhere", component="served-elsewhere"))
+    await _fill(small, range(29))
+    await _settle_all(small)
+    assert await small.drop_before(later(days=5)) == 10
+    assert await small.drop_before(later(days=5)) == 0
+    assert len(_segments(tmp_path)) == 2
+    assert not (await small.append(new_event("m-15"))).duplicate, "it was forgotten"
+    assert (await small.append(new_event("m-0"))).duplicate, "the segment of the pending event stays"
+
+
 async def test_only_one_process_writes(small: SqliteEventLog, tmp_path: Path) -> None:
     await small.append(new_event("m-1"))
     other = SqliteEventLog(tmp_path / "events.db")

@@ -113,9 +113,8 @@ class Segments:
         dropped = 0
         self.refresh()
         for segment in self._segments[:-1]:
-            if segment.newest >= instant or segment.waiting:
-                break
-            dropped += self._drop(segment)
+            if segment.newest < instant and not segment.waiting:
+                dropped += self._drop(segment)
         return dropped
 
     def drop_over(self, limit: int) -> int:
