@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log.records import ErasureReport, NewEvent
-from db.event_log.statements import ERASURES
+from db.event_log.statements import ERASURES, is_any_of
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredBody, StoredEvent
 from db.event_log.tombstone import SAME_DELETION, Tombstone
 
@@ -108,7 +108,7 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
     covered = (
         col(StoredEvent.account) == account,
         col(StoredEvent.component) == component,
-        SUBJECT.in_(hashes),
+        is_any_of(SUBJECT, hashes),
         or_(col(StoredEvent.occurred_at) <= through, col(StoredEvent.id) == event_id),
     )
     await connection.execute(
@@ -186,8 +186,8 @@ async def _merged_hashes(connection: AsyncConnection, account: str, component: s
             .where(
                 col(StoredEvent.account) == account,
                 col(StoredEvent.component) == component,
-                SUBJECT.in_(frontier),
-                col(StoredEvent.person_hash).in_(frontier),
+                is_any_of(SUBJECT, frontier),
+                is_any_of(col(StoredEvent.person_hash), frontier),
             )
             .distinct()
         )
@@ -215,7 +215,7 @@ async def _is_repeated(connection: AsyncConnection, delete: NewEvent, hashes: se
         col(StoredEvent.component) == delete.component,
         col(StoredEvent.type) != "delete",
         col(StoredEvent.occurred_at) > first.erased_through,
-        SUBJECT.in_(hashes),
+        is_any_of(SUBJECT, hashes),
     )
     return not (await connection.execute(select(newer))).scalar_one()
 
@@ -224,5 +224,5 @@ def _tombstones(account: str, component: str, hashes: set[str]) -> tuple[ColumnE
     return (
         col(Erasure.account) == account,
         col(Erasure.component) == component,
-        col(Erasure.person_hash).in_(hashes),
+        is_any_of(col(Erasure.person_hash), hashes),
     )

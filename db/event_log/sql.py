@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -35,6 +36,8 @@ from db.event_log.records import (
 )
 from db.event_log.segment_limits import SegmentLimits
 from db.migrate import is_current
+
+logger = logging.getLogger(__name__)
 
 _FAILURES = (
     SQLAlchemyError,
@@ -176,19 +179,17 @@ class SqlEventLog:
         try:
             return await self._append_together(events)
         except EventLogUnavailable as unavailable:
-            cause = unavailable.__cause__
-            refused = isinstance(cause, _REFUSALS) or (
-                isinstance(cause, DBAPIError) and not isinstance(cause, InterfaceError | OperationalError)
-            )
-            if len(events) == 1 or not refused:
+            if len(events) == 1 or not _is_refusal(unavailable):
                 raise
         # One event that the store refuses must not take its neighbours along.
         results: list[Appended | Exception] = []
         for event in events:
             try:
                 results += await self._append_together([event])
-            except EventLogUnavailable as refusal:
-                results.append(refusal)
+            except EventLogUnavailable as problem:
+                if not _is_refusal(problem):  # the store is away by now, and need not be asked for each of the others
+                    return [*results, *[problem] * (len(events) - len(results))]
+                results.append(problem)
         return results
 
     async def _append_together(self, events: Sequence[NewEvent]) -> list[Appended]:
@@ -220,9 +221,23 @@ class SqlEventLog:
         return [Appended(event_id) for event_id in ids]
 
     async def _settle(self, batches: Sequence[Sequence[Settlement]]) -> list[Sequence[bool]]:
-        async with self._transaction() as connection:
-            settled = iter(await claiming.settle(connection, [one for batch in batches for one in batch]))
+        settled = iter(await self._settle_together([one for batch in batches for one in batch]))
         return [list(islice(settled, len(batch))) for batch in batches]
+
+    async def _settle_together(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """Record results in one transaction; where that is refused, in smaller ones, so that none spoils the others."""
+        try:
+            async with self._transaction() as connection:
+                return await claiming.settle(connection, settlements)
+        except EventLogUnavailable as problem:
+            if not _is_refusal(problem):
+                raise
+            if len(settlements) == 1:
+                logger.warning("The result of event %d cannot be stored (%s)", settlements[0].event_id, problem)
+                return [False]
+        half = len(settlements) // 2
+        first = await self._settle_together(settlements[:half])
+        return [*first, *await self._settle_together(settlements[half:])]
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -237,6 +252,13 @@ def _naming_failures() -> Iterator[None]:
         yield
     except _FAILURES as error:
         raise _unavailable(error) from error
+
+
+def _is_refusal(problem: EventLogUnavailable) -> bool:
+    cause = problem.__cause__
+    return isinstance(cause, _REFUSALS) or (
+        isinstance(cause, DBAPIError) and not isinstance(cause, InterfaceError | OperationalError)
+    )
 
 
 def _unavailable(error: Exception) -> EventLogUnavailable:

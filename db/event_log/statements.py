@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, and_, any_, bindparam, literal_column
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    SQLColumnExpression,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    literal_column,
+)
 from sqlmodel import col
 
 from db.event_log.tables import EventLogTable, EventState, StoredEvent
@@ -24,3 +35,8 @@ def is_any(column: int | None, ids: Collection[int]) -> ColumnElement[bool]:
     """
     some_ids = bindparam(None, list(ids), type_=ARRAY(BigInteger), unique=True)
     return and_(col(column) == any_(some_ids), col(column) >= min(ids, default=0), col(column) <= max(ids, default=0))
+
+
+def is_any_of(column: SQLColumnExpression[Any], texts: Collection[str]) -> ColumnElement[bool]:
+    """Compare with texts in one parameter: a statement takes no more than 32,767 of them."""
+    return column == any_(bindparam(None, list(texts), type_=ARRAY(Text), unique=True))

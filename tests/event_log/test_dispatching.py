@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -173,3 +174,19 @@ async def test_events_are_found_by_name_and_by_the_time_they_came(event_log: Sto
     wanted = EventFilter(received_from=later(minutes=1), received_before=later(minutes=3))
     assert [record.message_id for record in await event_log.tail(0, wanted)] == ["m-1", "m-2"]
     assert [record.message_id for record in await event_log.find(EventFilter(event="Odd"))] == ["m-3", "m-1"]
+
+
+async def test_one_result_that_cannot_be_stored_keeps_no_other_from_being_stored(event_log: StoredEventLog) -> None:
+    for number in range(8):
+        await event_log.append(new_event(f"m-{number}"))
+    bad = HandlerResult("h", HandlerState.RETRY, "half of a surrogate pair: \ud800")
+    ended = [
+        Settlement(event.id, event.lease, EventState.HANDLED, NOON, (bad,) if place == 3 else ())
+        for place, event in enumerate(await _claim(event_log))
+    ]
+    first, second, appended = await asyncio.gather(
+        event_log.settle_all(ended[:5]), event_log.settle_all(ended[5:]), event_log.append(new_event("m-8"))
+    )
+    assert list(first) == [True, True, True, False, True]
+    assert list(second) == [True, True, True]
+    assert not appended.duplicate

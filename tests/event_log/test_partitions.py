@@ -148,3 +148,31 @@ async def test_a_size_limit_drops_the_oldest_settled_partitions(log: StoredEvent
     assert await log.drop_over(0) == 2, "the newest partition stays"
     assert await log.size() < full
     assert [record.message_id for record in await log.tail(0, EventFilter())] == ["m-3"]
+
+
+async def test_one_event_that_stays_pending_keeps_no_later_partition_from_going(log: StoredEventLog) -> None:
+    await log.append(new_event("elsewhere", component="served-elsewhere"))
+    for day in range(1, 4):
+        await log.append(new_event(f"m-{day}", received_at=later(days=day)))
+    await _handle_all(log, days=3)
+    assert await log.drop_before(later(days=9)) == 2
+    assert [record.message_id for record in await log.tail(0, EventFilter())] == ["elsewhere", "m-3"]
+    assert not (await log.append(new_event("m-4", received_at=later(days=4)))).duplicate
+
+
+async def test_somebody_seen_on_very_many_devices_can_be_deleted(log: StoredEventLog, postgresql_url: str) -> None:
+    await log.append(new_event("m-0"))
+    async with _looking(postgresql_url) as database, database.engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "INSERT INTO events (id, scope, received_at, occurred_at, available_at, account, component, key_id, type,"
+            " person_hash, device_hash, state) SELECT nextval('event_ids'), scope, received_at, occurred_at,"
+            " available_at, account, component, key_id, type, person_hash, 'device ' || i, 'handled'"
+            " FROM events, generate_series(1, 33000) AS i"
+        )
+    await log.append(new_event("d-1", type="delete", occurred_at=later(minutes=1), received_at=later(minutes=1)))
+    now, until = later(minutes=2), later(minutes=3)
+    claimed = await log.claim(["acme-crm"], limit=9, lease="a", now=now, until=until)
+    (delete,) = [event for event in claimed if event.type == "delete"]
+    report = await log.erase(Settlement(delete.id, "a", EventState.HANDLED, now))
+    assert report is not None
+    assert report.merged_ids == 33_000

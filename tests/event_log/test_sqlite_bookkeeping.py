@@ -11,12 +11,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from db.event_log.records import ClaimedEvent, EventLogUnavailable, HandlerResult, Settlement
+from db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.segment import Segment
-from db.event_log.tables import EventState, HandlerState
+from db.event_log.tables import EventState
 from tests.event_log.events import NOON, later, new_event
 
 COMPONENTS = ["acme-crm"]
@@ -189,22 +189,6 @@ async def test_what_another_process_lets_be_handled_again_is_handed_out(log: Sql
     await other.close()
     assert await log.drop_before(later(days=1)) == 0
     assert len(await _claim(log)) == 15
-
-
-async def test_one_result_that_cannot_be_stored_keeps_no_other_from_being_stored(log: SqliteEventLog) -> None:
-    for number in range(8):
-        await log.append(new_event(f"m-{number}"))
-    claimed = await _claim(log)
-    bad = HandlerResult("h", HandlerState.RETRY, "half of a surrogate pair: \ud800")
-    ended = [
-        Settlement(event.id, event.lease, EventState.HANDLED, NOON, (bad,) if place == 3 else ())
-        for place, event in enumerate(claimed)
-    ]
-    first, second = log.settle_all(ended[:5]), log.settle_all(ended[5:])
-    appended = log.append(new_event("m-8"))
-    assert list(await first) == [True, True, True, False, True]
-    assert list(await second) == [True, True, True]
-    assert not (await appended).duplicate
 
 
 async def test_a_file_that_takes_no_more_notes_takes_whole_ones_again_later(tmp_path: Path) -> None:
