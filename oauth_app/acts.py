@@ -20,6 +20,8 @@ class Act(StrEnum):
     REENCRYPT = "reencrypt"
     REVOKE_API_KEY = "revoke_api_key"
     REVOKE_API_TOKEN = "revoke_api_token"  # noqa: S105 - the name of an act
+    SUSPEND_ACCOUNT = "suspend_account"
+    RESUME_ACCOUNT = "resume_account"
     RETRY_DEAD_LETTERS = "retry_dead_letters"
     SHOW_PAYLOAD = "show_payload"
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "migrate": Entry("stores", "Bring both stores to the newest schema."),
     "connect-link": Entry("accounts", "Make a single-use link that connects a customer."),
     "api-keys": Entry("accounts", "API keys that Segment sends with every delivery."),
+    "accounts": Entry("suspensions", "Suspend a customer's account, and let it work again."),
     "installs": Entry("installs", "Connected workspaces."),
     "events": Entry("events", "Received events."),
     "dead-letters": Entry("events", "Events that handlers kept failing on."),

@@ -114,3 +114,25 @@ def test_both_values_are_shown_once_listed_as_signed_and_rotated_together(folder
 
     serve_and(deliver)
     assert secret.encode() not in (folder / "control.db").read_bytes()
+
+
+@pytest.mark.usefixtures("folder")
+def test_case_066_an_account_is_suspended_and_resumed() -> None:
+    made = json.loads(run("api-keys create --account acct_42 --json").stdout)
+    statuses: list[int] = []
+
+    async def deliver(http: httpx.AsyncClient) -> None:
+        sent = await http.post(f"{BASE}/subscriptions/acme-crm", content=FIRST, auth=(made["api_key"], ""))
+        statuses.append(sent.status_code)
+
+    for command in ("suspend acct_42 --reason unpaid", "resume acct_42"):
+        run(f"accounts {command}")
+        serve_and(deliver)
+    assert statuses == [403, 202]
+    written = [entry for entry in json.loads(run("audit list --json").stdout) if entry["subject"] == "acct_42"]
+    assert sorted((entry["action"], entry["reason"]) for entry in written) == [
+        ("operator.resume_account", None),
+        ("operator.suspend_account", "unpaid"),
+    ]
+    unknown = CliRunner().invoke(app, ["accounts", "suspend", "nobody"])
+    assert (unknown.exit_code, "there is no account nobody" in unknown.output) == (1, True)
