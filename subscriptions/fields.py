@@ -120,7 +120,7 @@ class Fields(Mapping[str, Any]):
         except InvalidOperation:
             return None
         # Beyond the range of a double it is nonsense, and adding it up could overflow.
-        return number if math.isfinite(number) else None
+        return number if number.is_finite() and math.isfinite(number) else None
 
     def fields(self, key: str) -> Fields:
         """Return an object inside this one; an empty one when it is absent, null, ``[]`` or no object."""

@@ -61,6 +61,7 @@ def test_what_is_no_object_is_empty(nothing: object) -> None:
         (12, Decimal(12)),
         ("a lot", None),
         ("NaN", None),
+        ("sNaN", None),
         ("1e999999", None),
         (True, None),
         (None, None),
