@@ -203,7 +203,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             observer=observer,
         )
         webhook = Webhook(reception)
-        endpoint = Endpoint(webhook, SignedWebhook(reception))
+        endpoint = Endpoint(webhook, SignedWebhook(reception, webhook.pressure))
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run)]

@@ -28,7 +28,9 @@ from subscriptions.key_recognition import KeyHolder
 from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
+from subscriptions.receiving.early_refusal import MESSAGE, STATUS
 from subscriptions.receiving.exchange import Headers, Scope, Send, answer, path_below_mount
+from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
 from subscriptions.receiving.signature import BatchInvalid, elements, is_batch, is_signed_with, signed_text
@@ -44,6 +46,8 @@ METHODS = ("POST", "PUT", "PATCH")
 INVALID = "invalid"
 """The type under which an element of a batch is stored that cannot be used; the dispatcher makes it a dead letter."""
 _AT_ONCE = 200
+_NO_BYTES = b"0"
+"""Bodies are larger here, and memory is set aside for them once it is known whose they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +68,25 @@ class SignedWebhookLimits:
 
 
 class SignedWebhook:
-    """Receives signed deliveries for components."""
+    """Receives signed deliveries for components.
 
-    def __init__(self, reception: Reception, *, limits: SignedWebhookLimits | None = None) -> None:
+    Args:
+        pressure: the plain webhook's: both take part in one count, which shrinks while the event loop cannot keep up.
+    """
+
+    def __init__(self, reception: Reception, pressure: Pressure, *, limits: SignedWebhookLimits | None = None) -> None:
         self._reception = reception
+        self._pressure = pressure
         self._limits = limits or SignedWebhookLimits()
         self._settings = SettingsReader()
         self._reserved_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         component, _, key = path_below_mount(scope).partition("/")
+        admitted = self._pressure.admit(_NO_BYTES, None)
+        if admitted is None:
+            await self._answer(send, component, STATUS, MESSAGE)
+            return
         try:
             status, message = 202, await self._receive(component, key, scope, receive)
         except DeliveryRefused as refused:
@@ -84,8 +97,9 @@ class SignedWebhook:
             incident = new_id("inc")
             logger.exception("A signed delivery failed unexpectedly (incident %s)", incident)
             status, message = 500, f"Something went wrong on our side (incident {incident})."
-        self._reception.answered(component, status)
-        await answer(send, status, message, extra=self._extra_headers(status))
+        finally:
+            self._pressure.leave(admitted)
+        await self._answer(send, component, status, message)
 
     async def _receive(self, component: str, key: str, scope: Scope, receive: Receive) -> str:
         if scope["method"] not in METHODS:
@@ -222,6 +236,10 @@ class SignedWebhook:
                 return await work
         except Exception as error:
             raise store_trouble(doing, error) from error
+
+    async def _answer(self, send: Send, component: str, status: int, message: str) -> None:
+        self._reception.answered(component, status)
+        await answer(send, status, message, extra=self._extra_headers(status))
 
     def _extra_headers(self, status: int) -> tuple[tuple[bytes, bytes], ...]:
         if status == 503:

@@ -65,11 +65,12 @@ class Webhook:
         self._reception = reception
         self._limits = limits or WebhookLimits()
         self._keys = reception.api_keys.recognition
-        self._pressure = Pressure(
+        self.pressure = self._pressure = Pressure(
             self._limits.deliveries_at_once,
             most_bytes=self._limits.memory_bytes,
             body_bytes=self._limits.body_bytes,
         )
+        """What is in hand; for others who take deliveries in the same event loop."""
         self._watchdog = Watchdog(
             min(self._limits.body_seconds, self._limits.store_seconds), on_look=self._pressure.turn_took
         )

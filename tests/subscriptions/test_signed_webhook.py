@@ -19,6 +19,7 @@ from db.event_log.tables import EventState
 from subscriptions import Setting
 from subscriptions.receiving.signature import sign, signed_text
 from subscriptions.receiving.signed_webhook import SignedWebhookLimits
+from subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.receiver import Receiver, Recorder, basic, open_receiver
 
 TRACK = {"type": "track", "event": "Ticket Closed", "userId": "u-881", "messageId": "m-0001"}
@@ -404,3 +405,31 @@ async def test_bodies_in_memory_are_bounded_together(tmp_path: Path, encryption:
         let_go.set()
         assert (await slow).status_code == 202
         assert (await sender.send({**TRACK, "messageId": "large", "text": "x" * 6_000})).status_code == 202
+
+
+async def test_wh_11_signed_and_plain_deliveries_are_counted_together(
+    tmp_path: Path, encryption: EncryptionKeys
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/control.db"
+    limits = WebhookLimits(deliveries_at_once=1)
+    async with open_receiver(url, encryption, Recorder().subscription, webhook_limits=limits) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        arriving, let_go = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            arriving.set()
+            await let_go.wait()
+            yield encode(TRACK)
+
+        headers = {"X-Signature": sign(sender.secret, encode(TRACK))}
+        slow = asyncio.create_task(
+            receiver.client.post(f"/subscriptions/acme-crm/{sender.key}", content=slowly(), headers=headers)
+        )
+        await arriving.wait()
+        refused = await sender.send({**TRACK, "messageId": "signed"})
+        assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+        assert (await receiver.deliver({**TRACK, "messageId": "plain"})).status_code == 503
+        let_go.set()
+        assert (await slow).status_code == 202
+        assert (await sender.send({**TRACK, "messageId": "signed"})).status_code == 202
+        assert (await receiver.deliver({**TRACK, "messageId": "plain"})).status_code == 202
