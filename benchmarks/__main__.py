@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from benchmarks import servers
@@ -50,7 +51,8 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each measurement lasts")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender; medians are shown")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each contender is started")
+    parser.add_argument("--turns", type=int, default=4, help="measurements after each start; medians are shown")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--only", default="", help="only contenders whose name holds this")
     parser.add_argument("--folder", type=Path, default=Path("data/bench"), help="on a real disk, not tmpfs")
@@ -58,7 +60,7 @@ def main() -> None:
     folder: Path = arguments.folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    effort = Effort(arguments.seconds, arguments.connections)
+    effort = Effort(arguments.seconds, arguments.connections, arguments.turns)
     with ExitStack() as stack:
         print(f"fdatasync here: {_fdatasync_ms(folder):.2f} ms (median of 300 writes of 4 KB)")
         server_core, load_core = servers.cores()
@@ -71,13 +73,19 @@ def main() -> None:
         _progress("setting up")
         rows = [Row(contender) for contender in contenders(stack, folder, only=arguments.only)]
         yardstick = stack.enter_context(servers.asgi(YARDSTICK, folder / "yardstick"))
+        servers.load(yardstick, seconds=effort.warm_up_seconds, connections=effort.connections)
         for number in range(arguments.rounds):
             for place, row in enumerate(rows):
                 _progress(f"round {number + 1} of {arguments.rounds}: {row.contender.name}")
-                row.yardsticks.append(servers.load(yardstick, seconds=effort.seconds, connections=effort.connections))
-                row.outcomes.append(row.contender.measure(folder / f"{number}-{place}", effort))
+                row.outcomes += row.contender.measure(
+                    folder / f"{number}-{place}", effort, partial(_measure_yardstick, yardstick, row, effort)
+                )
         _progress("")
         _print_table(rows)
+
+
+def _measure_yardstick(yardstick: servers.Server, row: Row, effort: Effort) -> None:
+    row.yardsticks.append(servers.load(yardstick, seconds=effort.seconds, connections=effort.connections))
 
 
 def _fdatasync_ms(folder: Path) -> float:
@@ -122,7 +130,7 @@ def _print_table(rows: list[Row]) -> None:
             f"{row.contender.name:52} {row.median('rate'):9.0f} {ratio:>24} {times} {row.median('cpu_us'):7.0f}"
             f"  {row.bad()}"
         )
-    print("ratio: to the yardstick's turn right before it, median of the rounds. CPU: of the server process, for each")
+    print("ratio: to the yardstick's turn right before it, median of all turns. CPU: of the server process, for each")
     print("event; PostgreSQL's own processes are not counted, and run on whatever core is free.")
 
 

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 from benchmarks import servers
 
 Outcome: TypeAlias = dict[str, Any]
-Measure: TypeAlias = Callable[[Path, "Effort"], Outcome]
+Measure: TypeAlias = Callable[[Path, "Effort", Callable[[], None]], Iterator[Outcome]]
+"""Yields an outcome for each turn; before each turn it calls what it is given, which lets the yardstick have its turn."""
 Start: TypeAlias = Callable[[Path], AbstractContextManager[servers.Server]]
 
 YARDSTICK = "bare_starlette"
@@ -24,10 +25,15 @@ DISPATCHING = "this service, SQLite, dispatching in batches"
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long each measurement lasts, and over how many connections."""
+    """How long each measurement lasts, over how many connections, and how many turns a server has once it is started.
+
+    A server that was just started is slower: its caches and its files have to grow first. So it is warmed up.
+    """
 
     seconds: float
     connections: int
+    turns: int
+    warm_up_seconds: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +68,12 @@ def contenders(stack: ExitStack, folder: Path, *, only: str) -> Iterator[Contend
 
 
 def _loaded(start: Start) -> Measure:
-    def measure(folder: Path, effort: Effort) -> Outcome:
+    def measure(folder: Path, effort: Effort, before: Callable[[], None]) -> Iterator[Outcome]:
         with start(folder) as server:
-            servers.load(server, seconds=min(1.0, effort.seconds), connections=effort.connections)
-            return servers.load(server, seconds=effort.seconds, connections=effort.connections)
+            servers.load(server, seconds=effort.warm_up_seconds, connections=effort.connections)
+            for _ in range(effort.turns):
+                before()
+                yield servers.load(server, seconds=effort.seconds, connections=effort.connections)
 
     return measure
 
@@ -78,8 +86,10 @@ def _service(role: str, *, slow_fsync_ms: float = 0) -> Start:
     return lambda folder: servers.service(folder, role=role, slow_fsync_ms=slow_fsync_ms)
 
 
-def _dispatching(folder: Path, effort: Effort) -> Outcome:
-    return servers.dispatching(folder, seconds=effort.seconds)
+def _dispatching(folder: Path, effort: Effort, before: Callable[[], None]) -> Iterator[Outcome]:
+    for turn in range(effort.turns):
+        before()
+        yield servers.dispatching(folder / f"{turn}", seconds=effort.seconds)
 
 
 def _postgres(stack: ExitStack, role: str) -> Measure | None:
