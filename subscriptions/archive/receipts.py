@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from db.event_log.log import EventArchive
 from db.event_log.records import EventDetail
 from db.event_log.tables import EventState, HandlerState
 
@@ -50,15 +49,6 @@ class Receipt:
     replays: int
     erased: bool
     handlers: tuple[HandlerReceipt, ...]
-
-
-async def find_receipts(archive: EventArchive, message_id: str) -> list[Receipt]:
-    """Return the receipts of a messageId, one for each install or key that received it.
-
-    Raises:
-        EventLogUnavailable: the log cannot be reached.
-    """
-    return [receipt_of(detail) for detail in await archive.show(message_id)]
 
 
 def receipt_of(detail: EventDetail) -> Receipt:

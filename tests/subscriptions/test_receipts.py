@@ -7,10 +7,14 @@ from datetime import timedelta
 from db.encryption import EncryptionKeys
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, RetryError, Subscription
-from subscriptions.archive.receipts import find_receipts
-from tests.subscriptions.receiver import open_receiver
+from subscriptions.archive.receipts import Receipt, receipt_of
+from tests.subscriptions.receiver import Receiver, open_receiver
 
 TRACK = {"type": "track", "event": "Paid", "userId": "u-1", "messageId": "m-1"}
+
+
+async def receipts_of(receiver: Receiver) -> list[Receipt]:
+    return [receipt_of(detail) for detail in await receiver.log.show("m-1")]
 
 
 async def test_a_receipt_follows_an_event_to_its_last_handler(database_url: str, encryption: EncryptionKeys) -> None:
@@ -26,17 +30,17 @@ async def test_a_receipt_follows_an_event_to_its_last_handler(database_url: str,
 
     async with open_receiver(database_url, encryption, crm) as receiver:
         received_at = receiver.clock()
-        assert await find_receipts(receiver.log, "m-1") == []
+        assert await receipts_of(receiver) == []
         await receiver.deliver(TRACK)
         await receiver.deliver(TRACK)
-        (receipt,) = await find_receipts(receiver.log, "m-1")
+        (receipt,) = await receipts_of(receiver)
         assert (receipt.state, receipt.attempts, receipt.handlers) == (EventState.PENDING, 0, ())
         assert (receipt.received_at, receipt.finished_at, receipt.handled_after) == (received_at, None, None)
         assert (receipt.account, receipt.event, receipt.duplicates) == ("acme", "Paid", 1)
 
         receiver.clock.advance(seconds=2)
         await receiver.dispatcher.run_due()
-        (receipt,) = await find_receipts(receiver.log, "m-1")
+        (receipt,) = await receipts_of(receiver)
         by_name = {outcome.handler: outcome for outcome in receipt.handlers}
         assert by_name["good (track)"].state is HandlerState.DONE
         assert by_name["good (track)"].after == timedelta(seconds=2)
@@ -47,7 +51,7 @@ async def test_a_receipt_follows_an_event_to_its_last_handler(database_url: str,
         down.clear()
         receiver.clock.advance(seconds=90)
         await receiver.dispatcher.run_due()
-        (receipt,) = await find_receipts(receiver.log, "m-1")
+        (receipt,) = await receipts_of(receiver)
         assert receipt.state is EventState.HANDLED
         assert receipt.handled_after == timedelta(seconds=92)
         assert receipt.next_attempt_at is None
@@ -67,7 +71,7 @@ async def test_each_account_that_received_a_message_has_a_receipt_of_its_own(
         other = await receiver.mint("globex", install_id="ins_globex")
         await receiver.deliver(TRACK)
         await receiver.deliver(TRACK, key=other)
-        receipts = await find_receipts(receiver.log, "m-1")
+        receipts = await receipts_of(receiver)
         assert [(receipt.account, receipt.install_id) for receipt in receipts] == [
             ("acme", None),
             ("globex", "ins_globex"),
