@@ -16,7 +16,7 @@ from benchmarks import servers
 
 Outcome: TypeAlias = dict[str, Any]
 Measure: TypeAlias = Callable[[Path, "Effort", Callable[[], None]], Iterator[Outcome]]
-"""Yields an outcome for each turn; before each turn it calls what it is given, which lets the yardstick have its turn."""
+"""Yields an outcome for each turn; before each it calls what it is given, so that the yardstick has a turn as well."""
 Start: TypeAlias = Callable[[Path], AbstractContextManager[servers.Server]]
 
 YARDSTICK = "bare_starlette"
