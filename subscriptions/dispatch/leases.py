@@ -83,3 +83,5 @@ class Leases:
                     await self._log.renew(lease, sorted(event_ids), until=self._clock() + self._length)
                 except EventLogUnavailable as error:
                     logger.warning("A lease could not be renewed: %s", error)
+                except Exception:  # without renewals every event that takes long would be handed out twice
+                    logger.exception("A lease could not be renewed")

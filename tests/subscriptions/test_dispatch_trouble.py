@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from db.clock import utc_now
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
 from subscriptions import Event, Subscription
 from subscriptions.dispatch.dispatcher import Dispatcher
+from subscriptions.dispatch.leases import Leases
+from tests.event_log.events import new_event
 from tests.subscriptions.receiver import Receiver, Recorder
 
 
@@ -121,4 +125,27 @@ async def test_everybody_else_gets_a_turn_between_two_claims(receiver: Receiver,
     log.next_round.cancel()
     assert len(log.claims) > 3
     assert len(set(log.claims)) == len(log.claims)
+    await log.close()
+
+
+class _Stumbling(SqliteEventLog):
+    """A log with a mistake in it."""
+
+    renewals = 0
+
+    async def renew(self, *arguments: Any, **options: Any) -> None:
+        self.renewals += 1
+        if self.renewals == 1:
+            raise ZeroDivisionError
+        await super().renew(*arguments, **options)
+
+
+async def test_leases_are_renewed_again_after_a_mistake(tmp_path: Path) -> None:
+    log = _Stumbling(tmp_path / "events.db")
+    leases = Leases(log, seconds=0.01, clock=utc_now)
+    await log.append(new_event())
+    async with leases.kept_alive():
+        assert len(await leases.claim(["acme-crm"], limit=1)) == 1
+        while log.renewals < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
     await log.close()
