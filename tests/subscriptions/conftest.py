@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from db.encryption import EncryptionKeys
-from subscriptions import Setting
-from tests.subscriptions.receiver import Receiver, Recorder, open_receiver
+from subscriptions import Setting, Subscription
+from tests.subscriptions.receiver import Open, Receiver, Recorder, open_receiver
 
 
 @pytest.fixture
@@ -32,3 +34,15 @@ async def stored_receiver(database_url: str, encryption: EncryptionKeys, recorde
     """A service on both engines, for tests about what is stored."""
     async with open_receiver(database_url, encryption, recorder.subscription) as opened:
         yield opened
+
+
+@pytest.fixture
+def opened(database_url: str, encryption: EncryptionKeys) -> Open:
+    """Open a service over fresh stores on either engine."""
+
+    @asynccontextmanager
+    async def open_(*subscriptions: Subscription, **options: Any) -> AsyncIterator[Receiver]:
+        async with open_receiver(database_url, encryption, *subscriptions, **options) as receiver:
+            yield receiver
+
+    return open_

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 from starlette.applications import Starlette
@@ -20,7 +20,7 @@ from db.database import Database
 from db.encryption import EncryptionKeys
 from db.event_log.log import EventLog, StoredEventLog
 from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter, EventRecord
+from db.event_log.records import EventFilter, EventRecord, HandlerRecord
 from db.migrate import migrate
 from subscriptions import Event, InstallContext, Subscription
 from subscriptions.api_keys import ApiKeys
@@ -34,6 +34,9 @@ from subscriptions.receiving.person_hash import PersonHash
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.signed_webhook import SignedWebhook, SignedWebhookLimits
 from subscriptions.receiving.webhook import Webhook, WebhookLimits
+
+Open: TypeAlias = Callable[..., Any]
+"""Opens a service over fresh stores for some subscriptions."""
 
 
 class Clock:
@@ -127,6 +130,15 @@ class Receiver:
         """Return the only event in the log."""
         (record,) = await self.records(**wanted)
         return record
+
+
+def track(message_id: str = "m-1", name: str = "Signed Up", **changes: Any) -> dict[str, Any]:
+    return {"type": "track", "userId": "u-1", "event": name, "messageId": message_id, **changes}
+
+
+async def outcomes(receiver: Receiver, message_id: str = "m-1") -> dict[str, HandlerRecord]:
+    (detail,) = await receiver.log.show(message_id)
+    return {outcome.handler.partition(" ")[0]: outcome for outcome in detail.handlers}
 
 
 def basic(key: str, password: str = "") -> str:

@@ -1,29 +1,14 @@
-"""Handing events over: fan-out, retries, dead letters, batches, several workers, and sudden ends."""
+"""Handing events over: fan-out, retries, dead letters, batches, and what handlers are told."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 
 from db.control import installs
 from db.control.tables import Install, InstallStatus
-from db.encryption import EncryptionKeys
-from db.event_log.log import EventLog
-from db.event_log.records import (
-    Appended,
-    ClaimedEvent,
-    ErasureReport,
-    EventLogUnavailable,
-    HandlerRecord,
-    NewEvent,
-    Predecessor,
-    Settlement,
-)
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import (
     Event,
@@ -38,30 +23,7 @@ from subscriptions import (
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
 from subscriptions.receiving.install_activity import InstallActivity
-from tests.subscriptions.receiver import Receiver, open_receiver
-
-Open = Callable[..., Any]
-
-
-@pytest.fixture
-def opened(database_url: str, encryption: EncryptionKeys) -> Open:
-    """Open a service over fresh stores on either engine."""
-
-    @asynccontextmanager
-    async def open_(*subscriptions: Subscription, **options: Any) -> AsyncIterator[Receiver]:
-        async with open_receiver(database_url, encryption, *subscriptions, **options) as receiver:
-            yield receiver
-
-    return open_
-
-
-def track(message_id: str = "m-1", name: str = "Signed Up", **changes: Any) -> dict[str, Any]:
-    return {"type": "track", "userId": "u-1", "event": name, "messageId": message_id, **changes}
-
-
-async def outcomes(receiver: Receiver, message_id: str = "m-1") -> dict[str, HandlerRecord]:
-    (detail,) = await receiver.log.show(message_id)
-    return {outcome.handler.partition(" ")[0]: outcome for outcome in detail.handlers}
+from tests.subscriptions.receiver import Open, outcomes, track
 
 
 async def test_every_matching_handler_gets_the_event_whatever_case_its_name_is_in(opened: Open) -> None:
@@ -286,53 +248,6 @@ async def test_handlers_learn_whom_an_event_is_from(opened: Open) -> None:
         ]
 
 
-async def test_an_event_survives_the_death_of_the_process_that_works_on_it(opened: Open) -> None:
-    calls = 0
-    started = asyncio.Event()
-    subscription = Subscription("acme-crm")
-
-    @subscription.on("track")
-    async def die_once(event: Event) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            started.set()
-            await asyncio.Event().wait()
-
-    async with opened(subscription) as receiver:
-        await receiver.deliver(track())
-        now = receiver.clock()
-        # Claimed by a process that is never heard of again: its lease ends, and then the event is handled.
-        await receiver.log.claim(["acme-crm"], limit=1, lease="dead", now=now, until=now + timedelta(seconds=15))
-        assert await receiver.dispatcher.run_due() == 0
-        receiver.clock.advance(seconds=15)
-        # A process that is told to go gives its events back at once.
-        running = asyncio.create_task(receiver.dispatcher.run())
-        await started.wait()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        assert await receiver.dispatcher.run_due() == 1
-        assert calls == 2
-        record = await receiver.only()
-        assert (record.state, record.attempts) == (EventState.HANDLED, 2)  # the one without a result counts
-
-
-async def test_two_dispatchers_share_the_work_without_doing_it_twice(opened: Open) -> None:
-    seen: list[str | None] = []
-    subscription = Subscription("acme-crm")
-
-    @subscription.on("track")
-    async def count(event: Event) -> None:
-        seen.append(event.message_id)
-
-    async with opened(subscription) as receiver:
-        await asyncio.gather(*(receiver.deliver(track(f"m-{number}")) for number in range(60)))
-        other = Dispatcher({"acme-crm": subscription}, receiver.log, receiver.database, clock=receiver.clock)
-        worked_on = await asyncio.gather(receiver.dispatcher.run_due(), other.run_due())
-        assert sum(worked_on) == len(seen) == len(set(seen)) == 60
-
-
 async def test_events_of_components_served_elsewhere_are_left_alone(opened: Open) -> None:
     mail, crm = Subscription("acme-mail"), Subscription("acme-crm")
     for subscription in (mail, crm):
@@ -366,178 +281,6 @@ async def test_a_running_dispatcher_stops_when_told_and_finishes_what_it_holds(o
         finish.set()
         await running
         assert (await receiver.only()).state is EventState.HANDLED
-
-
-class FlakyLog:
-    """An event log that fails at chosen moments and hands everything else on to a real one."""
-
-    def __init__(self, log: EventLog) -> None:
-        self._log = log
-        self.failing: set[str] = set()
-        self.renewed = asyncio.Event()
-
-    def _check(self, method: str) -> None:
-        if method in self.failing:
-            raise EventLogUnavailable(f"{method} failed")
-
-    async def append(self, event: NewEvent) -> Appended:
-        return await self._log.append(event)
-
-    async def claim(self, components: Collection[str], **options: Any) -> list[ClaimedEvent]:
-        self._check("claim")
-        return await self._log.claim(components, **options)
-
-    async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
-        self._check("predecessors")
-        return await self._log.predecessors(event_ids)
-
-    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        self._check("settle")
-        return await self._log.settle_all(settlements)
-
-    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
-        self.renewed.set()
-        self._check("renew")
-        await self._log.renew(lease, event_ids, until=until)
-
-    async def release(self, lease: str, event_ids: Sequence[int]) -> None:
-        await self._log.release(lease, event_ids)
-
-    async def erase(self, settlement: Settlement) -> ErasureReport | None:
-        return await self._log.erase(settlement)
-
-    async def due(self, components: Collection[str], *, now: datetime) -> int:
-        return await self._log.due(components, now=now)
-
-
-async def test_a_log_that_is_away_for_a_moment_loses_nothing(opened: Open) -> None:
-    calls: list[str | None] = []
-    subscription = Subscription("acme-crm")
-
-    @subscription.on("track")
-    async def take(event: Event) -> None:
-        calls.append(event.message_id)
-
-    async with opened(subscription) as receiver:
-        await receiver.deliver(track())
-        log = FlakyLog(receiver.log)
-        limits = DispatchLimits(settle_waits=(0.0, 0.0))
-        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, limits=limits, clock=receiver.clock)
-        log.failing = {"claim"}
-        assert await dispatcher.run_due() == 0
-        log.failing = {"settle"}
-        assert await dispatcher.run_due() == 1
-        log.failing = set()
-        assert await dispatcher.run_due() == 0  # the lease still runs
-        receiver.clock.advance(seconds=15)
-        assert await dispatcher.run_due() == 2  # first it is noted that the last attempt had no result
-        assert calls == ["m-1", "m-1"]
-        assert (await receiver.only()).state is EventState.HANDLED
-
-
-async def test_a_result_is_kept_while_the_log_is_away_and_the_handler_is_not_called_again(opened: Open) -> None:
-    calls: list[str | None] = []
-    subscription = Subscription("acme-crm")
-
-    @subscription.on("track")
-    async def take(event: Event) -> None:
-        calls.append(event.message_id)
-
-    class BackAfterThree(FlakyLog):
-        failures = 3
-
-        async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-            self.failures -= 1
-            if self.failures >= 0:
-                raise EventLogUnavailable("restarting")
-            return await super().settle_all(settlements)
-
-    async with opened(subscription) as receiver:
-        await receiver.deliver(track())
-        limits = DispatchLimits(settle_waits=(0.0, 0.0, 0.0))
-        log = BackAfterThree(receiver.log)
-        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, limits=limits, clock=receiver.clock)
-        assert await dispatcher.run_due() == 1
-        assert calls == ["m-1"]
-        assert (await receiver.only()).state is EventState.HANDLED
-
-
-async def test_a_lease_is_renewed_while_a_handler_works(opened: Open) -> None:
-    finish = asyncio.Event()
-    subscription = Subscription("acme-crm")
-
-    @subscription.on("track")
-    async def slow(event: Event) -> None:
-        await finish.wait()
-
-    async with opened(subscription) as receiver:
-        await receiver.deliver(track())
-        log = FlakyLog(receiver.log)
-        limits = DispatchLimits(lease_seconds=0.06)
-        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, limits=limits, clock=receiver.clock)
-        log.failing = {"renew"}
-        working = asyncio.create_task(dispatcher.run_due())
-        await log.renewed.wait()  # one renewal that fails does no harm
-        log.failing.clear()
-        receiver.clock.advance(minutes=5)
-        log.renewed.clear()
-        await log.renewed.wait()
-        log.renewed.clear()
-        await log.renewed.wait()
-        now = receiver.clock()
-        assert await receiver.log.claim(["acme-crm"], limit=1, lease="other", now=now, until=now) == []
-        finish.set()
-        assert await working == 1
-        assert (await receiver.only()).state is EventState.HANDLED
-
-
-async def test_a_worker_that_was_frozen_past_its_lease_records_nothing(
-    opened: Open, caplog: pytest.LogCaptureFixture
-) -> None:
-    subscription = Subscription("acme-crm")
-
-    async with opened(subscription) as receiver:
-
-        @subscription.on("track")
-        async def frozen(event: Event) -> None:
-            receiver.clock.advance(minutes=5)
-            now = receiver.clock()
-            (taken,) = await receiver.log.claim(
-                ["acme-crm"], limit=1, lease="other", now=now, until=now + timedelta(minutes=1)
-            )
-            assert taken.attempts == 0
-
-        await receiver.deliver(track())
-        await receiver.dispatcher.run_due()
-        assert (await receiver.only()).state is EventState.PENDING
-        assert "taken over by somebody else" in caplog.text
-
-
-async def test_a_control_store_that_is_away_delays_an_event_and_no_more(opened: Open) -> None:
-    calls: list[str] = []
-    subscription = Subscription("acme-crm")
-
-    @subscription.on("track")
-    async def take(event: Event, install: InstallContext) -> None:
-        calls.append(install.account)
-
-    async with opened(subscription) as receiver:
-        key = await receiver.mint("acme", install_id="ins_1")
-        await receiver.deliver(track(), key=key)
-
-        async def rename(old: str, new: str) -> None:
-            async with receiver.database.engine.begin() as connection:
-                await connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
-
-        await rename("installs", "elsewhere")
-        await receiver.dispatcher.run_due()
-        assert (await receiver.only()).state is EventState.PENDING
-        await rename("elsewhere", "installs")
-        receiver.clock.advance(seconds=2)
-        await receiver.dispatcher.run_due()
-        assert calls == ["acme"]
-        assert (await receiver.only()).state is EventState.HANDLED
-        assert set(await outcomes(receiver)) == {"take"}
 
 
 async def test_a_handler_that_is_cancelled_from_inside_has_failed_like_any_other(opened: Open) -> None:
