@@ -216,8 +216,14 @@ class SqlEventLog:
             ids = await self._inserter.insert(events)
         again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
         if again:
-            async with self._transaction() as connection:
-                await appending.count_duplicates(connection, again, self._replays)
+            try:
+                async with self._transaction() as connection:
+                    await appending.count_duplicates(connection, again, self._replays)
+            except EventLogUnavailable as problem:
+                # A replay that is to be handled again has to come again. Everything else is in the log already.
+                if self._replays is ReplayPolicy.DISPATCH and any(event.replay for event in again):
+                    raise
+                logger.warning("%d duplicates were not counted: %s", len(again), problem)
         return [Appended(event_id) for event_id in ids]
 
     async def _settle(self, batches: Sequence[Sequence[Settlement]]) -> list[Sequence[bool]]:

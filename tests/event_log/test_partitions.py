@@ -176,3 +176,18 @@ async def test_somebody_seen_on_very_many_devices_can_be_deleted(log: StoredEven
     report = await log.erase(Settlement(delete.id, "a", EventState.HANDLED, now))
     assert report is not None
     assert report.merged_ids == 33_000
+
+
+async def test_what_is_stored_is_acknowledged_though_its_duplicates_cannot_be_counted(
+    log: StoredEventLog, postgresql_url: str
+) -> None:
+    await log.append(new_event("m-1"))
+    async with _looking(postgresql_url) as database, database.engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$"
+        )
+        await connection.exec_driver_sql(
+            "CREATE TRIGGER failing BEFORE UPDATE OF duplicates ON events FOR EACH ROW EXECUTE FUNCTION fail()"
+        )
+    appended = await asyncio.gather(*(log.append(new_event(message_id)) for message_id in ("m-1", "m-2")))
+    assert [answer.duplicate for answer in appended] == [True, False]
