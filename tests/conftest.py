@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from db.clock import utc_now
 from db.control import service_secrets
@@ -25,6 +26,10 @@ from subscriptions.api_keys import ApiKeys
 from tests.leak_watch import _hooks, leak_watch
 
 __all__ = ["_hooks", "leak_watch"]
+
+# How long an example takes to draw or to run says something about the machine, not about the code.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -283,6 +283,9 @@ async def test_what_was_seen_before_a_rotation_or_a_disconnect_is_not_written_do
 
     stage.wire.meanwhile = disconnected_meanwhile
     await stage.reconciler.check(install_id)
+    assert await stage.outcome(install_id) == ("disconnecting", "disconnect_requested")
+    assert await connection(stage, install_id) == ("connected", None), "nothing of what was seen"
+    await stage.worker.run_due()
     assert await connection(stage, install_id) == ("revoked", "disconnected_by_request")
     assert await stage.reconciler.check("ins_nobody") is None
 
