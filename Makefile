@@ -4,14 +4,15 @@ ARGS ?=
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 
-.PHONY: help install demo test check format bench conformance clean
+.PHONY: help install demo test coverage check format bench conformance clean
 
 help:
 	@echo "make demo     set up, run the whole journey against a local Segment, keep serving (ARGS=\"--once --json\")"
 	@echo "make test     set up and run every test"
+	@echo "make coverage  the same, and which lines and branches no test reaches"
 	@echo "make check    ruff, types and import contracts"
 	@echo "make install  set up .venv only"
-	@echo "make bench    measure this machine, and this service beside others (ARGS=\"--seconds 4 --rounds 3\")"
+	@echo "make bench    measure this machine, and this service beside others (ARGS=\"--only SQLite --turns 6\")"
 	@echo "make format   rewrite the code in the project's format"
 	@echo "make conformance  write docs/conformance.md and docs/security.md anew from the tests"
 
@@ -33,6 +34,9 @@ demo: install
 
 test: install
 	@$(BIN)/python -m tests.announce
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+coverage: install
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 check: install
