@@ -20,16 +20,16 @@ from typing import TypeVar
 from db.clock import Clock
 from db.encryption import EncryptionError
 from db.event_log.records import NewEvent
-from db.identifiers import new_id
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import Event
 from subscriptions.event_reader import check_event, parse_event
 from subscriptions.key_recognition import KeyHolder
+from subscriptions.receiving.answers import Answers, unexpected
 from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
 from subscriptions.receiving.early_refusal import MESSAGE, STATUS
-from subscriptions.receiving.exchange import Headers, Scope, Send, answer, path_below_mount
+from subscriptions.receiving.exchange import Headers, Scope, Send, path_below_mount
 from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
@@ -78,6 +78,7 @@ class SignedWebhook:
         self._reception = reception
         self._pressure = pressure
         self._limits = limits or SignedWebhookLimits()
+        self._answers = Answers(reception, methods=METHODS, retry_after_seconds=self._limits.retry_after_seconds)
         self._settings = SettingsReader()
         self._reserved_bytes = 0
 
@@ -85,7 +86,7 @@ class SignedWebhook:
         component, _, key = path_below_mount(scope).partition("/")
         admitted = self._pressure.admit(_NO_BYTES, None)
         if admitted is None:
-            await self._answer(send, component, STATUS, MESSAGE)
+            await self._answers.give(send, component, STATUS, MESSAGE)
             return
         try:
             status, message = 202, await self._receive(component, key, scope, receive)
@@ -93,13 +94,11 @@ class SignedWebhook:
             status, message = refused.status, refused.message
         except ClientGone:
             return
-        except Exception:
-            incident = new_id("inc")
-            logger.exception("A signed delivery failed unexpectedly (incident %s)", incident)
-            status, message = 500, f"Something went wrong on our side (incident {incident})."
+        except Exception as error:
+            status, message = unexpected("A signed delivery", error)
         finally:
             self._pressure.leave(admitted)
-        await self._answer(send, component, status, message)
+        await self._answers.give(send, component, status, message)
 
     async def _receive(self, component: str, key: str, scope: Scope, receive: Receive) -> str:
         if scope["method"] not in METHODS:
@@ -236,17 +235,6 @@ class SignedWebhook:
                 return await work
         except Exception as error:
             raise store_trouble(doing, error) from error
-
-    async def _answer(self, send: Send, component: str, status: int, message: str) -> None:
-        self._reception.answered(component, status)
-        await answer(send, status, message, extra=self._extra_headers(status))
-
-    def _extra_headers(self, status: int) -> tuple[tuple[bytes, bytes], ...]:
-        if status == 503:
-            return ((b"retry-after", str(self._limits.retry_after_seconds).encode()),)
-        if status == 405:
-            return ((b"allow", ", ".join(METHODS).encode()),)
-        return ((b"accept-encoding", b"gzip, identity"),) if status == 415 else ()
 
 
 def _key_in(headers: Headers) -> str:

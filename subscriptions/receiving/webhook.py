@@ -10,20 +10,19 @@ that was looked up a moment ago, so each of those steps first looks whether it c
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from db.identifiers import new_id
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import EVENT_TYPES
 from subscriptions.event_reader import check_event, parse_event
 from subscriptions.key_recognition import KeyLookup
+from subscriptions.receiving.answers import Answers, unexpected
 from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
 from subscriptions.receiving.early_refusal import MESSAGE, STATUS, EarlyRefusal
-from subscriptions.receiving.exchange import Headers, Scope, Send, accept, answer, path_below_mount
+from subscriptions.receiving.exchange import Headers, Scope, Send, accept, path_below_mount
 from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
@@ -64,6 +63,12 @@ class Webhook:
     def __init__(self, reception: Reception, *, limits: WebhookLimits | None = None) -> None:
         self._reception = reception
         self._limits = limits or WebhookLimits()
+        self._answers = Answers(
+            reception,
+            methods=("POST",),
+            retry_after_seconds=self._limits.retry_after_seconds,
+            challenge=b'Basic realm="deliveries", charset="UTF-8"',
+        )
         self._keys = reception.api_keys.recognition
         self.pressure = self._pressure = Pressure(
             self._limits.deliveries_at_once,
@@ -93,7 +98,7 @@ class Webhook:
         headers = Headers(scope["headers"])
         admitted = self._pressure.admit(headers.get(b"content-length"), headers.get(b"content-encoding"))
         if admitted is None:
-            await self._answer(send, component, STATUS, MESSAGE)
+            await self._answers.give(send, component, STATUS, MESSAGE)
             return
         try:
             await self._receive(component, scope, headers, receive)
@@ -101,17 +106,15 @@ class Webhook:
             status, message = refused.status, refused.message
         except ClientGone:
             return
-        except Exception:
-            incident = new_id("inc")
-            logger.exception("A delivery failed unexpectedly (incident %s)", incident)
-            status, message = 500, f"Something went wrong on our side (incident {incident})."
+        except Exception as error:
+            status, message = unexpected("A delivery", error)
         else:
             self._reception.answered(component, 202)
             await accept(send)
             return
         finally:
             self._pressure.leave(admitted)
-        await self._answer(send, component, status, message)
+        await self._answers.give(send, component, status, message)
 
     async def _receive(self, component: str, scope: Scope, headers: Headers, receive: Receive) -> None:
         """Make one event durable.
@@ -190,13 +193,6 @@ class Webhook:
             event_type,
         )
 
-    async def _answer(self, send: Send, component: str, status: int, message: str) -> None:
-        self._reception.answered(component, status)
-        extra = _EXTRA_HEADERS.get(status, ())
-        if status == 503:
-            extra = ((b"retry-after", str(self._limits.retry_after_seconds).encode()),)
-        await answer(send, status, message, extra=extra)
-
 
 def _trouble(wait: Wait, error: Exception) -> DeliveryRefused | None:
     """Return the refusal for trouble with our stores and for what is late; ``None`` for a bug."""
@@ -205,10 +201,3 @@ def _trouble(wait: Wait, error: Exception) -> DeliveryRefused | None:
     if isinstance(error, TimeoutError):
         return DeliveryRefused(503, "The body did not arrive in time. Try again.")
     return None
-
-
-_EXTRA_HEADERS: Mapping[int, tuple[tuple[bytes, bytes], ...]] = {
-    401: ((b"www-authenticate", b'Basic realm="deliveries", charset="UTF-8"'),),
-    405: ((b"allow", b"POST"),),
-    415: ((b"accept-encoding", b"gzip, identity"),),
-}
