@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from oauth_app.settings import Settings, SettingsInvalid
 from subscriptions import Subscription, load_subscription
 from subscriptions.api_keys import ApiKeyHook
+from subscriptions.setting import Setting
 
 if TYPE_CHECKING:
     from oauth_app.services import PartnerSession
@@ -59,6 +60,11 @@ def component_name(settings: Settings) -> str:
     if settings.handlers is None and settings.segment_destination is not None:
         return settings.segment_destination
     return load_component(settings).name
+
+
+def declared_settings(settings: Settings) -> Sequence[Setting] | None:
+    """Return the custom settings that the component declares; ``None`` where HANDLERS does not name it."""
+    return None if settings.handlers is None else load_component(settings).settings
 
 
 def load_partner_session(settings: Settings) -> PartnerSession | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,9 @@ from db.clock import Clock, utc_now
 from db.control import accounts, audit, connect_links, installs
 from db.control.tables import ConnectLink
 from db.database import Database
+from oauth_app.chosen_settings import check_chosen_settings
 from oauth_app.return_to import check_return_to
+from subscriptions.setting import Setting
 
 
 class AccountInvalid(ValueError):
@@ -34,7 +36,11 @@ class MintedLink:
 
 
 class ConnectLinks:
-    """Mints and opens connect links for one component."""
+    """Mints and opens connect links for one component.
+
+    Args:
+        declared_settings: what the component declares; ``None`` where its code is not at hand.
+    """
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class ConnectLinks:
         component: str,
         base_url: str,
         lifetime: timedelta,
+        declared_settings: Sequence[Setting] | None,
         return_origins: Collection[str] = (),
         clock: Clock = utc_now,
     ) -> None:
@@ -50,6 +57,7 @@ class ConnectLinks:
         self._component = component
         self._base_url = base_url
         self._lifetime = lifetime
+        self._declared_settings = declared_settings
         self._return_origins = tuple(return_origins)
         self._clock = clock
 
@@ -67,15 +75,17 @@ class ConnectLinks:
         Args:
             account: the partner's own identifier of its customer, 1 to 200 printable characters.
             return_to: where the finished page leads back to (``oauth_app.return_to``).
-            settings: values for the component's custom settings, over their defaults.
+            settings: values for the component's custom settings, over their defaults; any spelling of a name will do.
             reconnects: an install of the account to be connected anew, on the same workspace and source only (OA-20).
 
         Raises:
             ReconnectRefused: ``reconnects`` is no install of this account.
             AccountInvalid: the identifier is empty, too long or holds control characters.
             ReturnAddressRefused: ``return_to`` is on an origin that is not allowed.
+            ChosenSettingRefused: the component declares no such setting, or not such a value.
         """
         check_account(account)
+        chosen = check_chosen_settings(self._declared_settings, settings or {}, component=self._component)
         if return_to is not None:
             parts = urlsplit(self._base_url)
             check_return_to(
@@ -97,7 +107,7 @@ class ConnectLinks:
                 account=account,
                 component=self._component,
                 return_to=return_to,
-                settings=dict(settings or {}),
+                settings=chosen,
                 reconnects=reconnects,
                 now=now,
                 expires_at=expires_at,

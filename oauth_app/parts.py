@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from oauth_app.component import component_name, load_api_key_hook
+from oauth_app.component import component_name, declared_settings, load_api_key_hook
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.operators.sign_in_links import SignInLinks
 from oauth_app.settings import Settings
@@ -28,6 +28,7 @@ def connect_links_of(settings: Settings, stores: Stores) -> ConnectLinks:
         component=component_name(settings),
         base_url=settings.base_url,
         lifetime=timedelta(minutes=settings.connect_link_minutes),
+        declared_settings=declared_settings(settings),
         return_origins=settings.return_origins,
     )
 

@@ -23,6 +23,7 @@ from oauth_app.api.shapes import (
     Shape,
 )
 from oauth_app.api.tokens import Caller
+from oauth_app.chosen_settings import ChosenSettingRefused
 from oauth_app.component import signed_url
 from oauth_app.connect_links import AccountInvalid, ReconnectRefused, check_account
 from oauth_app.return_to import ReturnAddressRefused
@@ -51,6 +52,8 @@ async def create_connect_link(services: Services, caller: Caller, request: Reque
         raise ApiProblem(400, "account_invalid", f"account: {problem}.") from None
     except ReturnAddressRefused as problem:
         raise ApiProblem(400, "return_to_refused", f"return_to: {problem}.") from None
+    except ChosenSettingRefused as problem:
+        raise ApiProblem(400, "setting_refused", f"settings: {problem}.") from None
     except ReconnectRefused:
         raise ApiProblem(400, "reconnect_refused", "reconnects: the account has no such install.") from None
     return _json(ConnectLinkAnswer(url=link.url, account=link.account, expires_at=link.expires_at), 201)

@@ -39,7 +39,9 @@ class ConnectLinkRequest(Shape):
         description="Where the finished page leads back to: a path of this service, or an origin of RETURN_ORIGINS.",
     )
     settings: dict[str, Any] = Field(
-        default_factory=dict, max_length=50, description="Values for the destination's custom settings."
+        default_factory=dict,
+        max_length=50,
+        description="Values for the custom settings that your Subscription declares; others are refused.",
     )
     reconnects: str | None = Field(
         default=None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Annotated, Any
@@ -13,8 +12,9 @@ from db.clock import utc_now
 from db.control import api_keys as stored_keys
 from db.control.tables import ApiKey
 from oauth_app.acts import Act, note
+from oauth_app.chosen_settings import ChosenSettingRefused, read_chosen_settings
 from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.component import component_name, signed_url
+from oauth_app.component import component_name, declared_settings, signed_url
 from oauth_app.connect_links import AccountInvalid, MintedLink, ReconnectRefused, check_account
 from oauth_app.parts import api_keys_of, connect_links_of
 from oauth_app.return_to import ReturnAddressRefused
@@ -37,7 +37,9 @@ def register(app: typer.Typer) -> None:
 def connect_link(
     account: Account,
     return_to: Annotated[str | None, typer.Option(help="Where the finished page leads back to.")] = None,
-    setting: Annotated[list[str] | None, typer.Option(help="A custom setting, as key=value; repeat for more.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option(help="A setting that your Subscription declares, as key=value; repeat for more.")
+    ] = None,
     reconnect: Annotated[
         str | None, typer.Option(help="Connect this install anew, on the same workspace and source only.")
     ] = None,
@@ -51,8 +53,8 @@ def connect_link(
     if not settings.oauth_enabled:
         stop(["SEGMENT_CLIENT_ID, SEGMENT_CLIENT_SECRET and SEGMENT_DESTINATION must be set for connect links"])
     try:
-        link = run(_connect_link(settings, account, return_to, _parse_settings(setting or []), reconnect))
-    except (AccountInvalid, ReconnectRefused, ReturnAddressRefused) as problem:
+        link = run(_connect_link(settings, account, return_to, _pairs(setting or []), reconnect))
+    except (AccountInvalid, ChosenSettingRefused, ReconnectRefused, ReturnAddressRefused) as problem:
         stop([str(problem)])
     if as_json:
         print_json({"url": link.url, "account": link.account, "expires_at": link.expires_at})
@@ -163,17 +165,14 @@ def _mint(work: Coroutine[Any, Any, MintedKey]) -> MintedKey:
         stop([str(problem)])
 
 
-def _parse_settings(pairs: list[str]) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for pair in pairs:
+def _pairs(given: list[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for pair in given:
         key, separator, text = pair.partition("=")
         if not separator or not key:
             stop([f"--setting takes key=value, not '{pair}'"])
-        try:
-            parsed[key] = json.loads(text)
-        except ValueError:
-            parsed[key] = text
-    return parsed
+        pairs.append((key, text))
+    return pairs
 
 
 def _signed_destination(settings: Settings, minted: MintedKey) -> dict[str, str]:
@@ -208,11 +207,12 @@ def _described(key: ApiKey) -> dict[str, Any]:
 
 
 async def _connect_link(
-    settings: Settings, account: str, return_to: str | None, custom: dict[str, Any], reconnects: str | None
+    settings: Settings, account: str, return_to: str | None, pairs: list[tuple[str, str]], reconnects: str | None
 ) -> MintedLink:
+    chosen = read_chosen_settings(declared_settings(settings), pairs, component=component_name(settings))
     async with open_stores(settings) as stores:
         links = connect_links_of(settings, stores)
-        return await links.mint(account, return_to=return_to, settings=custom, reconnects=reconnects, actor="cli")
+        return await links.mint(account, return_to=return_to, settings=chosen, reconnects=reconnects, actor="cli")
 
 
 async def _create_key(settings: Settings, account: str, *, signed: bool) -> MintedKey:

@@ -43,6 +43,7 @@ from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from segment_sandbox.faults import Fault
 from segment_sandbox.sandbox import Sandbox
 from subscriptions.api_keys import ApiKeys
+from subscriptions.setting import Setting
 
 SERVICE = "http://localhost:8888"
 SEGMENT = "http://127.0.0.1:8889"
@@ -188,6 +189,7 @@ def build_front_door(
             component="acme-crm",
             base_url=SERVICE,
             lifetime=timedelta(minutes=settings.connect_link_minutes),
+            declared_settings=[Setting("region", choices=["us", "eu"])],
             clock=clock,
         ),
         status_links=StatusLinks(secret),

@@ -22,12 +22,12 @@ from oauth_app.application import create_application
 from oauth_app.services import Services
 from oauth_app.settings import Settings
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
-from subscriptions import Subscription
+from subscriptions import Setting, Subscription
 from tests.journey.deployment import basic
 
 SERVICE = "http://localhost:8888"
 
-crm = Subscription("acme-crm")
+crm = Subscription("acme-crm", settings=[Setting("region", choices=["us", "eu"]), Setting("batchSize", type=int)])
 
 
 @crm.on("track")

@@ -31,7 +31,11 @@ async def service(tmp_path: Path) -> AsyncIterator[Operations]:
 async def test_a_connect_link_is_made_for_an_account(service: Operations) -> None:
     answer = await service.http.post(
         f"{SERVICE}/api/v1/connect-links",
-        json={"account": "acct_42", "return_to": "https://app.acme.example/done", "settings": {"region": "eu"}},
+        json={
+            "account": "acct_42",
+            "return_to": "https://app.acme.example/done",
+            "settings": {"Region": "eu", "batchSize": "7"},
+        },
         headers=await service.token(Scope.CONNECT_LINKS_WRITE),
     )
     assert answer.status_code == 201
@@ -42,7 +46,7 @@ async def test_a_connect_link_is_made_for_an_account(service: Operations) -> Non
     assert (stored.account, stored.return_to, stored.settings) == (
         "acct_42",
         "https://app.acme.example/done",
-        {"region": "eu"},
+        {"region": "eu", "batchSize": 7},
     )
     (entry,) = await service.audited("connect_link.mint")
     assert re.fullmatch(r"api_token:tok_[a-z0-9]{20}", entry.actor)
@@ -59,6 +63,9 @@ async def test_a_connect_link_is_made_for_an_account(service: Operations) -> Non
         ({"account": "a", "return_to": "https://evil.example/"}, "return_to"),
         ({"account": "a", "return_to": "//evil.example"}, "return_to"),
         ({"account": "a", "settings": []}, "settings"),
+        ({"account": "a", "settings": {"regoin": "eu"}}, "settings: 'acme-crm' has no setting 'regoin'"),
+        ({"account": "a", "settings": {"region": "mars"}}, "settings: the setting 'region' has to be one of us, eu"),
+        ({"account": "a", "settings": {"region": None}}, "settings: the setting 'region' has to be text"),
         ({"account": "a", "reconnects": "ins_00000000000000000000"}, "reconnects"),
         ({"account": "a", "unknown": 1}, "unknown"),
         ([], "body"),

@@ -150,3 +150,44 @@ def test_a_link_that_reconnects_names_the_install_and_only_one_of_the_account() 
     refused = command("connect-link", "--account", "acct_2", "--reconnect", "ins_gone")
     assert refused.exit_code == 2
     assert "acct_2 has no install" in refused.output
+
+
+def test_a_link_takes_settings_that_the_subscription_declares() -> None:
+    made = command("connect-link", "--account", "acct_1", "--setting", "Region=eu", "--json")
+    assert made.exit_code == 0, made.output
+    token = json.loads(made.output)["url"].rpartition("/")[2]
+
+    async def stored() -> ConnectLink | None:
+        async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
+            return await connect_links.find_usable(session, token, component="acme-crm", now=utc_now())
+
+    link = asyncio.run(stored())
+    assert link is not None
+    assert link.settings == {"region": "eu"}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["regoin=eu"], "'acme-crm' has no setting 'regoin'; it declares: region"),
+        (["region=mars"], "the setting 'region' has to be one of us, eu"),
+        (["region=eu", "Region=us"], "the setting 'region' is given twice"),
+        (["region"], "--setting takes key=value, not 'region'"),
+    ],
+    ids=["unknown", "unusable", "twice", "no value"],
+)
+def test_a_setting_that_would_come_to_nothing_is_refused_at_once(given: list[str], told: str) -> None:
+    options = [part for pair in given for part in ("--setting", pair)]
+    refused = command("connect-link", "--account", "acct_1", *options)
+    assert refused.exit_code == 2
+    assert told in refused.output.replace("\n", " ")
+
+
+def test_without_the_code_of_the_component_a_setting_is_refused_and_a_link_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HANDLERS")
+    refused = command("connect-link", "--account", "acct_1", "--setting", "region=eu")
+    assert refused.exit_code == 2
+    assert "set HANDLERS to the Subscription that declares them" in refused.output.replace("\n", " ")
+    assert command("connect-link", "--account", "acct_1").exit_code == 0
