@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import warnings
 from typing import Any
 from urllib.parse import quote
 
@@ -11,13 +10,7 @@ import httpx
 
 from segment_api.grants import InstallGrant, read_install_grant
 from segment_api.http import to_answer
-
-with warnings.catch_warnings():
-    # Authlib announces that it will move to httpx2; this project has decided for httpx. Its filter comes first.
-    import authlib.deprecate  # noqa: F401  # importing it adds a filter that ours must stand before
-
-    warnings.simplefilter("ignore")
-    from authlib.integrations.httpx_client import AsyncOAuth2Client
+from segment_api.oauth_client import AsyncOAuth2Client
 
 _BASIC = "client_secret_basic_percent_encoded"
 

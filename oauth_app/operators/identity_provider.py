@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,14 +17,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-with warnings.catch_warnings():
-    # Authlib announces that it will move to httpx2; this project has decided for httpx. Its filter comes first.
-    import authlib.deprecate  # noqa: F401  # importing it adds a filter that ours must stand before
-
-    warnings.simplefilter("ignore")
-    from authlib.integrations.httpx_client import AsyncOAuth2Client
-
 from oauth_app.settings import Settings
+from segment_api.oauth_client import AsyncOAuth2Client
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 _LEEWAY_SECONDS = 60
