@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
+_GOOD_WHILE_SECONDS = 60.0
+"""A job that ran for so long had recovered: what fails then is a new trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,22 @@ class BackgroundJob:
 
 
 @asynccontextmanager
-async def running(jobs: Sequence[BackgroundJob], *, grace_seconds: float = 10.0) -> AsyncIterator[None]:
-    """Run the jobs while the block lasts; then stop them, and cancel those that take longer than the grace."""
-    tasks = [asyncio.create_task(_keep_running(job), name=job.name) for job in jobs]
+async def running(
+    jobs: Sequence[BackgroundJob],
+    *,
+    grace_seconds: float = 10.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> AsyncIterator[None]:
+    """Run the jobs while the block lasts; then stop them, and cancel those that take longer than the grace.
+
+    A job that fails starts again after a pause, which doubles up to 30 seconds while it goes on failing.
+
+    Args:
+        clock: seconds.
+        sleep: waits that many of them before a job starts again.
+    """
+    tasks = [asyncio.create_task(_keep_running(job, clock, sleep), name=job.name) for job in jobs]
     try:
         yield
     finally:
@@ -43,14 +59,19 @@ async def running(jobs: Sequence[BackgroundJob], *, grace_seconds: float = 10.0)
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _keep_running(job: BackgroundJob) -> None:
+async def _keep_running(
+    job: BackgroundJob, clock: Callable[[], float], sleep: Callable[[float], Awaitable[object]]
+) -> None:
     pause = _FIRST_PAUSE_SECONDS
     while True:
+        started = clock()
         try:
             await job.run()
         except Exception:
+            if clock() - started >= _GOOD_WHILE_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
             logger.exception("%s failed; it starts again in %.1f s", job.name, pause)
-            await asyncio.sleep(pause)
+            await sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
         else:
             return
