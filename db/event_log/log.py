@@ -75,6 +75,16 @@ class EventLog(Protocol):
         """Settle a handled delete and wipe the person's stored bodies in one step; ``None`` if the lease is lost."""
         ...
 
+    async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
+        """Make pending events of some components due that wait for a later time; returns how many.
+
+        For when the wall clock was set back: what was received before that would wait until the clock gets there.
+
+        Args:
+            attempted_from: of those that were attempted before, only what waits for a time after this.
+        """
+        ...
+
     async def due(self, components: Collection[str], *, now: datetime) -> int:
         """Count the events of some components that are waiting or being worked on and whose time has come."""
         ...

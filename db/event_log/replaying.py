@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, func, literal_column, or_, select, update
@@ -18,6 +18,7 @@ from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
 
 _FINISHED = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER)
+_PORTION = 1_000
 
 
 async def revive(connection: AsyncConnection, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
@@ -59,6 +60,29 @@ async def hasten(connection: AsyncConnection, component: str, *, now: datetime, 
     )
     statement = update(StoredEvent).where(col(StoredEvent.id).in_(waiting)).values(available_at=now)
     return (await connection.execute(statement)).rowcount
+
+
+async def bring_forward(
+    connection: AsyncConnection, components: Collection[str], *, now: datetime, attempted_from: datetime, after_id: int
+) -> list[int]:
+    """Make events due that wait for a later time, a portion of them after an id; returns which."""
+    waiting = (
+        select(col(StoredEvent.id))
+        .where(
+            in_state(EventState.PENDING),
+            col(StoredEvent.id) > after_id,
+            col(StoredEvent.component).in_(components),
+            col(StoredEvent.available_at) > now,
+            or_(col(StoredEvent.attempts) == 0, col(StoredEvent.available_at) > attempted_from),
+        )
+        .order_by(col(StoredEvent.id))
+        .limit(_PORTION)
+        .with_for_update(skip_locked=True)
+    )
+    ids = [event_id for event_id in (await connection.execute(waiting)).scalars() if event_id is not None]
+    if ids:
+        await connection.execute(update(StoredEvent).where(is_any(StoredEvent.id, ids)).values(available_at=now))
+    return ids
 
 
 async def predecessors(connection: AsyncConnection, event_ids: Sequence[int]) -> dict[int, list[Predecessor]]:

@@ -100,6 +100,17 @@ class SqlEventLog:
                 return None
             return await erasing.wipe(connection, settlement.event_id, now=settlement.at)
 
+    async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
+        brought, after = 0, 0
+        while True:  # a transaction for each portion, so that nobody waits long for these rows
+            async with self._transaction() as connection:
+                ids = await replaying.bring_forward(
+                    connection, components, now=now, attempted_from=attempted_from, after_id=after
+                )
+            if not ids:
+                return brought
+            brought, after = brought + len(ids), max(ids)
+
     async def due(self, components: Collection[str], *, now: datetime) -> int:
         async with self._transaction() as connection:
             return await claiming.count_due(connection, now, components)

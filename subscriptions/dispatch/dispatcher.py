@@ -27,6 +27,7 @@ from db.event_log.tables import HandlerState
 from subscriptions.dispatch.attempt import Attempt
 from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.dispatch.calling import call_handler
+from subscriptions.dispatch.clock_watch import ClockWatch
 from subscriptions.dispatch.lane import Call, Lane
 from subscriptions.dispatch.lanes import Lanes
 from subscriptions.dispatch.leases import Leases
@@ -77,6 +78,7 @@ class Dispatcher:
         self._components = components
         self._log = event_log
         self._pauses = Pauses(database, clock)
+        self._clock_watch = ClockWatch(event_log, components.keys(), clock)
         self._policy = policy or RetryPolicy()
         self._limits = limits or DispatchLimits()
         self._settler = Settler(event_log, database, waits=self._limits.settle_waits)
@@ -152,6 +154,7 @@ class Dispatcher:
         except PausesUnknown as error:
             logger.warning("No events are claimed: %s", error)
             return 0
+        await self._clock_watch.look()
         self._lanes.tidy()
         components = [name for name in self._components if not self._pauses.component_is_paused(name)]
         free = self._limits.events_in_flight - self._leases.count

@@ -70,7 +70,8 @@ class Lanes:
         handler = lane.handler
         if attempt.claimed.unfinished:
             earlier = next((record for record in attempt.claimed.unfinished if record.handler == handler.key), None)
-            if earlier is not None and earlier.due_at is not None and earlier.due_at > now:
+            # A wait that began later than now is one that the clock was set back in; nobody knows how long it has been.
+            if earlier is not None and earlier.due_at is not None and earlier.at <= now < earlier.due_at:
                 return earlier.due_at, earlier.error or "waits for its next attempt"
         if self._pauses.handler_is_paused(attempt.claimed.component, handler):
             return self._later(attempt, now), _PAUSED

@@ -13,7 +13,8 @@ from subscriptions.errors import EventNotSupported, HandlerError, InvalidEventPa
 from subscriptions.event import Event
 
 _MAX_REASON = 500
-_MAX_WAIT = timedelta(hours=24)
+LONGEST_WAIT = timedelta(hours=24)
+"""What a handler may ask for; no event waits for longer than that."""
 _SHORTEST_PUT_BACK = timedelta(seconds=2)
 _LONGEST_PUT_BACK = timedelta(minutes=2)
 
@@ -130,7 +131,7 @@ def _result(
     attempt = 1 if before is None else before.attempts + 1
     since = now if before is None or before.since is None else before.since
     if verdict.retry_after is not None:
-        wait = min(max(verdict.retry_after, timedelta(0)), _MAX_WAIT)
+        wait = min(max(verdict.retry_after, timedelta(0)), LONGEST_WAIT)
     elif verdict.state is HandlerState.UNKNOWN and attempt == 1:
         wait = timedelta(0)  # the process was most likely only restarted
     else:

@@ -139,6 +139,24 @@ async def test_events_that_were_put_back_can_be_made_due(event_log: StoredEventL
     assert await event_log.hasten("acme-crm", now=later(minutes=1)) == 1
 
 
+async def test_what_waits_for_a_clock_that_was_set_back_can_be_brought_forward(event_log: StoredEventLog) -> None:
+    ahead, far = later(hours=1), later(hours=30)
+    await asyncio.gather(*(event_log.append(new_event(f"m-{number}", received_at=ahead)) for number in range(1_003)))
+    await event_log.append(new_event("elsewhere", component="acme-mail", received_at=ahead))
+    retried, far_off, put_back = await _claim(event_log, minutes=60, limit=3)
+    for event, at, attempted in ((retried, later(hours=2), True), (far_off, far, True), (put_back, far, False)):
+        ended = Settlement(event.id, event.lease, EventState.PENDING, ahead, available_at=at, attempted=attempted)
+        await settle(event_log, ended)
+    assert await _claim(event_log) == []
+    assert await event_log.bring_forward(COMPONENTS, now=NOON, attempted_from=later(hours=24)) == 1_002
+    assert await event_log.bring_forward(COMPONENTS, now=NOON, attempted_from=later(hours=24)) == 0
+    claimed = await _claim(event_log, limit=2_000)
+    assert len(claimed) == 1_002
+    assert {far_off.id, put_back.id} < {event.id for event in claimed}
+    assert await event_log.bring_forward(COMPONENTS, now=NOON, attempted_from=NOON) == 1
+    assert [event.id for event in await _claim(event_log)] == [retried.id]
+
+
 async def test_what_comes_before_an_event_is_the_persons_own_and_still_pending(event_log: StoredEventLog) -> None:
     ids: dict[str, int] = {}
     arrivals: dict[str, dict[str, Any]] = {

@@ -104,6 +104,10 @@ class Mortal:
         await self.step()
         return await self._log.erase(settlement)
 
+    async def bring_forward(self, components: Collection[str], **options: Any) -> int:
+        await self.step()
+        return await self._log.bring_forward(components, **options)
+
     async def due(self, components: Collection[str], *, now: datetime) -> int:
         return await self._log.due(components, now=now)
 

@@ -115,6 +115,10 @@ class FlakyLog:
     async def erase(self, settlement: Settlement) -> ErasureReport | None:
         return await self._log.erase(settlement)
 
+    async def bring_forward(self, components: Collection[str], **options: Any) -> int:
+        self._check("bring_forward")
+        return await self._log.bring_forward(components, **options)
+
     async def due(self, components: Collection[str], *, now: datetime) -> int:
         return await self._log.due(components, now=now)
 

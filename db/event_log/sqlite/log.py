@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -138,6 +138,17 @@ class SqliteEventLog:
             return report
 
         return self._read(work)
+
+    async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
+        def begin(catalogue: Catalogue, segments: Segments) -> Iterator[int]:
+            return replaying.bring_forward(segments, catalogue, components, now=now, attempted_from=attempted_from)
+
+        steps = self._read(begin)
+        brought = 0
+        while (step := self._read(lambda *_: next(steps, None))) is not None:
+            brought += step
+            await asyncio.sleep(0)  # there may be very many, and others want to be answered meanwhile
+        return brought
 
     async def due(self, components: Collection[str], *, now: datetime) -> int:
         return self._read(lambda catalogue, segments: claiming.count_due(segments, catalogue, now, components))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from db.event_log.records import Predecessor
@@ -14,6 +15,11 @@ from db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, UNSUPPORTED, Segme
 from db.event_log.sqlite.segments import Segments
 
 _FINISHED = f"state IN ({HANDLED}, {UNSUPPORTED}, {DEAD_LETTER}) AND type <> 'delete'"
+_LATER = (
+    "SELECT available_at, id, attempts FROM events WHERE state = 0 AND origin = ? AND (available_at, id) > (?, ?)"
+    " ORDER BY available_at, id LIMIT ?"
+)
+_PORTION = 1_000
 
 
 def revive(segments: Segments, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
@@ -59,6 +65,32 @@ def hasten(segments: Segments, catalogue: Catalogue, component: str, *, now: dat
             )
             hastened += segment.connection.changes()
     return hastened
+
+
+def bring_forward(
+    segments: Segments, catalogue: Catalogue, components: Collection[str], *, now: datetime, attempted_from: datetime
+) -> Iterator[int]:
+    """Make events due that wait for a later time; each step looks at a portion of them and tells how many it made due.
+
+    It walks along the index of what is pending. What was attempted is not in there, so each of them is looked at.
+    """
+    origins = [origin.id for origin in catalogue.origins() if origin.component in components]
+    instant, believed = to_microseconds(now), to_microseconds(attempted_from)
+    for segment in list(segments):
+        segment.refresh()
+        for origin in origins if segment.waiting else ():
+            place = (instant, sys.maxsize)
+            while rows := list(segment.select(_LATER, (origin, *place, _PORTION))):
+                place = rows[-1][:2]
+                ids = [event_id for at, event_id, attempts in rows if attempts == 0 or at > believed]
+                if ids:
+                    with segments.transaction(flushed=False):  # what a power cut undoes is done again at the start
+                        segment.begin()
+                        segment.connection.execute(
+                            f"UPDATE events SET available_at = ? WHERE id IN ({placeholders(len(ids))})",  # noqa: S608
+                            (instant, *ids),
+                        )
+                yield len(ids)
 
 
 def predecessors(segments: Segments, event_ids: Sequence[int]) -> dict[int, list[Predecessor]]:
