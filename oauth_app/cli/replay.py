@@ -31,7 +31,7 @@ from subscriptions.archive.erasure import (
     find_receipt,
     send_delete,
 )
-from subscriptions.archive.replay import ReplayCounts, Replayer, ReplayNotFound, ReplayRequest
+from subscriptions.archive.replay import ComponentPaused, ReplayCounts, Replayer, ReplayNotFound, ReplayRequest
 from subscriptions.errors import SubscriptionError
 from subscriptions.receiving.person_hash import PersonHash
 from subscriptions.receiving.reception import Reception
@@ -73,8 +73,9 @@ def replay(
 ) -> None:
     """Hand events to the handlers once more: a time range, what a filter lets through, or a group of dead letters.
 
-    It counts first, lets go at most --rate events a second and none while others wait to be handled, and can be
-    stopped with Ctrl-C and resumed. With --handler, handlers that are done with an event are not called again.
+    It counts first, lets go at most --rate events a second and none while others are behind, and can be stopped with
+    Ctrl-C and resumed. A component that is paused has to be resumed first. With --handler, handlers that are done with
+    an event are not called again.
 
     Example: enable-with-segment events replay --from 2026-03-01 --type track --dry-run
     """
@@ -96,7 +97,7 @@ def replay(
     request = ReplayRequest(wanted, None, group, rate)
     try:
         counts, replay_id, revived = run(_replay(settings, request, handler, dry_run=dry_run, resume=resume))
-    except ReplayNotFound as problem:
+    except (ReplayNotFound, ComponentPaused) as problem:
         stop([str(problem)], 1)
     if as_json:
         counted = None if counts is None else asdict(counts)
@@ -177,9 +178,19 @@ async def _replay(
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
             going = progress.add_task("replaying", total=None if counts is None else counts.events)
+            told_to_wait = False
+
+            def wait_for(behind: int) -> None:
+                nonlocal told_to_wait
+                if not told_to_wait:
+                    err.print(f"Waiting for {behind} live events to be handled first. Is the service running?")
+                told_to_wait = True
+
             try:
-                revived = await replayer.run(replay_id, progress=lambda more: progress.advance(going, more))
-            except asyncio.CancelledError:
+                revived = await replayer.run(
+                    replay_id, progress=lambda more: progress.advance(going, more), waiting=wait_for
+                )
+            except (asyncio.CancelledError, ComponentPaused):
                 err.print(f"Stopped. Go on with: enable-with-segment events replay --resume {replay_id}")
                 raise
         return counts, replay_id, revived

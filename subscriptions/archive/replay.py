@@ -1,8 +1,11 @@
 """Replay: events of the log that were finished with are handed to the handlers once more.
 
-It works on the log alone, so it may run in a process of its own, beside the one that serves. Only so many events a
-second are let go, and none while live ones are waiting. Handlers see the event as it was received: what Segment did
-not mark as a replay (``event.is_replay``, contract 5.11) is not marked by us either.
+It works on the stores alone, so it may run in a process of its own, beside the one that serves. Only so many events a
+second are let go, and none while live ones are behind: due for longer than a moment. (Waiting until nothing at all is
+due would be waiting for ever where there is always something.) A component that is paused gets none.
+
+Handlers see the event as it was received: what Segment did not mark as a replay (``event.is_replay``, contract 5.11) is
+not marked by us either.
 """
 
 from __future__ import annotations
@@ -10,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from db.clock import Clock, utc_now
-from db.control import audit, replays
+from db.control import audit, pauses, replays
 from db.control.tables import Replay
 from db.database import Database
 from db.event_log.log import StoredEventLog
@@ -28,6 +31,8 @@ from subscriptions.archive.dead_letter_groups import cause_of, group_id
 _PAGE = 1_000
 _PORTIONS_PER_SECOND = 5
 _YIELD_SECONDS = 0.2
+_BEHIND = timedelta(seconds=2)
+"""For how long live events are due when a replay makes way for them."""
 
 #: What may be handled again. Pending events are on their way, and deletes and erased people stay as they are.
 REPLAYABLE = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER)
@@ -35,6 +40,13 @@ REPLAYABLE = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER
 
 class ReplayNotFound(Exception):
     """There is no such replay, or it is done."""
+
+
+class ComponentPaused(Exception):
+    """Nothing of the component is handed out, so a replay would only wait; the text says what to do."""
+
+    def __init__(self, component: str) -> None:
+        super().__init__(f"{component} is paused, so nothing is handed out; run: enable-with-segment events resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +118,12 @@ class Replayer:
         return ReplayCounts(sum(types.values()), left_out, dict(types), dict(states), dict(accounts))
 
     async def begin(self, request: ReplayRequest, *, total: int, actor: str) -> str:
-        """Write a new replay down and return its id. Events received from now on are not part of it."""
+        """Write a new replay down and return its id. Events received from now on are not part of it.
+
+        Raises:
+            ComponentPaused: it could not begin.
+        """
+        await self._refuse_while_paused({request.wanted.component or ""})
         newest = await self._log.find(EventFilter(), limit=1)
         now = self._clock()
         replay = Replay(
@@ -129,15 +146,23 @@ class Replayer:
             await audit.add(session, actor=actor, action="events.replay", subject=replay_id, now=now, detail=detail)
         return replay_id
 
-    async def run(self, replay_id: str, *, progress: Callable[[int], None] = lambda _: None) -> int:
+    async def run(
+        self,
+        replay_id: str,
+        *,
+        progress: Callable[[int], None] = lambda _: None,
+        waiting: Callable[[int], None] = lambda _: None,
+    ) -> int:
         """Run a replay to its end, from where it stands; returns how many events it let go in all.
 
         When it is cut off, at most the last portion is let go twice, and an event that is pending is not let go.
 
         Args:
             progress: told how many more events were let go.
+            waiting: told how many live events are behind, each time it makes way for them.
 
         Raises:
+            ComponentPaused: it was paused meanwhile; the replay can go on later from where it stands.
             ReplayNotFound: there is no such replay, or it is done.
         """
         async with self._database.transaction() as session:
@@ -149,9 +174,10 @@ class Replayer:
         async for page in self._pages(request.wanted, after=cursor, last=last):
             for start in range(0, len(page), portion):
                 records = page[start : start + portion]
-                ids = [record.id for record in records if request.takes(record)]
+                taken = [record for record in records if request.takes(record)]
+                ids = [record.id for record in taken]
                 if ids:
-                    await self._let_live_events_pass(records[0].component)
+                    await self._let_live_events_pass({record.component for record in taken}, waiting)
                 revived = await self._log.revive(ids, handler=request.handler, now=self._clock()) if ids else 0
                 async with self._database.transaction() as session:
                     now = self._clock()
@@ -164,9 +190,19 @@ class Replayer:
             done = await replays.get(session, replay_id)
             return 0 if done is None else done.revived
 
-    async def _let_live_events_pass(self, component: str) -> None:
-        while await self._log.due([component], now=self._clock()):
+    async def _let_live_events_pass(self, components: Collection[str], waiting: Callable[[int], None]) -> None:
+        await self._refuse_while_paused(components)
+        while behind := await self._log.due(components, now=self._clock() - _BEHIND):
+            waiting(behind)
             await self._sleep(_YIELD_SECONDS)
+            await self._refuse_while_paused(components)
+
+    async def _refuse_while_paused(self, components: Collection[str]) -> None:
+        async with self._database.transaction() as session:
+            paused = [row.component for row in await pauses.get_all(session) if not row.handler]
+        for component in paused:
+            if component in components:
+                raise ComponentPaused(component)
 
     async def _pages(
         self, wanted: EventFilter, *, after: int, last: int | None = None

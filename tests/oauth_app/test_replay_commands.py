@@ -107,6 +107,17 @@ def test_a_handler_is_paused_and_resumed(shell: Shell) -> None:
     assert "events.resume" in shell.run("audit list").stdout
 
 
+def test_a_replay_of_a_paused_component_says_what_to_do(shell: Shell) -> None:
+    assert shell.run("events pause").exit_code == 0
+    refused = shell.run("events replay --type track --state handled")
+    assert refused.exit_code == 1
+    assert "acme-crm is paused" in refused.stderr
+    assert "events resume" in refused.stderr
+    assert shell.run("events replay --type track --dry-run").exit_code == 0
+    assert shell.run("events resume").exit_code == 0
+    assert shell.run("events replay --type track --state handled").exit_code == 0
+
+
 def test_dead_letters_are_grouped_and_retried_by_group(shell: Shell) -> None:
     groups = shell.json("dead-letters groups --json")
     assert isinstance(groups, list)

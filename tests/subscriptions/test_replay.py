@@ -8,13 +8,13 @@ from datetime import timedelta
 
 import pytest
 
-from db.control import audit, replays
+from db.control import audit, pauses, replays
 from db.encryption import EncryptionKeys
 from db.event_log.records import EventFilter
 from db.event_log.tables import EventState
 from subscriptions import Event, InvalidEventPayload, Subscription
 from subscriptions.archive.dead_letter_groups import cause_of, find_groups, retry_group
-from subscriptions.archive.replay import Replayer, ReplayNotFound, ReplayRequest
+from subscriptions.archive.replay import ComponentPaused, Replayer, ReplayNotFound, ReplayRequest
 from tests.subscriptions.receiver import Receiver, open_receiver
 
 SINGLE, STORE = "single (track)", "store (track)"
@@ -122,13 +122,71 @@ async def test_a_replay_goes_no_faster_than_asked_and_lets_live_events_pass(
 ) -> None:
     work, pauses = replayer(receiver)
     await receiver.deliver({"type": "identify", "userId": "u", "messageId": "live"})
+    receiver.clock.advance(seconds=2)
     replay_id = await work.begin(ReplayRequest(EventFilter(type="track"), rate=10), total=6, actor="test")
     steps: list[int] = []
-    assert await work.run(replay_id, progress=steps.append) == 6
+    behind: list[int] = []
+    assert await work.run(replay_id, progress=steps.append, waiting=behind.append) == 6
+    assert behind == [1]
     assert partner.taken()[0] == ("people", "live")
     assert steps == [2, 2, 2]
     assert pauses.seconds[0] == 0.2  # the live event was waiting
     assert sum(pauses.seconds[1:]) >= 6 / 10
+
+
+async def test_a_replay_goes_on_beside_live_events_that_are_not_behind(receiver: Receiver) -> None:
+    """Where events come all the time there is always one that is due."""
+    await receiver.deliver({"type": "identify", "userId": "u", "messageId": "live"})
+    waits: list[float] = []
+
+    async def nobody_handles_it(seconds: float) -> None:
+        waits.append(seconds)
+
+    work = Replayer(receiver.log, receiver.database, clock=receiver.clock, sleep=nobody_handles_it)
+    replay_id = await work.begin(ReplayRequest(EventFilter(type="track")), total=6, actor="test")
+    assert await work.run(replay_id) == 6
+    assert waits == [6 / 200]
+
+
+async def _pause(receiver: Receiver, *, handler: str | None = None) -> None:
+    async with receiver.database.transaction() as session:
+        await pauses.add(session, component="acme-crm", handler=handler, actor="test", now=receiver.clock())
+
+
+async def _resume(receiver: Receiver) -> None:
+    async with receiver.database.transaction() as session:
+        await pauses.remove(session, component="acme-crm", handler=None)
+
+
+async def test_a_replay_of_a_paused_component_is_refused_before_it_begins(receiver: Receiver) -> None:
+    await _pause(receiver)
+    work, _ = replayer(receiver)
+    with pytest.raises(ComponentPaused, match=r"acme-crm is paused.*events resume"):
+        await work.begin(ReplayRequest(EventFilter(component="acme-crm")), total=6, actor="test")
+    async with receiver.database.transaction() as session:
+        assert await replays.list_newest(session) == []
+
+
+async def test_a_replay_ends_when_its_component_is_paused_and_goes_on_after(
+    receiver: Receiver, partner: Partner
+) -> None:
+    work, halts = replayer(receiver)
+    replay_id = await work.begin(ReplayRequest(EventFilter(type="track"), rate=10), total=6, actor="test")
+    await _pause(receiver)
+    await receiver.deliver({"type": "identify", "userId": "u", "messageId": "live"})
+    receiver.clock.advance(seconds=5)
+    with pytest.raises(ComponentPaused):
+        await work.run(replay_id)
+    assert (halts.seconds, partner.taken()) == ([], [])
+    await _resume(receiver)
+    assert await work.run(replay_id) == 6
+
+
+async def test_a_replay_goes_on_while_one_handler_is_paused(receiver: Receiver, partner: Partner) -> None:
+    await _pause(receiver, handler="store")
+    receiver.clock.advance(seconds=1)  # until the dispatcher knows
+    assert await replayed(receiver, ReplayRequest(EventFilter(type="track"))) == 6
+    assert partner.taken() == [("single", f"m-{number}") for number in range(6)]
 
 
 async def test_a_replay_that_was_cut_off_goes_on_where_it_stood(receiver: Receiver, partner: Partner) -> None:
