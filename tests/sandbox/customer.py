@@ -16,6 +16,7 @@ WEB = "workspaces/northwind/sources/web-prod"
 MOBILE = "workspaces/northwind/sources/mobile-prod"
 WEB_DESTINATION = f"{WEB}/destinations/acme-crm"
 OWNER = "owner@northwind.example"
+TRACK = {"event": "Signed Up", "userId": "cust_20418", "messageId": "m-1", "properties": {"plan": "team"}}
 
 
 @dataclass
@@ -116,6 +117,20 @@ class Customer:
         answer = response.json()
         assert isinstance(answer, dict)
         return answer
+
+    async def idle(self, *, retries: bool = True) -> dict[str, object]:
+        """Wait until nothing is being delivered, nor waits for a retry unless told otherwise; returns the summary."""
+        query = {"timeout_seconds": "5", "retries": "1" if retries else "0"}
+        answer = (await self.http.get("/_sandbox/idle", params=query)).json()
+        assert isinstance(answer, dict)
+        assert answer["idle"], answer
+        return answer
+
+    async def deliveries(self) -> list[dict[str, object]]:
+        """Every delivery so far, with its attempts."""
+        found = (await self.http.get("/_sandbox/deliveries")).json()["deliveries"]
+        assert isinstance(found, list)
+        return found
 
 
 def bearer(token: object) -> dict[str, str]:

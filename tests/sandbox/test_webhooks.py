@@ -17,7 +17,6 @@ from segment_sandbox.webhooks import WebhooksDestination, as_javascript, signatu
 from tests.listening import listening
 from tests.sandbox.customer import WEB, Customer
 from tests.sandbox.partner import Answer, Partner
-from tests.sandbox.test_delivery import deliveries, idle
 from tests.subscriptions.receiver import Recorder, open_receiver
 
 SECRET = "quiet-harbour-42"
@@ -44,7 +43,7 @@ async def test_behaviour_057_a_single_event_is_signed_over_its_body(sending: Cus
     shown = await add(sending, partner.url)
     assert shown["shared_secret"] != SECRET
     await sending.send("track", track(1, properties={"total": 1.0, "name": "Zoë", "10": 1, "9": 2}))
-    await idle(sending)
+    await sending.idle()
     (received,) = partner.received
     assert received.header("x-signature") == signature(SECRET, received.body)
     assert received.header("user-agent") == "Segment (Actions)"
@@ -57,7 +56,7 @@ async def test_behaviour_057_batches_up_to_their_size_signed_over_the_first_elem
 ) -> None:
     await add(sending, partner.url, batch_size=3, method="PUT", headers={"User-Agent": "Acme", "X-Team": "crm"})
     await sending.send("batch", {"batch": [track(number) for number in range(7)]})
-    await idle(sending)
+    await sending.idle()
     batches = [json.loads(received.body) for received in partner.received]
     assert sorted(len(batch) for batch in batches) == [1, 3, 3]
     for received in partner.received:
@@ -74,13 +73,13 @@ async def test_behaviour_057_classic_sends_to_every_url_and_one_success_counts(
     partner.answers.extend([Answer(500), Answer(200)])
     await add(sending, partner.url, f"{partner.url}/second", variant="classic")
     await sending.send("track", track(1))
-    await idle(sending)
+    await sending.idle()
     assert [received.line.split()[1] for received in partner.received] == [
         "/subscriptions/acme-crm",
         "/subscriptions/acme-crm/second",
     ]
     assert partner.received[0].header("user-agent") == "Segment.io/1.0"
-    (delivery,) = await deliveries(sending)
+    (delivery,) = await sending.deliveries()
     assert delivery["state"] == "succeeded"
 
 
@@ -89,7 +88,7 @@ async def test_behaviour_057_without_a_secret_there_is_no_signature_and_a_mappin
 ) -> None:
     await add(sending, partner.url, shared_secret="", fields=["event", "userId"])
     await sending.send("track", track(1))
-    await idle(sending)
+    await sending.idle()
     assert partner.received[0].header("x-signature") is None
     assert partner.events == [{"event": "Ticket Closed", "userId": "u-881"}]
 
@@ -98,7 +97,7 @@ async def test_behaviour_059_a_deletion_reaches_classic_destinations_alone(sendi
     await add(sending, partner.url, variant="classic")
     await add(sending, f"{partner.url}/actions", variant="actions")
     regulation = await sending.control("delete", {"workspace": "workspaces/northwind", "user_id": "u-881"})
-    await idle(sending)
+    await sending.idle()
     assert [event["type"] for event in partner.events] == ["delete"]
     assert regulation["destinations"]
     assert [received.line.split()[1] for received in partner.received] == ["/subscriptions/acme-crm"]
@@ -146,10 +145,10 @@ async def test_cases_108_110_111_from_segment_to_the_handler(
             batch = [track(number, properties={"name": "Zoë 🎈", "score": 1.0}) for number in range(30)]
             await sending.send("batch", {"batch": batch})
             await sending.send("batch", {"batch": [{**track(99), "event": "Über / \\ 'quoted' \u2028"}]})
-            await idle(sending)
+            await sending.idle()
             await add(sending, address, shared_secret="another secret", variant="actions", slug="wrong")
             await sending.send("track", track(100))
-            await idle(sending)
+            await sending.idle()
         found = await receiver.records()
         assert sorted(str(record.message_id) for record in found) == sorted(f"m-{n}" for n in [*range(30), 99, 100])
         assert {record.account for record in found} == {"acct_42"}
@@ -157,5 +156,5 @@ async def test_cases_108_110_111_from_segment_to_the_handler(
         await receiver.dispatcher.run_due()
         assert {record.state for record in await receiver.records()} == {EventState.HANDLED}
         assert {event.event for event in recorder.events} == {"Ticket Closed", "Über / \\ 'quoted' \u2028"}
-    codes = {str(delivery["code"]) for delivery in await deliveries(sending)}
+    codes = {str(delivery["code"]) for delivery in await sending.deliveries()}
     assert codes == {"delivered", "errors.discarded.401"}
