@@ -74,6 +74,28 @@ async def staged(
     return stage
 
 
+async def dies_at_work(first: Stage, death: Death, steps: int) -> bool:
+    """Let a process do its work until it dies after some steps; returns whether it came to that."""
+    death.steps_left = steps
+    died = False
+    try:
+        await first.worker.run_due()
+    except BaseExceptionGroup as group:
+        died = group.subgroup(ProcessDied) is not None
+    except ProcessDied:
+        died = True
+    death.steps_left = None
+    await first.close()
+    return died
+
+
+async def work_later(second: Stage, first: Stage) -> None:
+    """Let another process do what is left, when the leases of the first one have run out."""
+    second.clock.now = first.clock.now
+    second.clock.advance(minutes=10)
+    await second.worker.run_due()
+
+
 @pytest.mark.parametrize(("masked", "existing"), [(False, False), (True, True)], ids=["new", "existing and masked"])
 async def test_dying_at_any_step_of_provisioning_loses_nothing(
     database: Database, encryption: EncryptionKeys, masked: bool, existing: bool
@@ -86,21 +108,10 @@ async def test_dying_at_any_step_of_provisioning_loses_nothing(
         if existing:
             first.put_destination(api_key="somebody", enabled=False)
         install_id = await first.install(settings={"region": "eu"})
-        death.steps_left = steps
-        died = False
-        try:
-            await first.worker.run_due()
-        except BaseExceptionGroup as group:
-            died = group.subgroup(ProcessDied) is not None
-        except ProcessDied:
-            died = True
-        death.steps_left = None
-        await first.close()
+        died = await dies_at_work(first, death, steps)
 
         second = await staged(database, encryption, sandbox=sandbox)
-        second.clock.now = first.clock.now
-        second.clock.advance(minutes=10)
-        await second.worker.run_due()
+        await work_later(second, first)
         assert await second.outcome(install_id) == ("connected", None), f"after dying at step {steps}"
         assert await second.open_entries(install_id) == []
         assert len(sandbox.state.world.destinations) == 1
@@ -124,23 +135,12 @@ async def test_dying_at_any_step_of_a_rotation_leaves_segment_with_a_key_that_wo
         install_id = await first.install()
         await first.worker.run_due()
         await first.provisioner.rotate_key(install_id, actor="operator")
-        death.steps_left = steps
-        died = False
-        try:
-            await first.worker.run_due()
-        except BaseExceptionGroup as group:
-            died = group.subgroup(ProcessDied) is not None
-        except ProcessDied:
-            died = True
-        death.steps_left = None
-        await first.close()
+        died = await dies_at_work(first, death, steps)
 
         second = await staged(database, encryption, sandbox=sandbox)
         held = str(second.destination().config["apiKey"])
         assert (await second.api_keys.look_up(held)).state == "usable"
-        second.clock.now = first.clock.now
-        second.clock.advance(minutes=10)
-        await second.worker.run_due()
+        await work_later(second, first)
         assert second.destination().config["apiKey"] == await second.clear_key(install_id)
         await second.close()
         if not died:
@@ -160,21 +160,10 @@ async def test_tk_11_dying_at_any_step_of_a_disconnect_ends_in_the_same_place(
         await first.worker.run_due()
         key = await first.clear_key(install_id)
         await first.provisioner.disconnect(install_id, actor="operator")
-        death.steps_left = steps
-        died = False
-        try:
-            await first.worker.run_due()
-        except BaseExceptionGroup as group:
-            died = group.subgroup(ProcessDied) is not None
-        except ProcessDied:
-            died = True
-        death.steps_left = None
-        await first.close()
+        died = await dies_at_work(first, death, steps)
 
         second = await staged(database, encryption, sandbox=sandbox)
-        second.clock.now = first.clock.now
-        second.clock.advance(minutes=10)
-        await second.worker.run_due()
+        await work_later(second, first)
         outcome = await second.outcome(install_id)
         assert outcome == ("disconnected", "disconnected_by_request"), f"after dying at step {steps}"
         assert await second.open_entries(install_id) == []
