@@ -8,8 +8,12 @@ from typing import Any
 from db.event_log.log import EventLog
 from db.event_log.message_key import key_of_message
 from db.event_log.records import NewEvent, Settlement
+from db.event_log.segment_limits import SegmentLimits
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+COMPONENTS = ["acme-crm"]
+SMALL = SegmentLimits(events=10, age=timedelta(days=1), dedupe=timedelta(days=30))
+"""For SQLite: a new segment every ten events."""
 
 
 def later(**units: float) -> datetime:

@@ -12,9 +12,7 @@ from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
 from db.event_log.tables import EventState, HandlerState
-from tests.event_log.events import NOON, later, new_event, settle
-
-COMPONENTS = ["acme-crm"]
+from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
 
 
 async def _claim(log: StoredEventLog, *, minutes: float = 0, limit: int = 10, **options: Any) -> list[ClaimedEvent]:

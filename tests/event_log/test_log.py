@@ -8,9 +8,7 @@ from datetime import timedelta
 from db.event_log.log import StoredEventLog
 from db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
 from db.event_log.tables import EventState, HandlerState
-from tests.event_log.events import NOON, later, new_event, settle
-
-COMPONENTS = ["acme-crm"]
+from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
 
 
 async def _claim(log: StoredEventLog, lease: str = "a", *, minutes: float = 0, limit: int = 10) -> list[int]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,40 +9,14 @@ import apsw
 import pytest
 
 from db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
-from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.segment import Segment
 from db.event_log.tables import EventState
-from tests.event_log.events import NOON, later, new_event
+from tests.event_log.events import COMPONENTS, NOON, SMALL, later, new_event
+from tests.event_log.full_disk import full_disk, largest_file_is
 
-COMPONENTS = ["acme-crm"]
 LARGE = b'{"type":"delete","userId":"u-1","pad":"' + b"x" * 200_000 + b'"}'
-SMALL = SegmentLimits(events=10, age=timedelta(days=1), dedupe=timedelta(days=30))
-
-
-@pytest.fixture
-async def log(tmp_path: Path) -> AsyncIterator[SqliteEventLog]:
-    """A log that begins a new segment every ten events."""
-    opened = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
-    yield opened
-    await opened.close()
-
-
-@contextmanager
-def _largest_file_is(size: int) -> Iterator[None]:
-    """No file may grow beyond this, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def full_disk(folder: Path) -> AbstractContextManager[None]:
-    """There is room for small things, and none for what is large."""
-    return _largest_file_is(max(path.stat().st_size for path in folder.iterdir()) + 50_000)
 
 
 def _first_segment(folder: Path) -> Path:
@@ -98,17 +69,17 @@ async def test_nothing_is_added_to_a_sealed_segment_when_the_clock_was_set_back(
 
 
 async def test_case_105_a_delete_that_was_not_stored_is_not_taken_for_done_when_it_comes_again(
-    log: SqliteEventLog, tmp_path: Path
+    small: SqliteEventLog, tmp_path: Path
 ) -> None:
     """Its tombstone is written before it, and another event gets the id that it would have had."""
-    await log.append(new_event("m-1"))
+    await small.append(new_event("m-1"))
     at = later(minutes=1)
     delete = new_event("d-1", type="delete", received_at=at, occurred_at=at, body=LARGE)
     with full_disk(tmp_path), pytest.raises(EventLogUnavailable):
-        await log.append(delete)
-    await log.append(new_event("m-2", person_hash="somebody else"))
-    again = await log.append(delete._replace(received_at=later(minutes=2)))
-    assert again.event_id in [event.id for event in await _claim(log, minutes=3)]
+        await small.append(delete)
+    await small.append(new_event("m-2", person_hash="somebody else"))
+    again = await small.append(delete._replace(received_at=later(minutes=2)))
+    assert again.event_id in [event.id for event in await _claim(small, minutes=3)]
 
 
 async def test_case_105_the_same_holds_when_the_process_died_in_between(tmp_path: Path) -> None:
@@ -126,74 +97,74 @@ async def test_case_105_the_same_holds_when_the_process_died_in_between(tmp_path
 
 
 async def test_events_are_still_found_after_an_erasure_that_could_not_be_written(
-    log: SqliteEventLog, tmp_path: Path
+    small: SqliteEventLog, tmp_path: Path
 ) -> None:
     at = later(minutes=1)
-    await log.append(new_event("d-1", type="delete", received_at=at, occurred_at=at))
-    (delete,) = await _claim(log, minutes=1)
+    await small.append(new_event("d-1", type="delete", received_at=at, occurred_at=at))
+    (delete,) = await _claim(small, minutes=1)
     for number in range(2):
-        await log.append(new_event(f"m-{number}"))
+        await small.append(new_event(f"m-{number}"))
     failing = "CREATE TRIGGER failing BEFORE DELETE ON bodies WHEN old.id = 3 BEGIN SELECT RAISE(ABORT, 'no'); END"
     _execute(_first_segment(tmp_path), failing)
     for _ in range(3):
         with pytest.raises(EventLogUnavailable):
-            await log.erase(Settlement(delete.id, delete.lease, EventState.HANDLED, at))
-    await log.release(delete.lease, [delete.id])
-    assert len(await _claim(log, minutes=2)) == 3
+            await small.erase(Settlement(delete.id, delete.lease, EventState.HANDLED, at))
+    await small.release(delete.lease, [delete.id])
+    assert len(await _claim(small, minutes=2)) == 3
 
 
-async def test_a_claim_that_fails_holds_nothing(log: SqliteEventLog, tmp_path: Path) -> None:
+async def test_a_claim_that_fails_holds_nothing(small: SqliteEventLog, tmp_path: Path) -> None:
     for number in range(15):
-        await log.append(new_event(f"m-{number}"))
+        await small.append(new_event(f"m-{number}"))
     second = tmp_path / "events.db.000000000000011"
     _execute(second, "ALTER TABLE bodies RENAME TO elsewhere")
     with pytest.raises(EventLogUnavailable):
-        await _claim(log)
+        await _claim(small)
     _execute(second, "ALTER TABLE elsewhere RENAME TO bodies")
-    claimed = await _claim(log, lease="b")
+    claimed = await _claim(small, lease="b")
     assert (len(claimed), [event.id for event in claimed if event.interrupted]) == (15, [])
 
 
 async def test_a_delete_of_somebody_seen_on_very_many_devices_holds_up_nobody(
-    log: SqliteEventLog, tmp_path: Path
+    small: SqliteEventLog, tmp_path: Path
 ) -> None:
-    await log.append(new_event("m-1", person_hash="somebody else"))
-    await log.append(new_event("d-1", type="delete"))
+    await small.append(new_event("m-1", person_hash="somebody else"))
+    await small.append(new_event("d-1", type="delete"))
     devices = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)"
     added = "INSERT INTO erasures SELECT 'acme', 'acme-crm', 'device ' || i, 0, 0, 2, NULL FROM n"
     _execute(tmp_path / "events.db", f"{devices} {added}")
-    assert len(await _claim(log)) == 2
+    assert len(await _claim(small)) == 2
 
 
-async def test_an_erasure_is_done_as_a_whole_or_not_at_all(log: SqliteEventLog, tmp_path: Path) -> None:
-    await log.append(new_event("d-1", type="delete"))
-    (delete,) = await _claim(log)
+async def test_an_erasure_is_done_as_a_whole_or_not_at_all(small: SqliteEventLog, tmp_path: Path) -> None:
+    await small.append(new_event("d-1", type="delete"))
+    (delete,) = await _claim(small)
     ended = Settlement(delete.id, delete.lease, EventState.HANDLED, NOON)
     failing = "CREATE TRIGGER failing BEFORE UPDATE OF completed_at ON erasures WHEN new.completed_at IS NOT NULL"
     _execute(tmp_path / "events.db", f"{failing} BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(EventLogUnavailable):
-        await log.erase(ended)
+        await small.erase(ended)
     _execute(tmp_path / "events.db", "DROP TRIGGER failing")
-    assert await log.erase(ended) is not None
-    await log.append(new_event("alias", type="alias"))
-    (alias,) = await _claim(log, minutes=1)
+    assert await small.erase(ended) is not None
+    await small.append(new_event("alias", type="alias"))
+    (alias,) = await _claim(small, minutes=1)
     assert alias.suppressed, "the deletion is complete"
 
 
-async def test_what_another_process_lets_be_handled_again_is_handed_out(log: SqliteEventLog, tmp_path: Path) -> None:
+async def test_what_another_process_lets_be_handled_again_is_handed_out(small: SqliteEventLog, tmp_path: Path) -> None:
     for number in range(15):
-        await log.append(new_event(f"m-{number}"))
-    await _handle_all(log)
+        await small.append(new_event(f"m-{number}"))
+    await _handle_all(small)
     other = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
     assert await other.revive(range(1, 16), handler=None, now=NOON) == 15
     await other.close()
-    assert await log.drop_before(later(days=1)) == 0
-    assert len(await _claim(log)) == 15
+    assert await small.drop_before(later(days=1)) == 0
+    assert len(await _claim(small)) == 15
 
 
 async def test_a_file_that_takes_no_more_notes_takes_whole_ones_again_later(tmp_path: Path) -> None:
     held = HeldFile(tmp_path / "events.db")
-    with _largest_file_is(12):
+    with largest_file_is(12):
         held.add([1, 2])
         held.remove([1])
     held.add([3])

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import resource
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from db.database import Database
 from db.event_log.records import EventFilter, EventLogUnavailable, ReplayPolicy, Settlement
-from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
 from db.migrate import migrate
-from tests.event_log.events import NOON, later, new_event, settle
-
-COMPONENTS = ["acme-crm"]
-SMALL = SegmentLimits(events=10, age=timedelta(days=1), dedupe=timedelta(days=30))
-
-
-@pytest.fixture
-async def small(tmp_path: Path) -> AsyncIterator[SqliteEventLog]:
-    """A log that begins a new segment every ten events."""
-    log = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
-    yield log
-    await log.close()
+from tests.event_log.events import COMPONENTS, NOON, SMALL, later, new_event, settle
+from tests.event_log.full_disk import full_disk
 
 
 async def _fill(log: SqliteEventLog, numbers: range) -> None:
@@ -124,26 +109,10 @@ async def test_a_replay_is_counted_and_handled_again_where_that_is_wanted(
     await log.close()
 
 
-def _largest_file(folder: Path) -> int:
-    return max(path.stat().st_size for path in folder.iterdir())
-
-
-@contextmanager
-def _full_disk(room: int) -> Iterator[None]:
-    """No file may grow beyond ``room`` bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 async def test_a_full_disk_refuses_and_the_log_comes_back_by_itself(small: SqliteEventLog, tmp_path: Path) -> None:
     await small.append(new_event("m-1"))
     large = b'{"type":"identify","userId":"u-1","pad":"' + b"x" * 200_000 + b'"}'
-    written = _largest_file(tmp_path)
-    with _full_disk(written + 50_000):
+    with full_disk(tmp_path):
         with pytest.raises(EventLogUnavailable):
             await small.append(new_event("m-2", body=large))
         with pytest.raises(EventLogUnavailable):
