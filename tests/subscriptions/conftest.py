@@ -12,6 +12,7 @@ import pytest
 from db.encryption import EncryptionKeys
 from subscriptions import Setting, Subscription
 from tests.subscriptions.receiver import Open, Receiver, Recorder, open_receiver
+from tests.subscriptions.signed_sender import Sender
 
 
 @pytest.fixture
@@ -23,10 +24,29 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-async def receiver(tmp_path: Path, encryption: EncryptionKeys, recorder: Recorder) -> AsyncIterator[Receiver]:
-    """A service on SQLite, for tests that have nothing to do with the engine."""
-    async with open_receiver(f"sqlite+aiosqlite:///{tmp_path}/control.db", encryption, recorder.subscription) as opened:
+def on_sqlite(tmp_path: Path, encryption: EncryptionKeys) -> Open:
+    """Open a service over fresh SQLite stores, for tests that have nothing to do with the engine."""
+
+    @asynccontextmanager
+    async def open_(*subscriptions: Subscription, **options: Any) -> AsyncIterator[Receiver]:
+        url = f"sqlite+aiosqlite:///{tmp_path}/control.db"
+        async with open_receiver(url, encryption, *subscriptions, **options) as receiver:
+            yield receiver
+
+    return open_
+
+
+@pytest.fixture
+async def receiver(on_sqlite: Open, recorder: Recorder) -> AsyncIterator[Receiver]:
+    """A service on SQLite."""
+    async with on_sqlite(recorder.subscription) as opened:
         yield opened
+
+
+@pytest.fixture
+async def sender(receiver: Receiver) -> Sender:
+    """A signed Webhooks destination of that service."""
+    return Sender(receiver, *await receiver.mint_signed())
 
 
 @pytest.fixture

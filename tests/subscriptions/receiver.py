@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -35,8 +35,10 @@ from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.signed_webhook import SignedWebhook, SignedWebhookLimits
 from subscriptions.receiving.webhook import Webhook, WebhookLimits
 
-Open: TypeAlias = Callable[..., Any]
+Open: TypeAlias = "Callable[..., AbstractAsyncContextManager[Receiver]]"
 """Opens a service over fresh stores for some subscriptions."""
+
+IDENTIFY = {"type": "identify", "userId": "cust_20418", "messageId": "m-1", "traits": {"email": "k@mail.example"}}
 
 
 class Clock:
@@ -106,6 +108,11 @@ class Receiver:
             sent["X-Segment-Settings"] = base64.b64encode(json.dumps(settings).encode()).decode()
         body = event if isinstance(event, bytes) else json.dumps(event).encode()
         return await self.client.post(f"/subscriptions/{component}", content=body, headers={**sent, **(headers or {})})
+
+    async def deliver_tracks(self, prefix: str, count: int, *, key: str | None = None) -> None:
+        """Send track events with the message ids ``prefix-0``, ``prefix-1`` ...; each has to be accepted."""
+        for number in range(count):
+            assert (await self.deliver(track(f"{prefix}-{number}"), key=key)).status_code == 202
 
     async def mint(self, account: str, *, component: str = "acme-crm", install_id: str | None = None) -> str:
         """Make one more key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from db.event_log.records import (
     Predecessor,
     Settlement,
 )
-from db.event_log.tables import EventState
+from db.event_log.tables import EventState, HandlerState
 from subscriptions import (
     Event,
     InstallContext,
@@ -251,3 +252,39 @@ async def test_a_control_store_that_is_away_delays_an_event_and_no_more(opened: 
         assert calls == ["acme"]
         assert (await receiver.only()).state is EventState.HANDLED
         assert set(await outcomes(receiver)) == {"take"}
+
+
+async def test_an_attempt_without_a_result_is_on_record_and_a_fatal_event_is_given_up(on_sqlite: Open) -> None:
+    subscription, calls = Subscription("acme-crm"), Counter[str | None]()
+
+    @subscription.on("track")
+    async def handle(event: Event) -> None:
+        calls[event.message_id] += 1
+
+    async with on_sqlite(subscription) as receiver:
+        await receiver.deliver_tracks("t", 1)
+
+        async def die() -> None:
+            """Claim as a process that is never heard of again."""
+            now = receiver.clock()
+            assert await receiver.log.claim(
+                ["acme-crm"], limit=1, lease=f"dead at {now}", now=now, until=now + timedelta(seconds=15)
+            )
+            receiver.clock.advance(seconds=15)
+
+        await die()
+        dispatcher = Dispatcher({"acme-crm": subscription}, receiver.log, receiver.database, clock=receiver.clock)
+        claimed = await dispatcher._claim_and_start()
+        await dispatcher._finish()
+        assert (claimed, calls["t-0"]) == (1, 0)
+        unknown = (await outcomes(receiver, "t-0"))["handle"]
+        assert (unknown.state, unknown.attempts) == (HandlerState.UNKNOWN, 1)
+        for _ in range(19):
+            receiver.clock.advance(minutes=30)
+            await die()
+            await dispatcher._claim_and_start()
+            await dispatcher._finish()
+        record = await receiver.only()
+        assert record.state is EventState.DEAD_LETTER
+        assert "nobody knows its effect (given up after 20 attempts)" in (record.last_error or "")
+        assert calls["t-0"] == 0
