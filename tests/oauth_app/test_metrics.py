@@ -25,7 +25,7 @@ from oauth_app.store_metrics import StoreMetrics
 from subscriptions import Event, RetryError, Subscription
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 from tests.subscriptions.receiver import open_receiver
-from tests.subscriptions.test_signed_webhook import Sender
+from tests.subscriptions.signed_sender import Sender
 
 TRACK = {"type": "track", "event": "Paid", "userId": "u-1"}
 

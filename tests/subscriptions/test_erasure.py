@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,7 @@ from db.encryption import EncryptionKeys
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, InstallContext, InvalidEventPayload, Subscription
 from subscriptions.archive.erasure import ErasureRefused, delete_message, find_receipt, send_delete
-from tests.subscriptions.receiver import open_receiver
+from tests.subscriptions.receiver import Open, open_receiver
 
 
 class Shelf:
@@ -87,9 +86,9 @@ async def test_wh_15_a_delete_reaches_every_sink_and_dead_letter_and_leaves_a_re
         assert (await receiver.only(state=EventState.SUPPRESSED, message_id="late")).erased
 
 
-async def test_a_delete_that_is_not_accepted_says_so(tmp_path: Path, encryption: EncryptionKeys) -> None:
+async def test_a_delete_that_is_not_accepted_says_so(on_sqlite: Open) -> None:
     subscription = Subscription("acme-crm")
-    async with open_receiver(f"sqlite+aiosqlite:///{tmp_path}/control.db", encryption, subscription) as receiver:
+    async with on_sqlite(subscription) as receiver:
         message = delete_message("karin", now=receiver.clock())
         with pytest.raises(ErasureRefused, match="501"):
             await send_delete(receiver.client, "acme-crm", receiver.key, message)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from db.encryption import EncryptionKeys
 from db.event_log.tables import EventState
 from subscriptions import Event
-from tests.subscriptions.receiver import Receiver, Recorder, open_receiver
+from tests.subscriptions.receiver import Open, Receiver, Recorder
 
 ANONYMOUS = "8b6f2f0e-30a1-4d3b-8a4e-0f7f6cf0c9ab"
 
@@ -70,11 +68,9 @@ async def test_case_078_every_type_reaches_its_handler(
 
 
 @pytest.mark.parametrize("event_type", ["foo", "batch", "identify2", "\u0000", "delete"])
-async def test_case_079_an_unsupported_type_is_501(tmp_path: Path, encryption: EncryptionKeys, event_type: str) -> None:
+async def test_case_079_an_unsupported_type_is_501(on_sqlite: Open, event_type: str) -> None:
     recorder = Recorder(types=("identify",))
-    async with open_receiver(
-        f"sqlite+aiosqlite:///{tmp_path}/control.db", encryption, recorder.subscription
-    ) as receiver:
+    async with on_sqlite(recorder.subscription) as receiver:
         response = await receiver.deliver({"type": event_type, "userId": "u"})
         assert response.status_code == 501
         assert "not supported" in response.json()["message"]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from db.encryption import EncryptionKeys
+import pytest
+
 from db.event_log.records import Appended, NewEvent
 from db.event_log.sqlite import SqliteEventLog
 from subscriptions.receiving.pressure import TURN_SECONDS, Pressure, admissible
 from subscriptions.receiving.webhook import WebhookLimits
-from tests.subscriptions.receiver import Recorder, open_receiver
+from tests.subscriptions.receiver import Open, Recorder
+
+EVENT = {"type": "identify", "userId": "u-1"}
 
 
 class HeldUpLog(SqliteEventLog):
@@ -38,27 +41,29 @@ class HeldUpLog(SqliteEventLog):
             self.waiting -= 1
 
 
-async def test_wh_11_what_is_too_much_at_once_is_refused_early(tmp_path: Path, encryption: EncryptionKeys) -> None:
+@pytest.fixture
+async def held_up(tmp_path: Path) -> AsyncIterator[HeldUpLog]:
+    """An empty log of that kind."""
     log = HeldUpLog(tmp_path / "held-up.db")
-    async with open_receiver(
-        f"sqlite+aiosqlite:///{tmp_path}/control.db",
-        encryption,
-        Recorder().subscription,
-        event_log=log,
-        webhook_limits=WebhookLimits(deliveries_at_once=3),
-    ) as receiver:
-        event = {"type": "identify", "userId": "u-1"}
-        taken = [asyncio.create_task(receiver.deliver({**event, "messageId": f"m-{n}"})) for n in range(3)]
-        await log.three.wait()  # until all three of them wait for a commit
-        refused = [await receiver.deliver({**event, "messageId": f"late-{n}"}) for n in range(6)]
+    yield log
+    await log.close()
+
+
+async def test_wh_11_what_is_too_much_at_once_is_refused_early(
+    on_sqlite: Open, recorder: Recorder, held_up: HeldUpLog
+) -> None:
+    limits = WebhookLimits(deliveries_at_once=3)
+    async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
+        taken = [asyncio.create_task(receiver.deliver({**EVENT, "messageId": f"m-{n}"})) for n in range(3)]
+        await held_up.three.wait()  # until all three of them wait for a commit
+        refused = [await receiver.deliver({**EVENT, "messageId": f"late-{n}"}) for n in range(6)]
         assert {response.status_code for response in refused} == {503}
         assert all(int(response.headers["retry-after"]) > 0 for response in refused)
-        log.go.set()
+        held_up.go.set()
         answers = Counter(response.status_code for response in await asyncio.gather(*taken))
         assert answers == {202: 3}
-        assert (await receiver.deliver({**event, "messageId": "after"})).status_code == 202
-        assert (await log.prove(["m-0", "m-1", "m-2", "after"])).missing == ()
-        await log.close()
+        assert (await receiver.deliver({**EVENT, "messageId": "after"})).status_code == 202
+        assert (await held_up.prove(["m-0", "m-1", "m-2", "after"])).missing == ()
 
 
 async def _nothing_is_read() -> NoReturn:
@@ -66,19 +71,13 @@ async def _nothing_is_read() -> NoReturn:
 
 
 async def test_what_is_too_large_for_the_memory_left_is_refused_unread(
-    tmp_path: Path, encryption: EncryptionKeys
+    on_sqlite: Open, recorder: Recorder, held_up: HeldUpLog
 ) -> None:
-    log = HeldUpLog(tmp_path / "held-up.db")
-    async with open_receiver(
-        f"sqlite+aiosqlite:///{tmp_path}/control.db",
-        encryption,
-        Recorder().subscription,
-        event_log=log,
-        webhook_limits=WebhookLimits(memory_bytes=100_000, body_bytes=50_000),
-    ) as receiver:
-        event = {"type": "identify", "userId": "u-1", "traits": {"pad": "x" * 30_000}}
+    limits = WebhookLimits(memory_bytes=100_000, body_bytes=50_000)
+    async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
+        event = {**EVENT, "traits": {"pad": "x" * 30_000}}
         taken = [asyncio.create_task(receiver.deliver({**event, "messageId": f"m-{n}"})) for n in range(3)]
-        await log.three.wait()  # they hold a little more than 90,000 bytes
+        await held_up.three.wait()  # they hold a little more than 90,000 bytes
         sent: list[MutableMapping[str, Any]] = []
 
         async def send(message: MutableMapping[str, Any]) -> None:
@@ -92,39 +91,30 @@ async def test_what_is_too_large_for_the_memory_left_is_refused_unread(
             scope = {"type": "http", "method": "POST", "path": "/acme-crm", "headers": headers}
             await receiver.webhook(scope, _nothing_is_read, send)
         assert [message["status"] for message in sent if "status" in message] == [503, 503, 503]
-        log.go.set()
+        held_up.go.set()
         assert {response.status_code for response in await asyncio.gather(*taken)} == {202}
         assert (await receiver.deliver({**event, "messageId": "after"})).status_code == 202
-        await log.close()
 
 
 async def test_many_times_more_than_can_be_taken_is_answered_202_or_503_and_nothing_of_it_is_lost(
-    tmp_path: Path, encryption: EncryptionKeys
+    on_sqlite: Open, recorder: Recorder, held_up: HeldUpLog
 ) -> None:
     """The short form of ``benchmarks/overload.py``."""
-    log = HeldUpLog(tmp_path / "held-up.db")
-    async with open_receiver(
-        f"sqlite+aiosqlite:///{tmp_path}/control.db",
-        encryption,
-        Recorder().subscription,
-        event_log=log,
-        webhook_limits=WebhookLimits(deliveries_at_once=40),
-    ) as receiver:
-        event = {"type": "identify", "userId": "u-1"}
+    limits = WebhookLimits(deliveries_at_once=40)
+    async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
         offered = {
-            f"m-{n}": asyncio.create_task(receiver.deliver({**event, "messageId": f"m-{n}"})) for n in range(300)
+            f"m-{n}": asyncio.create_task(receiver.deliver({**EVENT, "messageId": f"m-{n}"})) for n in range(300)
         }
-        await log.three.wait()
+        await held_up.three.wait()
         while sum(task.done() for task in offered.values()) < 260:  # noqa: ASYNC110  whoever is refused is done
             await asyncio.sleep(0)
-        log.go.set()
+        held_up.go.set()
         answers = {message_id: (await task).status_code for message_id, task in offered.items()}
         assert Counter(answers.values()) == {202: 40, 503: 260}
-        assert log.most_waiting == 40
+        assert held_up.most_waiting == 40
         acknowledged = [message_id for message_id, status in answers.items() if status == 202]
-        assert (await log.prove(acknowledged)).missing == ()
-        assert (await receiver.deliver({**event, "messageId": "after"})).status_code == 202
-        await log.close()
+        assert (await held_up.prove(acknowledged)).missing == ()
+        assert (await receiver.deliver({**EVENT, "messageId": "after"})).status_code == 202
 
 
 def test_fewer_are_let_in_while_the_event_loop_cannot_keep_up() -> None:

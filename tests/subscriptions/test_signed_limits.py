@@ -1,0 +1,74 @@
+"""How much signed deliveries may bring, alone and together, and what they are told when it cannot be taken."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import AsyncIterator
+
+from db.event_log.records import EventLogUnavailable
+from subscriptions.receiving.signature import sign
+from subscriptions.receiving.signed_webhook import SignedWebhookLimits
+from subscriptions.receiving.webhook import WebhookLimits
+from tests.subscriptions.answers import message
+from tests.subscriptions.broken_log import BrokenLog
+from tests.subscriptions.receiver import Open, Recorder
+from tests.subscriptions.signed_sender import TRACK, Sender, encode
+
+
+async def test_sizes_are_bounded_packed_and_unpacked(on_sqlite: Open) -> None:
+    limits = SignedWebhookLimits(body_bytes=200_000, single_bytes=1_000)
+    async with on_sqlite(Recorder().subscription, signed_limits=limits) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        small = encode([TRACK])
+        packed = {"Content-Encoding": "gzip"}
+        signature = sign(sender.secret, encode(TRACK))
+        assert (await sender.send(gzip.compress(small), signature=signature, headers=packed)).status_code == 202
+        bomb = gzip.compress(b"[" + b" " * 50_000_000)
+        assert (await sender.send(bomb, signature=signature, headers=packed)).status_code == 413
+        assert (await sender.send({**TRACK, "text": "x" * 1_000})).status_code == 413
+        assert (await sender.send([{**TRACK, "text": "x" * 250_000}])).status_code == 413
+        assert (await sender.send(small, headers={"Content-Encoding": "br"})).status_code == 415
+
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield b" " * 65_536
+
+        response = await receiver.client.post(
+            f"/subscriptions/acme-crm/{sender.key}", content=endless(), headers={"X-Signature": signature}
+        )
+        assert response.status_code == 413
+
+
+async def test_bodies_in_memory_are_bounded_together(on_sqlite: Open) -> None:
+    limits = SignedWebhookLimits(body_bytes=10_000, memory_bytes=15_000)
+    async with on_sqlite(Recorder().subscription, signed_limits=limits) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        async with sender.sending_slowly(TRACK):  # without a length it could be as large as any
+            assert (await sender.send({**TRACK, "messageId": "small"})).status_code == 202
+            refused = await sender.send({**TRACK, "messageId": "large", "text": "x" * 6_000})
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) > 0
+        assert (await sender.send({**TRACK, "messageId": "large", "text": "x" * 6_000})).status_code == 202
+
+
+async def test_wh_11_signed_and_plain_deliveries_are_counted_together(on_sqlite: Open) -> None:
+    limits = WebhookLimits(deliveries_at_once=1)
+    async with on_sqlite(Recorder().subscription, webhook_limits=limits) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        async with sender.sending_slowly(TRACK):
+            refused = await sender.send({**TRACK, "messageId": "signed"})
+            assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+            assert (await receiver.deliver({**TRACK, "messageId": "plain"})).status_code == 503
+        assert (await sender.send({**TRACK, "messageId": "signed"})).status_code == 202
+        assert (await receiver.deliver({**TRACK, "messageId": "plain"})).status_code == 202
+
+
+async def test_our_own_trouble_is_503_with_retry_after(on_sqlite: Open) -> None:
+    log = BrokenLog(EventLogUnavailable("postgres://user:secret@host is down"))
+    async with on_sqlite(Recorder().subscription, event_log=log) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        for value in (TRACK, [TRACK, TRACK]):
+            response = await sender.send(value)
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) > 0
+            assert "secret" not in message(response)
