@@ -56,6 +56,18 @@ async def test_segments_are_found_again_after_a_restart(small: SqliteEventLog, t
     await opened.close()
 
 
+@pytest.mark.parametrize("path", ["[eu]/events.db", "events[1].db", "*/ev?nts.db"])
+async def test_segments_are_found_whatever_their_folder_and_their_log_are_called(tmp_path: Path, path: str) -> None:
+    for opening in range(2):
+        log = SqliteEventLog(tmp_path / path, limits=SMALL)
+        await _fill(log, range(15 * opening, 15 * opening + 15))
+        await log.close()
+    log = SqliteEventLog(tmp_path / path, limits=SMALL)
+    assert (await log.prove([f"m-{number}" for number in range(30)])).missing == ()
+    assert (await log.append(new_event("m-3", received_at=later(hours=1)))).duplicate
+    await log.close()
+
+
 async def test_old_segments_go_when_nothing_in_them_is_pending(small: SqliteEventLog, tmp_path: Path) -> None:
     await _fill(small, range(30))
     assert await small.drop_before(later(days=5)) == 0, "they are still to be handled"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -162,5 +163,6 @@ class Segments:
         return Segment(path, first_id, capacity=self._limits.events, commits=self._commits)
 
     def _first_ids(self) -> list[int]:
-        found = self._catalogue.parent.glob(f"{self._catalogue.name}.{'[0-9]' * _DIGITS}")
+        name = glob.escape(self._catalogue.name)
+        found = self._catalogue.parent.glob(f"{name}.{'[0-9]' * _DIGITS}")
         return sorted(int(path.name.rpartition(".")[2]) for path in found)
