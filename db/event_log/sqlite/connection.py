@@ -17,7 +17,7 @@ from db.private_file import make_private
 FIRST_SOUND_SQLITE = 3_051_003
 _CHECKPOINT_BYTES = 8 * 1024 * 1024
 _PAGE_BYTES = 8192
-_BUSY_MILLISECONDS = 5_000
+BUSY_MILLISECONDS = 5_000
 
 if apsw.SQLITE_VERSION_NUMBER < FIRST_SOUND_SQLITE:  # pragma: no cover
     raise ImportError(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; install a newer apsw")
@@ -27,7 +27,7 @@ def open_connection(path: Path, *, cache_bytes: int) -> apsw.Connection:
     """Open a file so that a commit is on the disk when it returns."""
     make_private(path)
     connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(_BUSY_MILLISECONDS)
+    connection.set_busy_timeout(BUSY_MILLISECONDS)
     for pragma in (
         f"page_size={_PAGE_BYTES}",
         "journal_mode=WAL",

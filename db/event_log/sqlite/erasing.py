@@ -101,6 +101,7 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
         wiped += 1
         unfinished = row.id != event_id and row.state in (PENDING, DEAD_LETTER)
         row.segment.begin()
+        row.segment.holds_deleted = True
         row.segment.connection.execute(
             "UPDATE events SET last_error = NULL, outcomes = ?, state = ?, finished_at = coalesce(finished_at, ?)"
             " WHERE id = ?",

@@ -52,6 +52,8 @@ _LARGE_GROUP = 256
 """A group of this size is written without waiting for more: one more event would make it hardly cheaper for each."""
 _MOST_ROUNDS = 16
 """How often the event loop may go round while a group is still growing."""
+_FORGET_AGAIN_SECONDS = 1.0
+"""How long to wait for those who read from a write-ahead log that holds what was erased."""
 
 #: What SQLite says about a row, not about the file: the row's neighbours can be stored all the same.
 _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, TypeError, UnicodeError, ValueError)
@@ -88,6 +90,7 @@ class SqliteEventLog:
         self._flush_is_due = False
         self._may_hold_stale_tombstones = True
         self._admission = Admission(path.parent, clock=clock)
+        self._forgetting: asyncio.TimerHandle | None = None
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:
         self._admission.check()
@@ -134,10 +137,12 @@ class SqliteEventLog:
                 # Before the commit: if that does not come, the delete is handed out again and completes this anew.
                 catalogue.complete(settlement.event_id, now=settlement.at)
             committed()
-            segments.forget_deleted()
             return report
 
-        return self._read(work)
+        report = self._read(work)
+        if report is not None:
+            self._forget_deleted_later(0.0)
+        return report
 
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
         def begin(catalogue: Catalogue, segments: Segments) -> Iterator[int]:
@@ -210,6 +215,9 @@ class SqliteEventLog:
     async def close(self) -> None:
         """Write what is waiting and close the files."""
         self._flush()
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
         self._close_files()
         self._leases.forget()
         self._writer.release()
@@ -330,6 +338,25 @@ class SqliteEventLog:
     def _become_writer(self) -> None:
         if self._writer.acquire():
             self._leases.remember_in(HeldFile(self._path))
+            self._forget_deleted_later(0.0)  # what was erased just before the last process died
+
+    def _forget_deleted_later(self, seconds: float) -> None:
+        if self._forgetting is None:
+            self._forgetting = asyncio.get_running_loop().call_later(seconds, self._forget_deleted)
+
+    def _forget_deleted(self) -> None:
+        """Remove what was erased from a write-ahead log as well: one at a time, since that writes to the disk.
+
+        Where somebody reads from it at the moment that is done a little later; nobody is waited for.
+        """
+        self._forgetting = None
+        if self._files is None:  # they are opened anew by whoever needs them next
+            self._forget_deleted_later(_FORGET_AGAIN_SECONDS)
+            return
+        segments = self._files[1]
+        is_done = any(segment.forget_deleted() for segment in segments.holding_deleted())
+        if segments.holding_deleted():
+            self._forget_deleted_later(0.0 if is_done else _FORGET_AGAIN_SECONDS)
 
     def _close_files(self) -> None:
         files, self._files = self._files, None

@@ -11,14 +11,19 @@ look through all runs and those newest events.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from db.event_log.sqlite.connection import open_connection, transaction
+import apsw
+
+from db.event_log.sqlite.connection import BUSY_MILLISECONDS, open_connection, transaction
 from db.event_log.sqlite.key_filter import KeyFilter
+
+logger = logging.getLogger(__name__)
 
 PENDING, HANDLED, UNSUPPORTED, SUPPRESSED, REPEATED_DELETE, DEAD_LETTER = range(6)
 
@@ -99,11 +104,13 @@ class Segment:
         next_id: the id its next event gets.
         count: how many events it holds.
         waiting: how many of them are pending.
+        holds_deleted: whether its write-ahead log may hold what was deleted for good; after a restart nobody knows.
     """
 
     def __init__(self, path: Path, first_id: int, *, capacity: int, commits: Commits | None = None) -> None:
         self.path = path
         self.first_id = first_id
+        self.holds_deleted = self._write_ahead_log().exists() and self._write_ahead_log().stat().st_size > 0
         self.connection = open_connection(path, cache_bytes=_ACTIVE_CACHE)
         if self._number("PRAGMA user_version") == 0:
             with transaction(self.connection):
@@ -216,8 +223,26 @@ class Segment:
         """Learn from the file how many events are pending."""
         self.waiting = self._count_waiting()
 
+    def forget_deleted(self) -> bool:
+        """Remove what was deleted from the write-ahead log as well; tells whether that could be done now.
+
+        It waits for nobody: while somebody reads from that log, it has to be asked again later. The deletion itself is
+        committed, so trouble here is no failure.
+        """
+        self.connection.set_busy_timeout(0)
+        try:
+            is_busy = self._number("PRAGMA wal_checkpoint(TRUNCATE)")
+        except apsw.Error as error:
+            logger.warning("What was erased is still in a write-ahead log (%s)", type(error).__name__)
+            return False
+        finally:
+            self.connection.set_busy_timeout(BUSY_MILLISECONDS)
+        self.holds_deleted = bool(is_busy)
+        return not is_busy
+
     def close(self) -> None:
         """Close the file."""
+        self.holds_deleted = False
         self.connection.close()
 
     def files(self) -> Iterator[Path]:
@@ -228,6 +253,9 @@ class Segment:
     def bytes(self) -> int:
         """Return how much of the disk it takes."""
         return sum(file.stat().st_size for file in self.files() if file.exists())
+
+    def _write_ahead_log(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-wal")
 
     def _shrink_cache(self) -> None:
         self.connection.execute(f"PRAGMA cache_size={-_SEALED_CACHE // 1024}")

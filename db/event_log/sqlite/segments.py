@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import apsw
-
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite.key_filter import KeyFilters
 from db.event_log.sqlite.segment import Commits, Segment
@@ -129,16 +127,9 @@ class Segments:
             dropped += self._drop(segment)
         return dropped
 
-    def forget_deleted(self) -> None:
-        """Remove what was deleted from the write-ahead logs as well.
-
-        It is committed already, so trouble here is no failure: the next checkpoint removes it.
-        """
-        for segment in self._segments:
-            try:
-                segment.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except apsw.Error as error:
-                logger.warning("What was erased is still in a write-ahead log (%s)", type(error).__name__)
+    def holding_deleted(self) -> list[Segment]:
+        """Return those whose write-ahead log may still hold what was deleted."""
+        return [segment for segment in self._segments if segment.holds_deleted]
 
     def bytes(self) -> int:
         """Return how much of the disk all segments take."""
