@@ -59,36 +59,41 @@ class Settler:
     async def _store(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         if not settlements:
             return ()
-        stored = await self._persistently(lambda: self._log.settle_all(settlements), settlements)
+        stored, is_first_try = await self._persistently(lambda: self._log.settle_all(settlements), settlements)
         if stored is None:
             return [False] * len(settlements)
-        for settlement, is_stored in zip(settlements, stored, strict=True):
-            if not is_stored:
-                _say_not_recorded(settlement)
+        refused = [one for one, is_stored in zip(settlements, stored, strict=True) if not is_stored]
+        if refused:
+            _say_refused(refused, is_first_try=is_first_try)
         return stored
 
     async def _erase_one(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        erased = await self._persistently(lambda: self._erase(settlement, claimed), [settlement])
+        erased, is_first_try = await self._persistently(lambda: self._erase(settlement, claimed), [settlement])
         if erased is False:
-            _say_not_recorded(settlement)
+            _say_refused([settlement], is_first_try=is_first_try)
         return bool(erased)
 
     async def _persistently(
         self, store: Callable[[], Awaitable[_Result]], settlements: Sequence[Settlement]
-    ) -> _Result | None:
-        """Store results, again and again for a while; ``None`` when it could not be done."""
+    ) -> tuple[_Result | None, bool]:
+        """Store results, again and again for a while; ``None`` when it could not be done.
+
+        Returns:
+            What the store answered, and whether it did at the first try.
+        """
+        is_first_try = True
         try:
             for wait in self._waits:
                 try:
-                    return await store()
+                    return await store(), is_first_try
                 except (EventLogUnavailable, SQLAlchemyError, OSError):
+                    is_first_try = False
                     await asyncio.sleep(wait)
-            return await store()
+            return await store(), is_first_try
         except Exception as error:  # the leases will end, and the events are handled again
-            ids = ", ".join(str(settlement.event_id) for settlement in settlements[:_MOST_NAMED])
-            count = len(settlements)
-            logger.warning("The results of %d events (%s) could not be stored (%s)", count, ids, type(error).__name__)
-        return None
+            count, ids, name = len(settlements), _ids(settlements), type(error).__name__
+            logger.warning("The results of %d events (%s) could not be stored (%s)", count, ids, name)
+        return None, is_first_try
 
     async def _erase(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
         """Note a finished deletion, then wipe the log. The note comes first: once too often is better than never."""
@@ -126,8 +131,26 @@ class Settler:
             )
 
 
-def _say_not_recorded(settlement: Settlement) -> None:
-    logger.warning(
-        "Event %d was taken over by somebody else, or has a result that cannot be stored: this attempt is not recorded",
-        settlement.event_id,
-    )
+def _say_refused(settlements: Sequence[Settlement], *, is_first_try: bool) -> None:
+    """Tell what it means that results are not taken: their leases are not the ones that the log knows."""
+    count, ids = len(settlements), _ids(settlements)
+    if is_first_try:
+        logger.warning(
+            "%d events (%s) were taken over by somebody else, or have results that cannot be stored:"
+            " these attempts are not recorded",
+            count,
+            ids,
+        )
+    else:
+        # The connection can be lost after the commit and before its answer; then there is no lease left to settle.
+        logger.warning(
+            "The results of %d events (%s) were stored already by a try whose answer was lost,"
+            " or somebody else has taken the events over",
+            count,
+            ids,
+        )
+
+
+def _ids(settlements: Sequence[Settlement]) -> str:
+    named = [str(settlement.event_id) for settlement in settlements[:_MOST_NAMED]]
+    return ", ".join(named if len(settlements) <= _MOST_NAMED else [*named, "…"])

@@ -176,6 +176,54 @@ async def test_a_result_is_kept_while_the_log_is_away_and_the_handler_is_not_cal
         assert (await receiver.only()).state is EventState.HANDLED
 
 
+class AnswerLost(FlakyLog):
+    """A log whose connection is lost once after the commit, before anybody hears of it."""
+
+    lost = False
+
+    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        stored = await super().settle_all(settlements)
+        self._lose_once()
+        return stored
+
+    async def erase(self, settlement: Settlement) -> ErasureReport | None:
+        report = await super().erase(settlement)
+        self._lose_once()
+        return report
+
+    def _lose_once(self) -> None:
+        if not self.lost:
+            self.lost = True
+            raise EventLogUnavailable("the connection was lost")
+
+
+@pytest.mark.parametrize(
+    "event", [track(), {"type": "delete", "userId": "u-1", "messageId": "d-1"}], ids=["track", "delete"]
+)
+async def test_a_result_whose_answer_was_lost_is_not_said_to_be_somebody_elses(
+    opened: Open, caplog: pytest.LogCaptureFixture, event: dict[str, Any]
+) -> None:
+    calls: list[str | None] = []
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    @subscription.on("delete")
+    async def take(event: Event) -> None:
+        calls.append(event.message_id)
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver(event)
+        log, limits = AnswerLost(receiver.log), DispatchLimits(settle_waits=(0.0,))
+        dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, limits=limits, clock=receiver.clock)
+        assert await dispatcher.run_due() == 1
+        receiver.clock.advance(minutes=1)
+        assert await dispatcher.run_due() == 0
+        assert len(calls) == 1
+        assert (await receiver.only()).state is EventState.HANDLED
+        assert "stored already by a try whose answer was lost" in caplog.text
+        assert "not recorded" not in caplog.text
+
+
 async def test_a_lease_is_renewed_while_a_handler_works(opened: Open) -> None:
     finish = asyncio.Event()
     subscription = Subscription("acme-crm")
