@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import erasing
+from db.event_log.instants import to_microseconds
 from db.event_log.message_key import same_content
 from db.event_log.records import Appended, NewEvent, ReplayPolicy
-from db.event_log.sqlite.instants import to_microseconds
 from db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.message_key import key_of_message
 from db.event_log.records import Backlog, EventCounts, EventDetail, EventFilter, EventRecord, Proof
 from db.event_log.sqlite import claiming, outcomes
 from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.instants import to_instant, to_microseconds
 from db.event_log.sqlite.segment import DEAD_LETTER, PENDING, placeholders
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.states import NUMBERS, STATES

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import NewEvent
 from db.event_log.sqlite.connection import open_connection, transaction
-from db.event_log.sqlite.instants import to_instant, to_microseconds
 from db.event_log.tombstone import Tombstone
 
 _CACHE = 4 * 1024 * 1024

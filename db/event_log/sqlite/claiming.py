@@ -11,10 +11,10 @@ from itertools import groupby, islice, product
 from operator import itemgetter
 from typing import Any
 
+from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
 from db.event_log.sqlite import outcomes
 from db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
-from db.event_log.sqlite.instants import to_instant, to_microseconds
 from db.event_log.sqlite.leases import Lease, Leases
 from db.event_log.sqlite.segment import PENDING, SUPPRESSED, Segment, placeholders
 from db.event_log.sqlite.segments import Segments

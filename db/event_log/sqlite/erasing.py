@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
+from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import ErasureReport, NewEvent
 from db.event_log.sqlite import outcomes
 from db.event_log.sqlite.catalogue import Catalogue, chunks
-from db.event_log.sqlite.instants import to_instant, to_microseconds
 from db.event_log.sqlite.segment import (
     DEAD_LETTER,
     HANDLED,

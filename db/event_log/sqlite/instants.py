@@ -1,18 +1,5 @@
-"""Instants as SQLite stores them: whole microseconds since 1970, UTC."""
+"""Another name for ``db.event_log.instants``, until ``appending`` imports it from there."""
 
-from __future__ import annotations
+from db.event_log.instants import to_microseconds
 
-from datetime import UTC, datetime, timedelta
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def to_microseconds(instant: datetime) -> int:
-    """Turn an aware instant into microseconds."""
-    return (instant - _EPOCH) // _MICROSECOND
-
-
-def to_instant(microseconds: int) -> datetime:
-    """Turn microseconds into an aware instant."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+__all__ = ["to_microseconds"]

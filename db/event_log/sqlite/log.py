@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import apsw
 
+from db.event_log.instants import to_microseconds
 from db.event_log.records import (
     Appended,
     Backlog,
@@ -39,7 +40,6 @@ from db.event_log.sqlite import appending, browsing, claiming, erasing, replayin
 from db.event_log.sqlite.admission import Admission
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.held_file import HeldFile
-from db.event_log.sqlite.instants import to_microseconds
 from db.event_log.sqlite.leases import Leases
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.writer_lock import WriterLock

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import orjson
 
+from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import UNFINISHED, HandlerRecord, HandlerResult
-from db.event_log.sqlite.instants import to_instant, to_microseconds
 from db.event_log.tables import HandlerState
 
 

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
+from db.event_log.instants import to_microseconds
 from db.event_log.records import Predecessor
 from db.event_log.sqlite import outcomes
 from db.event_log.sqlite.catalogue import Catalogue, chunks
-from db.event_log.sqlite.instants import to_microseconds
 from db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, UNSUPPORTED, Segment, placeholders
 from db.event_log.sqlite.segments import Segments
 
