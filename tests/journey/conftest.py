@@ -8,9 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.async_api import Browser
 
 from db.encryption import generate_encryption_key
 from oauth_app.demo.processes import free_port
+from tests.journey.chromium import running_chromium
 from tests.journey.deployment import Deployment, sandbox_environment
 from tests.journey.processes import Running
 
@@ -50,3 +52,10 @@ async def deployment(segment: Segment, tmp_path: Path) -> AsyncIterator[Deployme
             for running in made.started:
                 running.clean_up()
             await made.look_for_leaks()
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    """A Chromium without a window."""
+    async with running_chromium() as browser:
+        yield browser

@@ -2,88 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
-import pytest
-from playwright.async_api import Browser, BrowserContext, Locator, Page, Playwright, async_playwright, expect
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
-from starlette.routing import Route
+from playwright.async_api import Browser, Locator, Page, expect
 
 from segment_sandbox.server import listening
-from tests.announce import browser as find_chromium
+from tests.journey.chromium import NARROW, SCHEMES, WIDE, sideways, watched
 from tests.journey.deployment import Deployment, until
-
-CHROMIUM = find_chromium()
-if CHROMIUM is None:
-    pytest.skip(
-        "the browser tests were NOT run: there is no Chromium. Get one with: apt-get install chromium",
-        allow_module_level=True,
-    )
-
-WIDE, NARROW = 1280, 390
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
-    """A Chromium without a window."""
-    async with async_playwright() as playwright:
-        launched = await launch(playwright)
-        try:
-            yield launched
-        finally:
-            await launched.close()
-
-
-async def launch(playwright: Playwright) -> Browser:
-    return await playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
-
-
-@dataclass
-class Watched:
-    """A browser context in which nothing goes wrong unnoticed."""
-
-    context: BrowserContext
-    problems: list[str] = field(default_factory=list)
-
-    async def page(self) -> Page:
-        """Open a tab."""
-        page = await self.context.new_page()
-        page.on("console", lambda message: self._note(message.type, message.text))
-        page.on("pageerror", lambda error: self._note("error", str(error)))
-        page.on("requestfailed", lambda request: self._note("error", f"{request.url} {request.failure}"))
-        return page
-
-    def _note(self, kind: str, text: str) -> None:
-        if kind in {"error", "warning"}:
-            self.problems.append(text)
-
-
-@contextlib.asynccontextmanager
-async def watched(chromium: Browser, *, javascript: bool = True, width: int = WIDE) -> AsyncIterator[Watched]:
-    """A fresh context; fails at the end if the console showed an error, a warning or a violated policy."""
-    context = await chromium.new_context(java_script_enabled=javascript, viewport={"width": width, "height": 900})
-    watching = Watched(context)
-    try:
-        yield watching
-        assert watching.problems == []
-    finally:
-        await context.close()
+from tests.journey.partner_page import partner_site
 
 
 async def test_whole_flow_without_javascript(chromium: Browser, deployment: Deployment, tmp_path: Path) -> None:
@@ -193,34 +120,6 @@ async def leads_to_the_connect_page(page: Page, button: Locator, link: str, pict
     await page.screenshot(path=picture)
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Send your Segment data to Acme CRM")
-
-
-def partner_site(service: str, link: str) -> Starlette:
-    """A partner's settings page that allows scripts from our address and nothing else, and a page that frames us."""
-    policy = f"default-src 'none'; script-src {service}; base-uri 'none'; require-trusted-types-for 'script'"
-
-    async def settings_page(_: Request) -> Response:
-        page = (
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>Acme CRM settings</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<h1>Settings</h1><a href="{link}" data-enable-with-segment>Enable with Segment</a>'
-            f'<script src="{service}/button.js" defer></script></html>'
-        )
-        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
-
-    async def thief(_: Request) -> Response:
-        return HTMLResponse(f'<!doctype html><title>Thief</title><iframe src="{link}"></iframe>')
-
-    async def no_icon(_: Request) -> Response:
-        return Response(status_code=204)
-
-    routes = [Route("/", settings_page), Route("/thief", thief), Route("/favicon.ico", no_icon)]
-    return Starlette(routes=routes)
-
-
-async def sideways(page: Page) -> int:
-    """How many pixels of the page lie beyond its right edge."""
-    return int(await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
 async def computed(page: Page, element: str, style: str) -> str:

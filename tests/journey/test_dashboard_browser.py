@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
+from tests.journey.chromium import NARROW, SCHEMES, WIDE, sideways, watched
 from tests.journey.deployment import Deployment
-from tests.journey.test_browser import NARROW, SCHEMES, WIDE, launch, sideways, watched
 
 PAGES = ("Installs", "Events", "Dead letters", "Keys", "Audit")
-
-
-@pytest.fixture
-async def browsers() -> AsyncIterator[Browser]:
-    """A Chromium without a window."""
-    async with async_playwright() as playwright:
-        launched = await launch(playwright)
-        try:
-            yield launched
-        finally:
-            await launched.close()
 
 
 def printed_link(deployment: Deployment) -> str:
@@ -41,7 +28,7 @@ async def act(page: Page, name: str, reason: str) -> None:
     await details.get_by_role("button", name=name).click()
 
 
-async def test_an_operator_works_without_javascript(browsers: Browser, deployment: Deployment, tmp_path: Path) -> None:
+async def test_an_operator_works_without_javascript(chromium: Browser, deployment: Deployment, tmp_path: Path) -> None:
     deployment.serve()
     account = "acct_" + "northwind-traders-international-" * 4
     status_url = await deployment.connect(await deployment.link(account))
@@ -49,7 +36,7 @@ async def test_an_operator_works_without_javascript(browsers: Browser, deploymen
     await deployment.send("identify", userId="cust_1", messageId="m-1", traits={"email": "kim@mail.example"})
     await deployment.handled("m-1")
     link = printed_link(deployment)
-    async with watched(browsers, javascript=False) as operator:
+    async with watched(chromium, javascript=False) as operator:
         page = await operator.page()
         await page.goto(f"{deployment.url}/dashboard")
         await expect(page.get_by_role("heading", level=1)).to_have_text("Sign in to the dashboard")

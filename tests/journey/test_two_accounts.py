@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Page, expect
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -17,8 +17,9 @@ from db.control import installs
 from db.control.tables import Install
 from oauth_app.stores import open_stores
 from segment_sandbox.server import listening
+from tests.journey.chromium import running_chromium
 from tests.journey.deployment import Deployment
-from tests.journey.test_browser import CHROMIUM, launch, partner_site
+from tests.journey.partner_page import partner_site
 
 SESSION = '''"""Who is signed in to the partner's product: a cookie says so."""
 
@@ -26,17 +27,6 @@ SESSION = '''"""Who is signed in to the partner's product: a cookie says so."""
 async def signed_in(request):
     return request.cookies.get("acme_account")
 '''
-
-
-@pytest.fixture
-async def browsers() -> AsyncIterator[Browser]:
-    """A Chromium in which every context is a browser of its own."""
-    async with async_playwright() as playwright:
-        launched = await launch(playwright)
-        try:
-            yield launched
-        finally:
-            await launched.close()
 
 
 @pytest.fixture
@@ -49,9 +39,9 @@ def partner(deployment: Deployment) -> Deployment:
 
 
 @contextlib.asynccontextmanager
-async def person(browsers: Browser, deployment: Deployment, account: str | None) -> AsyncIterator[BrowserContext]:
+async def person(chromium: Browser, deployment: Deployment, account: str | None) -> AsyncIterator[BrowserContext]:
     """A browser in which somebody is signed in to the partner's product as an account, or nobody."""
-    context = await browsers.new_context(java_script_enabled=False)
+    context = await chromium.new_context(java_script_enabled=False)
     try:
         await sign_in(context, deployment, account)
         yield context
@@ -105,9 +95,9 @@ async def exchanges(deployment: Deployment) -> int:
     return sum(found["path"] == "/oauth2/token" for found in answer.json()["requests"])
 
 
-async def test_oa_21_a_forwarded_link_connects_nobody_elses_account(browsers: Browser, partner: Deployment) -> None:
+async def test_oa_21_a_forwarded_link_connects_nobody_elses_account(chromium: Browser, partner: Deployment) -> None:
     link = await partner.link("acct_one")
-    async with person(browsers, partner, "acct_two") as other, person(browsers, partner, "acct_one") as owner:
+    async with person(chromium, partner, "acct_two") as other, person(chromium, partner, "acct_one") as owner:
         page = await other.new_page()
         await page.goto(link)
         await expect(page.get_by_role("heading", level=1)).to_have_text("This link is for another account")
@@ -120,10 +110,10 @@ async def test_oa_21_a_forwarded_link_connects_nobody_elses_account(browsers: Br
 
 
 async def test_oa_21_a_link_opened_where_nobody_is_signed_in_names_the_account_first(
-    browsers: Browser, partner: Deployment
+    chromium: Browser, partner: Deployment
 ) -> None:
     link = await partner.link("acct_one")
-    async with person(browsers, partner, None) as colleague:
+    async with person(chromium, partner, None) as colleague:
         page = await colleague.new_page()
         await page.goto(link)
         await expect(page.get_by_text("acct_one")).to_be_visible()
@@ -133,9 +123,9 @@ async def test_oa_21_a_link_opened_where_nobody_is_signed_in_names_the_account_f
         await connected(page, "acct_one")
 
 
-async def test_oa_21_a_forwarded_authorization_request_connects_nothing(browsers: Browser, partner: Deployment) -> None:
+async def test_oa_21_a_forwarded_authorization_request_connects_nothing(chromium: Browser, partner: Deployment) -> None:
     """The attacker starts, and the victim is made to allow: the answer comes back to a browser that didn't start."""
-    async with person(browsers, partner, "acct_one") as attacker, person(browsers, partner, "acct_two") as victim:
+    async with person(chromium, partner, "acct_one") as attacker, person(chromium, partner, "acct_two") as victim:
         started = await attacker.request.get(f"{partner.url}/auth/segment", max_redirects=0)
         page = await victim.new_page()
         await page.goto(started.headers["location"])
@@ -148,9 +138,9 @@ async def test_oa_21_a_forwarded_authorization_request_connects_nothing(browsers
 
 
 async def test_oa_21_signing_in_as_somebody_else_meanwhile_connects_nothing(
-    browsers: Browser, partner: Deployment
+    chromium: Browser, partner: Deployment
 ) -> None:
-    async with person(browsers, partner, "acct_one") as browser:
+    async with person(chromium, partner, "acct_one") as browser:
         page = await browser.new_page()
         await to_consent(page, await partner.link("acct_one"))
         await sign_in(browser, partner, "acct_two")
@@ -167,9 +157,9 @@ async def test_oa_21_signing_in_as_somebody_else_meanwhile_connects_nothing(
 
 
 async def test_oa_06_two_tabs_finish_in_either_order_for_the_same_account(
-    browsers: Browser, partner: Deployment
+    chromium: Browser, partner: Deployment
 ) -> None:
-    async with person(browsers, partner, "acct_one") as browser:
+    async with person(chromium, partner, "acct_one") as browser:
         first, second = await browser.new_page(), await browser.new_page()
         await to_consent(first, await partner.link("acct_one"))
         await to_consent(second, await partner.link("acct_one"))
@@ -180,8 +170,8 @@ async def test_oa_06_two_tabs_finish_in_either_order_for_the_same_account(
     assert [install.account for install in await stored(partner)] == ["acct_one"]
 
 
-async def test_back_and_reload_connect_once(browsers: Browser, partner: Deployment) -> None:
-    async with person(browsers, partner, "acct_one") as browser:
+async def test_back_and_reload_connect_once(chromium: Browser, partner: Deployment) -> None:
+    async with person(chromium, partner, "acct_one") as browser:
         page = await browser.new_page()
         callbacks: list[str] = []
         page.on("request", lambda request: callbacks.append(request.url) if "/callback?" in request.url else None)
@@ -202,25 +192,22 @@ async def test_back_and_reload_connect_once(browsers: Browser, partner: Deployme
 async def test_em_08_the_flow_needs_no_third_party_cookie(partner: Deployment) -> None:
     """From the button on the partner's own site, in a browser that blocks every third-party cookie."""
     link = await partner.link("acct_one")
-    async with async_playwright() as playwright, listening(partner_site(partner.url, link)) as site:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--test-third-party-cookie-phaseout"]
-        )
-        try:
-            page = await browser.new_page()
-            await page.goto(site)
-            await page.get_by_role("link", name="Enable with Segment").click()
-            await page.get_by_role("button", name="Continue to Segment").click()
-            await log_in_to_segment(page)
-            await allow(page)
-            await connected(page, "acct_one")
-        finally:
-            await browser.close()
+    async with (
+        running_chromium("--test-third-party-cookie-phaseout") as browser,
+        listening(partner_site(partner.url, link)) as site,
+    ):
+        page = await browser.new_page()
+        await page.goto(site)
+        await page.get_by_role("link", name="Enable with Segment").click()
+        await page.get_by_role("button", name="Continue to Segment").click()
+        await log_in_to_segment(page)
+        await allow(page)
+        await connected(page, "acct_one")
     assert [install.account for install in await stored(partner)] == ["acct_one"]
 
 
 async def test_em_06_the_flow_ends_in_a_tab_without_opener_and_the_partner_learns_it(
-    browsers: Browser, partner: Deployment
+    chromium: Browser, partner: Deployment
 ) -> None:
     """The partner's page keeps no hold of the tab; its own backend asks ours."""
     created = await partner.command("api-tokens", "create", "--name", "t", "--scope", "installs:read", "--json")
@@ -234,7 +221,7 @@ async def test_em_06_the_flow_ends_in_a_tab_without_opener_and_the_partner_learn
 
     async with (
         listening(Starlette(routes=[Route("/", settings_page)])) as site,
-        person(browsers, partner, "acct_one") as customer,
+        person(chromium, partner, "acct_one") as customer,
     ):
         page = await customer.new_page()
         await page.goto(site)
