@@ -17,7 +17,7 @@ from oauth_app.stores import Stores, open_stores
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.subscription import load_subscription
 from tests.event_log.events import new_event
-from tests.oauth_app.test_operations_commands import Shell
+from tests.oauth_app.shell import Shell
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from db.event_log.tables import EventState
 from subscriptions import Event, RetryError, Subscription
 from subscriptions.dispatch.dispatcher import Dispatcher
 from tests.event_log.events import new_event
+from tests.subscriptions.flaky_log import FlakyLog
 from tests.subscriptions.receiver import Open, Receiver, track
-from tests.subscriptions.test_dispatch_leases import FlakyLog
 
 
 def _subscription(calls: list[str | None]) -> Subscription:

@@ -1,0 +1,65 @@
+"""An event log that is away now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from db.event_log.log import EventLog
+from db.event_log.records import (
+    Appended,
+    ClaimedEvent,
+    ErasureReport,
+    EventLogUnavailable,
+    NewEvent,
+    Predecessor,
+    Settlement,
+)
+
+
+class FlakyLog:
+    """An event log that fails at chosen moments and hands everything else on to a real one."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self.failing: set[str] = set()
+        self.renewed = asyncio.Event()
+
+    def _check(self, method: str) -> None:
+        if method in self.failing:
+            raise EventLogUnavailable(f"{method} failed")
+
+    async def append(self, event: NewEvent) -> Appended:
+        return await self._log.append(event)
+
+    async def claim(self, components: Collection[str], **options: Any) -> list[ClaimedEvent]:
+        self._check("claim")
+        return await self._log.claim(components, **options)
+
+    async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
+        self._check("predecessors")
+        return await self._log.predecessors(event_ids)
+
+    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        self._check("settle")
+        return await self._log.settle_all(settlements)
+
+    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
+        self.renewed.set()
+        self._check("renew")
+        await self._log.renew(lease, event_ids, until=until)
+
+    async def release(self, lease: str, event_ids: Sequence[int]) -> None:
+        await self._log.release(lease, event_ids)
+
+    async def erase(self, settlement: Settlement) -> ErasureReport | None:
+        return await self._log.erase(settlement)
+
+    async def bring_forward(self, components: Collection[str], **options: Any) -> int:
+        self._check("bring_forward")
+        return await self._log.bring_forward(components, **options)
+
+    async def due(self, components: Collection[str], *, now: datetime) -> int:
+        return await self._log.due(components, now=now)
