@@ -13,6 +13,18 @@ from db.control.tables import InstallStatus
 from tests.oauth_app.conftest import FrontDoor
 
 
+def granted(**fields: object) -> str:
+    """What Segment answers when it grants a code, as JSON."""
+    answer = {
+        "access_token": "a.b",
+        "token_type": "bearer",
+        "expires_in": 3599,
+        "app_name": "apps/1",
+        "workspace_names": ["workspaces/northwind"],
+    }
+    return json.dumps({**answer, **fields})
+
+
 async def test_case_025_everything_is_stored_before_any_destination_call(front_door_on_both: FrontDoor) -> None:
     door = front_door_on_both
     async with door.browser() as browser:
@@ -33,21 +45,7 @@ async def test_case_025_everything_is_stored_before_any_destination_call(front_d
 
 
 async def test_case_026_a_grant_without_a_source_is_kept_and_explained(front_door: FrontDoor) -> None:
-    front_door.fault(
-        "POST /oauth2/token",
-        status=200,
-        body=json.dumps(
-            {
-                "access_token": "a.b",
-                "token_type": "bearer",
-                "expires_in": 3599,
-                "scope": "workspace",
-                "app_name": "apps/1",
-                "install_name": "installs/2",
-                "workspace_names": ["workspaces/northwind"],
-            }
-        ),
-    )
+    front_door.fault("POST /oauth2/token", status=200, body=granted(scope="workspace", install_name="installs/2"))
     async with front_door.browser() as browser:
         page = await front_door.connect(browser)
     assert page.status_code == 200
@@ -120,22 +118,12 @@ async def test_an_install_of_another_account_is_left_alone(front_door: FrontDoor
     async with front_door.browser() as browser:
         await front_door.connect(browser)
         (before,) = await front_door.installs()
-        front_door.fault(
-            "POST /oauth2/token",
-            status=200,
-            body=json.dumps(
-                {
-                    "access_token": "a.b",
-                    "token_type": "bearer",
-                    "expires_in": 3599,
-                    "scope": "destination/acme-crm",
-                    "app_name": "apps/1",
-                    "install_name": before.install_name,
-                    "workspace_names": ["workspaces/northwind"],
-                    "source_names": ["workspaces/northwind/sources/web-prod"],
-                }
-            ),
+        answer = granted(
+            scope="destination/acme-crm",
+            install_name=before.install_name,
+            source_names=["workspaces/northwind/sources/web-prod"],
         )
+        front_door.fault("POST /oauth2/token", status=200, body=answer)
         front_door.sandbox.state.set_switches({"install_exists": "token_endpoint_409"})
         page = await front_door.connect(browser, link=await front_door.link("acct_other"))
     assert page.status_code == 409
