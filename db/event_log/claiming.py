@@ -146,6 +146,7 @@ def _claimed(
     interrupted: bool,
 ) -> ClaimedEvent:
     body, settings = content
+    suppressed = tombstone is not None and tombstone.covers(event_type=row["type"], occurred_at=row["occurred_at"])
     return ClaimedEvent(
         id=row["id"],
         lease=lease,
@@ -159,10 +160,11 @@ def _claimed(
         settings=json.loads(settings or "{}"),
         attempts=row["attempts"],
         finished=tuple(HandlerResult(o.handler, o.state, o.error) for o in earlier if o.finished),
-        suppressed=tombstone is not None and tombstone.covers(event_type=row["type"], occurred_at=row["occurred_at"]),
+        suppressed=suppressed,
         scope=row["scope"],
         unfinished=tuple(outcome for outcome in earlier if not outcome.finished),
         interrupted=interrupted,
+        erased_through=tombstone.through if tombstone is not None and suppressed else None,
     )
 
 

@@ -69,7 +69,7 @@ async def find_tombstones(
         col(Erasure.person_hash),
         col(Erasure.erased_through),
         col(Erasure.completed_at),
-    ).where(col(Erasure.account).in_(set(accounts)), col(Erasure.person_hash).in_(set(subjects)))
+    ).where(is_any_of(col(Erasure.account), set(accounts)), is_any_of(col(Erasure.person_hash), set(subjects)))
     rows = (await connection.execute(statement)).all()
     return {
         (account, component, subject): Tombstone(through, completed=completed_at is not None)
@@ -80,11 +80,13 @@ async def find_tombstones(
 async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> ErasureReport:
     """Remove the bodies and error texts of the events that a delete covers, and note that it is done.
 
-    Ids that were merged into the person since the delete arrived are covered from here on as well.
+    Ids that were merged into the person since the delete arrived are covered from here on as well. An alias that came
+    after the person's deletion was finished does for the ids it brings what that did for the others.
     """
     delete = (
         await connection.execute(
             select(
+                col(StoredEvent.type),
                 col(StoredEvent.account),
                 col(StoredEvent.component),
                 col(StoredEvent.person_hash),
@@ -93,15 +95,22 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
             ).where(col(StoredEvent.id) == event_id)
         )
     ).one()
-    account, component, person_hash, occurred_at, received_at = delete
+    kind, account, component, person_hash, occurred_at, received_at = delete
     through = min(occurred_at, received_at)
     hashes = await _merged_hashes(connection, account, component, person_hash or "")
+    uncovered = hashes
+    if kind == "alias":
+        found = await find_tombstones(connection, [account], hashes)
+        known = {subject: tombstone.through for (_, where, subject), tombstone in found.items() if where == component}
+        through = max(through, known.get(person_hash or "", through))
+        # The person's own stays as it is: it has to be complete, whatever becomes of this.
+        uncovered = {one for one in hashes if one not in known or known[one] < through}
     await _write_tombstones(
         connection,
         event_id,
         account=account,
         component=component,
-        hashes=hashes,
+        hashes=uncovered,
         through=through,
         requested_at=received_at,
     )
@@ -147,6 +156,8 @@ async def _write_tombstones(
     requested_at: datetime,
 ) -> None:
     """Add tombstones, or move those that are there forward; a newer delete's work is not taken away from it."""
+    if not hashes:
+        return
     statement = insert(ERASURES)
     new, old = statement.excluded, ERASURES.c
     statement = statement.on_conflict_do_update(

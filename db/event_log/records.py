@@ -129,6 +129,8 @@ class ClaimedEvent:
     """Handlers that earlier attempts were not finished with."""
     interrupted: bool = False
     """Whether the attempt before this one ended without a result."""
+    erased_through: datetime | None = None
+    """Up to when the person was deleted, where a deletion covers the event."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ class Tombstone:
         """Tell whether an event is kept from the handlers.
 
         A delete never is. An alias is not while the deletion still waits to be handled: it tells the partner which
-        other id is to be erased along.
+        other id is to be erased along. When it comes after that, its other id is a deletion of its own
+        (``subscriptions.dispatch.late_merge``).
         """
         if event_type == "delete" or (event_type == "alias" and not self.completed):
             return False

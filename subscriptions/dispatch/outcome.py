@@ -12,6 +12,7 @@ from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.errors import EventNotSupported, HandlerError, InvalidEventPayload, RetryError, ValidationError
 from subscriptions.event import Event
 
+DELETED = "the person was deleted at or after the event's time"
 _MAX_REASON = 500
 LONGEST_WAIT = timedelta(hours=24)
 """What a handler may ask for; no event waits for longer than that."""
@@ -105,12 +106,16 @@ def conclude(
     failed = [result for result in everything if result.state is HandlerState.FAILED]
     if failed:
         state = EventState.DEAD_LETTER
+    elif claimed.suppressed:  # a late merge, whose other id was deleted
+        state = EventState.SUPPRESSED
     elif any(result.state is HandlerState.DONE for result in everything):
         state = EventState.HANDLED
     else:
         state = EventState.UNSUPPORTED
     error = "; ".join(f"{result.handler}: {result.error}" for result in failed) or None
-    if not everything:
+    if claimed.suppressed and not failed:
+        error = DELETED
+    elif not everything:
         error = "no handler wants this event"
     return Settlement(claimed.id, claimed.lease, state, now, results=results, error=error)
 

@@ -10,7 +10,8 @@ from db.event_log.records import ClaimedEvent, Settlement
 from db.event_log.tables import EventState, HandlerState
 from subscriptions.dispatch.attempt import Attempt
 from subscriptions.dispatch.backoff import RetryPolicy
-from subscriptions.dispatch.outcome import Verdict
+from subscriptions.dispatch.late_merge import deletion_of_other_id
+from subscriptions.dispatch.outcome import DELETED, Verdict
 from subscriptions.errors import DeliveryRefused
 from subscriptions.event import Event
 from subscriptions.event_reader import check_event, parse_event
@@ -21,7 +22,6 @@ from subscriptions.subscription import Subscription
 logger = logging.getLogger(__name__)
 
 _INTERRUPTED = "the attempt ended without a result, so nobody knows its effect"
-_DELETED = "the person was deleted at or after the event's time"
 
 
 class Preparation:
@@ -45,18 +45,25 @@ class Preparation:
 
         An attempt whose handlers have verdicts already is one that somebody began and never ended.
         """
-        if claimed.suppressed:
-            return Settlement(claimed.id, claimed.lease, EventState.SUPPRESSED, now, error=_DELETED)
+        if claimed.suppressed and claimed.type != "alias":
+            return _suppressed(claimed, now)
         subscription = self._components[claimed.component]
         try:
             event = parse_event(claimed.body, received_at=claimed.received_at, display_name=subscription.display_name)
             check_event(event)
+            if claimed.suppressed:
+                deletion = deletion_of_other_id(event, claimed.erased_through or now)
+                if deletion is None:
+                    return _suppressed(claimed, now)
+                event = deletion
             install = self._contexts.known(claimed.account, claimed.component, claimed.install_id)
             if install is None:
                 install = await self._contexts.find(
                     account=claimed.account, component=claimed.component, install_id=claimed.install_id
                 )
         except DeliveryRefused as error:
+            if claimed.suppressed:
+                return _suppressed(claimed, now)
             return Settlement(claimed.id, claimed.lease, EventState.DEAD_LETTER, now, error=error.message)
         except Exception as error:  # the control store is away: try again, like after a failed handler
             wait = self._policy.delay(claimed.attempts + 1, jitter=self._jitter())
@@ -76,3 +83,7 @@ class Preparation:
             return wanted
         done = {result.handler for result in claimed.finished}
         return tuple(handler for handler in wanted if handler.key not in done)
+
+
+def _suppressed(claimed: ClaimedEvent, now: datetime) -> Settlement:
+    return Settlement(claimed.id, claimed.lease, EventState.SUPPRESSED, now, error=DELETED)

@@ -45,7 +45,7 @@ class Settler:
         for settlement, claimed in ended:
             if settlement.state is EventState.DEAD_LETTER:
                 logger.warning("Event %d is a dead letter: %s", claimed.id, settlement.error)
-            if claimed.type == "delete" and settlement.state is EventState.HANDLED:
+            if _ends_a_deletion(settlement, claimed):
                 erasures.append((settlement, claimed))
             else:
                 together.append(settlement)
@@ -129,6 +129,13 @@ class Settler:
             await audit.add(
                 session, actor="service", action=ERASED, subject=f"event {claimed.id}", now=settlement.at, detail=detail
             )
+
+
+def _ends_a_deletion(settlement: Settlement, claimed: ClaimedEvent) -> bool:
+    """Tell whether stored events are to be wiped now: after a delete, and after an alias that came too late for it."""
+    if claimed.type == "alias":
+        return claimed.suppressed and settlement.state is EventState.SUPPRESSED
+    return claimed.type == "delete" and settlement.state is EventState.HANDLED
 
 
 def _say_refused(settlements: Sequence[Settlement], *, is_first_try: bool) -> None:

@@ -248,3 +248,20 @@ async def test_case_107_a_merge_that_is_still_waiting_is_covered_too(acme: Recei
     await send(acme, event("identify", 6, userId="lead-2"))
     assert list_contacts("acme") == []
     assert all(record.erased for record in await acme.records())
+
+
+async def test_case_107_a_merge_that_arrives_after_the_deletion_is_covered_too(acme: Receiver) -> None:
+    await send(
+        acme,
+        event("identify", 1, userId="lead-1", traits={"email": "a@mail.example"}),
+        event("identify", 2, userId="u-1"),
+        delete("u-1"),
+    )
+    assert [contact.ids for contact in list_contacts("acme")] == [("lead-1",)]
+    await send(acme, event("alias", 3, userId="u-1", previousId="lead-1"))
+    assert list_contacts("acme") == []
+    await send(acme, event("identify", 29, userId="lead-1"), event("alias", 4, userId="u-1", previousId="u-1"))
+    assert list_contacts("acme") == []
+    assert all(record.erased for record in await acme.records())
+    await send(acme, event("identify", 31, userId="lead-1"))
+    assert [contact.ids for contact in list_contacts("acme")] == [("lead-1",)]

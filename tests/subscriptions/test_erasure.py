@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
 
 import pytest
 
+from db.control import audit
 from db.encryption import EncryptionKeys
 from db.event_log.tables import EventState, HandlerState
-from subscriptions import Event, InstallContext, InvalidEventPayload, Subscription
-from subscriptions.archive.erasure import ErasureRefused, delete_message, find_receipt, send_delete
+from subscriptions import Event, InstallContext, InvalidEventPayload, RetryError, Subscription
+from subscriptions.archive.erasure import ERASED, ErasureRefused, delete_message, find_receipt, send_delete
 from tests.subscriptions.receiver import Open, open_receiver
 
 
@@ -84,6 +86,58 @@ async def test_wh_15_a_delete_reaches_every_sink_and_dead_letter_and_leaves_a_re
         await receiver.dispatcher.run_due()
         assert set(shelf.kept) == {"zoe"}
         assert (await receiver.only(state=EventState.SUPPRESSED, message_id="late")).erased
+
+
+async def test_a_merge_after_the_deletion_erases_what_is_held_under_the_other_id(opened: Open) -> None:
+    subscription, shelf, forgotten = Subscription("acme-crm"), Shelf(), list[tuple[str | None, datetime]]()
+    subscription.to(shelf)
+    fails = False
+
+    @subscription.on("alias")
+    async def merge(event: Event) -> None:
+        raise InvalidEventPayload("it would bring the person back")
+
+    @subscription.on("delete")
+    async def forget(event: Event) -> None:
+        if fails:
+            raise RetryError("later")
+        forgotten.append((event.user_id, event.timestamp))
+
+    async with opened(subscription) as receiver:
+        before = (receiver.clock() - timedelta(minutes=5)).isoformat()
+        for user in ("lead-1", "karin"):
+            await receiver.deliver({"type": "identify", "userId": user, "messageId": user, "timestamp": before})
+        await receiver.deliver({"type": "delete", "userId": "karin", "messageId": "d-1"})
+        await receiver.dispatcher.run_due()
+        deleted_at = receiver.clock()
+        receiver.clock.advance(hours=2)
+        fails = True
+        merged = {"type": "alias", "userId": "karin", "previousId": "lead-1", "messageId": "a-1", "timestamp": before}
+        await receiver.deliver(merged)
+        await receiver.dispatcher.run_due()
+        assert (await receiver.only(message_id="a-1")).state is EventState.PENDING
+        fails = False
+        receiver.clock.advance(seconds=2)
+        await receiver.dispatcher.run_due()
+        assert forgotten == [("karin", deleted_at), ("lead-1", deleted_at)]
+        assert shelf.kept == {}
+        (detail,) = await receiver.log.show("a-1")
+        assert (detail.record.state, detail.body) == (EventState.SUPPRESSED, None)
+        assert {outcome.state for outcome in detail.handlers} == {HandlerState.DONE}
+        assert (await receiver.only(message_id="lead-1")).erased
+
+        # The person's own deletion stays finished: one more merge is no reason to hand anything over.
+        for number, other in enumerate(("lead-1", "lead-2", "karin", None), 2):
+            payload = {**merged, "messageId": f"a-{number}", "previousId": other}
+            await receiver.deliver(payload)
+        await receiver.deliver({"type": "identify", "userId": "lead-2", "messageId": "late", "timestamp": before})
+        await receiver.dispatcher.run_due()
+        await receiver.dispatcher.run_due()
+        assert {record.state for record in await receiver.records(type="alias")} == {EventState.SUPPRESSED}
+        assert {user for user, _ in forgotten[2:]} == {"lead-1", "lead-2"}
+        async with receiver.database.transaction() as session:
+            noted = await audit.list_newest(session, action=ERASED)
+        assert "lead" not in json.dumps([entry.detail for entry in noted])
 
 
 async def test_a_delete_that_is_not_accepted_says_so(on_sqlite: Open) -> None:

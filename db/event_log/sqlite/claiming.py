@@ -140,6 +140,7 @@ def _take(
         if kind == "delete" and _has_to_wait(segments, catalogue, leases, event_id, origin, now=now):
             continue
         tombstone = covered.get((origin.account, origin.component, subject)) if covered else None
+        suppressed = tombstone is not None and tombstone.covers(event_type=kind, occurred_at=occurred_at)
         earlier = outcomes.read(before)
         held.append(
             (event_id, Lease(lease, until, origin.account, origin.component, subject, occurred_at, attempts, before))
@@ -158,10 +159,11 @@ def _take(
                 settings={} if settings is None else json.loads(settings),
                 attempts=attempts,
                 finished=tuple(HandlerResult(o.handler, o.state, o.error) for o in earlier if o.finished),
-                suppressed=tombstone is not None and tombstone.covers(event_type=kind, occurred_at=occurred_at),
+                suppressed=suppressed,
                 scope=origin.scope_name,
                 unfinished=tuple(outcome for outcome in earlier if not outcome.finished),
                 interrupted=leases.was_interrupted(event_id),
+                erased_through=tombstone.through if tombstone is not None and suppressed else None,
             )
         )
     leases.add(held)

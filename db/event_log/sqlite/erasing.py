@@ -76,21 +76,29 @@ def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: New
 def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: datetime) -> ErasureReport:
     """Remove the bodies and error texts of the events that a delete covers.
 
-    Ids that were merged into the person since the delete arrived are covered from here on as well.
+    Ids that were merged into the person since the delete arrived are covered from here on as well. An alias that came
+    after the person's deletion was finished does for the ids it brings what that did for the others.
     """
     segment = segments.of_event(event_id)
     assert segment is not None  # noqa: S101  it was settled a moment ago
-    ((origin_id, person_hash, occurred, received),) = segment.select(
-        "SELECT origin, person_hash, occurred_at, received_at FROM events WHERE id = ?", (event_id,)
+    ((origin_id, kind, person_hash, occurred, received),) = segment.select(
+        "SELECT origin, type, person_hash, occurred_at, received_at FROM events WHERE id = ?", (event_id,)
     )
     origin = catalogue.origin(origin_id)
     through = min(occurred, received)
     hashes = _merged_hashes(segments, catalogue, origin.account, origin.component, person_hash)
+    uncovered = hashes
+    if kind == "alias":
+        known = catalogue.tombstones(origin.account, origin.component, hashes)
+        if person_hash in known:
+            through = max(through, to_microseconds(known[person_hash][0].through))
+        # The person's own stays as it is: it has to be complete, whatever becomes of this.
+        uncovered = {one for one in hashes if one not in known or to_microseconds(known[one][0].through) < through}
     catalogue.write_tombstones(
         event_id,
         account=origin.account,
         component=origin.component,
-        hashes=hashes,
+        hashes=uncovered,
         through=to_instant(through),
         requested_at=to_instant(received),
     )
