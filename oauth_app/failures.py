@@ -38,6 +38,7 @@ class FailureReason(StrEnum):
     CLIENT_REFUSED = "client_refused"
     ANSWER_UNREADABLE = "answer_unreadable"
     INSTALL_EXISTS_ELSEWHERE = "install_exists_elsewhere"
+    INSTALL_UNCLEAR = "install_unclear"
     INSTALL_OF_ANOTHER_ACCOUNT = "install_of_another_account"
     RECONNECTED_ELSEWHERE = "reconnected_elsewhere"
     PAGE_UNKNOWN = "page_unknown"
@@ -221,6 +222,14 @@ FAILURES: dict[FailureReason, Failure] = {
         "Segment allows one connection of {partner} per workspace, and it wasn't made from this account. If you know "
         "who made it, ask them to disconnect it. Or connect this source by hand with an API key.",
         NextStep.MANUAL_KEY,
+    ),
+    FailureReason.INSTALL_UNCLEAR: Failure(
+        409,
+        "We can't tell which connection you mean",
+        "Segment says that this workspace is connected to {partner} already. This account has several connections, "
+        "Segment doesn't say which of them it means, and the link you followed would change its settings. Nothing was "
+        "changed. Ask for a link that renews the connection you mean.",
+        NextStep.ASK_FOR_LINK,
     ),
     FailureReason.INSTALL_OF_ANOTHER_ACCOUNT: Failure(
         409,

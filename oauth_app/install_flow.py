@@ -12,20 +12,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
 from db.clock import Clock, utc_now
-from db.control import audit, flow_states, installs
-from db.control.tables import FlowState, Install, InstallStatus
+from db.control import flow_states, installs
+from db.control.tables import FlowState
 from db.database import Database
 from db.encryption import EncryptionKeys, Place
 from oauth_app.callback_query import CodeReturned, ErrorReturned
 from oauth_app.exchange import exchange
 from oauth_app.failures import FAILURES, FailureReason, reason_for_error
 from oauth_app.install_record import (
+    ContinuationUnclear,
     InstallOfAnotherAccount,
+    NothingToContinue,
     ReconnectedElsewhere,
-    queue_provisioning,
+    continue_install,
     save_install,
 )
 from segment_api.errors import means_install_already_exists
@@ -247,24 +247,15 @@ class InstallFlow:
     async def _continue_existing(self, flow: FlowState, state: str) -> FlowOutcome:
         """Go on with the stored install when Segment says there is one already (contract 2.8, cases 15 and 16)."""
         now = self._clock()
-        async with self._database.transaction() as session:
-            if flow.reconnects is None:
-                install = await installs.newest_of_account(session, account=flow.account, component=flow.component)
-            else:
-                install = await installs.get(session, flow.reconnects)
-            if install is None:
-                return FlowFailed(FailureReason.INSTALL_EXISTS_ELSEWHERE)
-            await self._resume(session, install, now=now)
-            await flow_states.finish(session, state, now=now, install_id=install.id)
+        try:
+            async with self._database.transaction() as session:
+                install = await continue_install(session, flow=flow, now=now)
+                await flow_states.finish(session, state, now=now, install_id=install.id)
+        except NothingToContinue:
+            return FlowFailed(FailureReason.INSTALL_EXISTS_ELSEWHERE)
+        except ContinuationUnclear:
+            return FlowFailed(FailureReason.INSTALL_UNCLEAR)
         return FlowConnected(install.id)
-
-    async def _resume(self, session: AsyncSession, install: Install, *, now: datetime) -> None:
-        await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
-        # A stored token is mostly older than its hour; provisioning refreshes it before its first call.
-        await queue_provisioning(session, install.id, now=now)
-        await audit.add(
-            session, actor=f"account:{install.account}", action="install.resume", subject=install.id, now=now
-        )
 
     async def _failed(self, state: str, flow: FlowState, failed: FlowFailed, *, error: str | None = None) -> FlowFailed:
         async with self._database.transaction() as session:

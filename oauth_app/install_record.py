@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -23,6 +24,14 @@ _WHOLE_WORKSPACE = "workspace"
 
 class ReconnectedElsewhere(Exception):
     """A reconnect of one install came back with another workspace or source; nothing was changed (OA-20)."""
+
+
+class NothingToContinue(Exception):
+    """Segment says that the App is installed already, and no install of the account can be the one it means."""
+
+
+class ContinuationUnclear(Exception):
+    """Segment does not say which install it means, and new settings may only be given to the right one."""
 
 
 class InstallOfAnotherAccount(Exception):
@@ -121,13 +130,59 @@ async def _stored_install(
         if (wanted.workspace_name, wanted.source_name) != (grant.workspace_name, source):
             raise ReconnectedElsewhere
         return wanted
-    return by_name or await installs.find_in_source(
+    found = by_name or await installs.find_in_source(
         session,
         account=flow.account,
         component=flow.component,
         workspace_name=grant.workspace_name,
         source_name=source,
     )
+    return None if found is None else await installs.lock(session, found.id)
+
+
+async def continue_install(session: AsyncSession, *, flow: FlowState, now: datetime) -> Install:
+    """Take up the stored install when Segment says that there is one already (contract 2.8, cases 15 and 16).
+
+    It is the one that the flow reconnects, otherwise the account's newest. Settings that the flow brings replace the
+    install's, so that the newest link holds; without any, the install keeps its own.
+
+    Raises:
+        NothingToContinue: there is none.
+        ContinuationUnclear: there are several, and the flow would change the settings of one of them.
+    """
+    if flow.reconnects is not None:
+        wanted = await installs.lock(session, flow.reconnects)
+        found = [] if wanted is None else [wanted]
+    else:
+        stored = await installs.lock_of_account(session, account=flow.account, component=flow.component)
+        found = may_be_meant(stored)
+    if not found:
+        raise NothingToContinue
+    if len(found) > 1 and flow.settings and any(install.settings != flow.settings for install in found):
+        raise ContinuationUnclear
+    install = found[0]
+    if flow.settings:
+        install.settings = dict(flow.settings)
+    install.status, install.status_reason, install.status_detail = InstallStatus.PROVISIONING, None, None
+    install.updated_at = now
+    install.disconnected_at = None
+    session.add(install)
+    await session.flush()
+    # Provisioning refreshes the token before its first call: it is old, or was erased, or refused for a while.
+    await install_tokens.outdate(session, install.id, now=now)
+    await audit.add(session, actor=f"account:{flow.account}", action="install.resume", subject=install.id, now=now)
+    await queue_provisioning(session, install.id, now=now)
+    return install
+
+
+def may_be_meant(stored: Sequence[Install]) -> list[Install]:
+    """Return the installs that Segment may mean when it says that there is one.
+
+    Those that were disconnected here come into question only when there is no other: the App stays installed in
+    Segment then, unless it was removed there.
+    """
+    there = [install for install in stored if install.status_reason != Reason.INSTALL_REMOVED.value]
+    return [install for install in there if not install.status.over] or there
 
 
 async def queue_provisioning(session: AsyncSession, install_id: str, *, now: datetime, overwrite: bool = False) -> None:

@@ -11,16 +11,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from db.control.tables import Install, InstallStatus
 from db.types import UtcDateTime
 
-_LIVE = (
-    InstallStatus.PROVISIONING,
-    InstallStatus.AWAITING_CONFIRMATION,
-    InstallStatus.CONNECTED,
-    InstallStatus.RECEIVING,
-    InstallStatus.FAILED,
-    InstallStatus.NEEDS_RECONNECT,
-)
-
-
 _WATCHED = (InstallStatus.CONNECTED, InstallStatus.RECEIVING, InstallStatus.NEEDS_RECONNECT)
 _REFRESH_REFUSED = "refresh_refused"
 
@@ -32,7 +22,20 @@ async def get(session: AsyncSession, install_id: str) -> Install | None:
 
 async def lock(session: AsyncSession, install_id: str) -> Install | None:
     """Return one install and keep other transactions from locking or changing it until this one ends."""
-    return (await session.exec(select(Install).where(Install.id == install_id).with_for_update())).first()
+    statement = select(Install).where(Install.id == install_id).with_for_update()
+    # Whoever had the lock before may have changed what this session has read already.
+    return (await session.exec(statement.execution_options(populate_existing=True))).first()
+
+
+async def lock_of_account(session: AsyncSession, *, account: str, component: str) -> list[Install]:
+    """Return an account's installs of a component, the newest first, locked as by :func:`lock`."""
+    statement = (
+        select(Install)
+        .where(Install.account == account, Install.component == component)
+        .order_by(col(Install.created_at).desc(), col(Install.id).desc())
+        .with_for_update()
+    )
+    return list((await session.exec(statement.execution_options(populate_existing=True))).all())
 
 
 async def find_by_name(session: AsyncSession, install_name: str) -> Install | None:
@@ -49,16 +52,6 @@ async def find_in_source(
         Install.component == component,
         Install.workspace_name == workspace_name,
         Install.source_name == source_name,
-    )
-    return (await session.exec(statement)).first()
-
-
-async def newest_of_account(session: AsyncSession, *, account: str, component: str) -> Install | None:
-    """Return the account's newest install that was not disconnected."""
-    statement = (
-        select(Install)
-        .where(Install.account == account, Install.component == component, col(Install.status).in_(_LIVE))
-        .order_by(col(Install.created_at).desc())
     )
     return (await session.exec(statement)).first()
 
