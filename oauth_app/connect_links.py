@@ -36,7 +36,7 @@ class MintedLink:
 
 
 class ConnectLinks:
-    """Mints and opens connect links for one component.
+    """Mints and shows connect links for one component.
 
     Args:
         declared_settings: what the component declares; ``None`` where its code is not at hand.
@@ -116,14 +116,12 @@ class ConnectLinks:
         return MintedLink(f"{self._base_url}/connect/{token}", account, expires_at)
 
     async def look(self, token: str) -> ConnectLink | None:
-        """Return a usable link without using it up, so that mail scanners and previews do no harm."""
+        """Return a usable link without using it up, so that mail scanners and previews do no harm.
+
+        ``InstallFlow.start_by_link`` uses it up.
+        """
         async with self._database.transaction() as session:
             return await connect_links.find_usable(session, token, component=self._component, now=self._clock())
-
-    async def use(self, token: str) -> ConnectLink | None:
-        """Use a link up; of several simultaneous calls one gets it."""
-        async with self._database.transaction() as session:
-            return await connect_links.use(session, token, component=self._component, now=self._clock())
 
 
 def check_account(account: str) -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
+from sqlmodel.ext.asyncio.session import AsyncSession
+
 from db.clock import Clock, utc_now
-from db.control import flow_states, installs
+from db.control import connect_links, flow_states, installs
 from db.control.tables import FlowState
 from db.database import Database
 from db.encryption import EncryptionKeys, Place
@@ -126,35 +128,82 @@ class InstallFlow:
         Args:
             reconnects: an install of this account; the flow then ends with that one, or with nothing (OA-20).
         """
+        now = self._clock()
+        async with self._database.transaction() as session:
+            refused = await self._refusal(session, account, reconnects=reconnects, now=now)
+            if refused is not None:
+                return FlowFailed(refused, return_to)
+            return await self._begin(
+                session, account, return_to=return_to, settings=settings or {}, reconnects=reconnects, now=now
+            )
+
+    async def start_by_link(self, token: str) -> FlowStarted | FlowFailed:
+        """Begin the flow that a connect link stands for, and use the link up; of several simultaneous calls one does.
+
+        When no flow can begin now, the link stays usable.
+        """
+        now = self._clock()
+        async with self._database.transaction() as session:
+            link = await connect_links.find_usable(session, token, component=self._component, now=now)
+            if link is None:
+                return FlowFailed(FailureReason.LINK_UNUSABLE)
+            refused = await self._refusal(session, link.account, reconnects=link.reconnects, now=now)
+            if refused is not None:
+                return FlowFailed(refused, link.return_to)
+            if await connect_links.use(session, token, component=self._component, now=now) is None:
+                return FlowFailed(FailureReason.LINK_UNUSABLE)
+            return await self._begin(
+                session,
+                link.account,
+                return_to=link.return_to,
+                settings=link.settings,
+                reconnects=link.reconnects,
+                now=now,
+            )
+
+    async def _refusal(
+        self, session: AsyncSession, account: str, *, reconnects: str | None, now: datetime
+    ) -> FailureReason | None:
+        """Tell why no flow can begin, if so; outdated flows are deleted on the way."""
+        if reconnects is not None:
+            install = await installs.get(session, reconnects)
+            if install is None or (install.account, install.component) != (account, self._component):
+                return FailureReason.OTHER_ACCOUNT
+        await flow_states.purge(session, before=now - timedelta(days=1))
+        if await flow_states.count_open(session, now=now) >= _MOST_OPEN_FLOWS:
+            return FailureReason.TOO_MANY_FLOWS
+        return None
+
+    async def _begin(
+        self,
+        session: AsyncSession,
+        account: str,
+        *,
+        return_to: str | None,
+        settings: dict[str, Any],
+        reconnects: str | None,
+        now: datetime,
+    ) -> FlowStarted:
         state, cookie = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         verifier = secrets.token_urlsafe(48) if self._pkce else None
-        now = self._clock()
         state_hash = flow_states.digest(state)
-        async with self._database.transaction() as session:
-            if reconnects is not None:
-                install = await installs.get(session, reconnects)
-                if install is None or (install.account, install.component) != (account, self._component):
-                    return FlowFailed(FailureReason.OTHER_ACCOUNT, return_to)
-            await flow_states.purge(session, before=now - timedelta(days=1))
-            if await flow_states.count_open(session, now=now) >= _MOST_OPEN_FLOWS:
-                return FlowFailed(FailureReason.TOO_MANY_FLOWS, return_to)
-            await flow_states.add(
-                session,
-                FlowState(
-                    state_hash=state_hash,
-                    cookie_hash=flow_states.digest(cookie),
-                    account=account,
-                    component=self._component,
-                    return_to=return_to,
-                    settings=settings or {},
-                    reconnects=reconnects,
-                    code_verifier_ciphertext=None
-                    if verifier is None
-                    else self._encryption.encrypt(verifier, _verifier_place(state_hash)),
-                    created_at=now,
-                    expires_at=now + FLOW_LIFETIME,
-                ),
-            )
+        await flow_states.add(
+            session,
+            FlowState(
+                state_hash=state_hash,
+                cookie_hash=flow_states.digest(cookie),
+                account=account,
+                component=self._component,
+                return_to=return_to,
+                settings=settings,
+                reconnects=reconnects,
+                code_verifier_ciphertext=None
+                if verifier is None
+                else self._encryption.encrypt(verifier, _verifier_place(state_hash)),
+                created_at=now,
+                expires_at=now + FLOW_LIFETIME,
+            ),
+        )
         url = self._identity.authorization_url(state=state, code_verifier=verifier)
         return FlowStarted(url, cookie_name(state), cookie)
 

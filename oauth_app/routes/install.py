@@ -67,13 +67,7 @@ async def connect_confirmed(request: Request) -> Response:
     link = await services.connect_links.look(token)
     if link is not None and await is_other_account(services, request, link.account):
         return services.pages.failure(FailureReason.OTHER_ACCOUNT)
-    link = await services.connect_links.use(token)
-    if link is None:
-        return services.pages.failure(FailureReason.LINK_UNUSABLE)
-    started = await services.flow.start(
-        link.account, return_to=link.return_to, settings=link.settings, reconnects=link.reconnects
-    )
-    return _to_segment(services, started, status=303)
+    return _to_segment(services, await services.flow.start_by_link(token), status=303)
 
 
 async def start(request: Request) -> Response:

@@ -143,6 +143,20 @@ async def test_oa_24_open_flows_are_capped(front_door: FrontDoor, monkeypatch: p
         assert (await session.exec(select(func.count()).select_from(FlowState))).one() == 5
 
 
+async def test_oa_24_a_link_stays_usable_when_too_many_flows_are_open(
+    front_door: FrontDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = await front_door.link()
+    monkeypatch.setattr(install_flow, "_MOST_OPEN_FLOWS", 0)
+    async with front_door.client() as http:
+        refused = await http.post(link)
+        assert (refused.status_code, "Many people are connecting" in refused.text) == (429, True)
+        monkeypatch.undo()
+        assert (await http.get(link)).status_code == 200
+        assert (await http.post(link)).status_code == 303
+        assert (await http.post(link)).status_code == 404
+
+
 def test_every_purpose_has_a_rate() -> None:
     limits = RateLimits()
     assert set(limits._buckets) == set(RATES) == set(Purpose)

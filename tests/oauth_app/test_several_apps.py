@@ -64,4 +64,4 @@ async def test_em_02_a_link_of_another_app_looks_like_none(front_door_on_both: F
         ]
     assert {page.status_code for page in pages} == {404}
     assert len({page.text for page in pages}) == 1
-    assert await other.use(link.rpartition("/")[2]) is not None, "it is not used up by that"
+    assert await other.look(link.rpartition("/")[2]) is not None, "it is not used up by that"
