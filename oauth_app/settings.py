@@ -167,6 +167,15 @@ class Settings(BaseSettings):
     segment_pkce: bool = Field(default=True, description="Send a PKCE challenge (S256) with the authorization request.")
 
     handlers: Hook | None = Field(default=None, description="Your Subscription, as module:attribute.")
+    handler_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long one call of a handler may take before it is cut off and tried again later.",
+    )
+    calls_per_handler: int = Field(
+        default=32, ge=1, le=1000, description="How many calls of one handler run at the same moment in a process."
+    )
     partner_session: Hook | None = Field(
         default=None,
         description="An async function (request) -> account or None that knows who is signed in to your product.",

@@ -48,6 +48,7 @@ from segment_api.secret import Secret
 from subscriptions.api_keys import ApiKeys
 from subscriptions.archive.retention import GIB, Retention
 from subscriptions.dispatch.dispatcher import Dispatcher
+from subscriptions.dispatch.limits import DispatchLimits
 from subscriptions.observer import Observer, Observers
 from subscriptions.provisioning.install_announcer import InstallAnnouncer
 from subscriptions.provisioning.outbox_worker import OutboxWorker
@@ -186,7 +187,8 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         activity = InstallActivity(stores.control)
         metrics = Metrics()
         observer: Observer = Observers(metrics, Traces()) if settings.traces else metrics
-        dispatcher = Dispatcher(components, stores.event_log, stores.control, observer=observer)
+        limits = DispatchLimits(handler_seconds=settings.handler_seconds, calls_per_handler=settings.calls_per_handler)
+        dispatcher = Dispatcher(components, stores.event_log, stores.control, limits=limits, observer=observer)
         announcer = InstallAnnouncer(stores.control, components)
         outbox = OutboxWorker(
             stores.control,

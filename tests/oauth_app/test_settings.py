@@ -27,6 +27,7 @@ def test_the_defaults_are_the_safe_ones() -> None:
     assert settings.segment_pkce is True
     assert settings.overwrite_destination == "ask"
     assert settings.connect_link_minutes == 15
+    assert (settings.handler_seconds, settings.calls_per_handler) == (30, 32)
     assert settings.oauth_enabled is False
     assert settings.effective_event_log_url == "sqlite+aiosqlite:///./data/events.db"
 
@@ -42,6 +43,13 @@ def test_the_defaults_are_the_safe_ones() -> None:
         ("DATABASE_URL", "hunter2", "not a URL"),
         ("HANDLERS", "examples.acme_crm", "module:attribute"),
         ("CONNECT_LINK_MINUTES", "0", "greater than"),
+        ("HANDLER_SECONDS", "0", "greater than"),
+        ("HANDLER_SECONDS", "nan", "less than"),
+        ("HANDLER_SECONDS", "inf", "less than"),
+        ("HANDLER_SECONDS", "half a minute", "number"),
+        ("CALLS_PER_HANDLER", "0", "greater than"),
+        ("CALLS_PER_HANDLER", "100000", "less than"),
+        ("CALLS_PER_HANDLER", "2.5", "integer"),
         ("LOG_LEVEL", "LOUD", "DEBUG"),
         ("SEGMENT_CLIENT_ID", "only-this", "SEGMENT_CLIENT_SECRET"),
         ("SEGMENT_DESTINATION", "destination/acme-crm", "slug"),
