@@ -78,7 +78,8 @@ class EventLog(Protocol):
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
         """Make pending events of some components due that wait for a later time; returns how many.
 
-        For when the wall clock was set back: what was received before that would wait until the clock gets there.
+        For when the wall clock was set back: what was received before that would wait until the clock gets there, and
+        so would what somebody held who died then; such leases end soon, unless they are renewed.
 
         Args:
             attempted_from: of those that were attempted before, only what waits for a time after this.

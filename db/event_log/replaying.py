@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, literal_column, or_, select, update
+from sqlalchemy import and_, case, delete, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from db.event_log import claiming
 from db.event_log.erasing import SUBJECT
+from db.event_log.lease_bounds import LEFT_TO_IT, LONGEST_LEASE
 from db.event_log.records import UNFINISHED, Predecessor
 from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
@@ -65,15 +66,19 @@ async def hasten(connection: AsyncConnection, component: str, *, now: datetime, 
 async def bring_forward(
     connection: AsyncConnection, components: Collection[str], *, now: datetime, attempted_from: datetime, after_id: int
 ) -> list[int]:
-    """Make events due that wait for a later time, a portion of them after an id; returns which."""
+    """Make events due that wait for a later time, a portion of them after an id; returns which.
+
+    Leases that were taken while the clock was ahead are cut short: their holder may have died.
+    """
+    too_long = col(StoredEvent.leased_until) > now + LONGEST_LEASE
+    may_not_wait = or_(col(StoredEvent.attempts) == 0, col(StoredEvent.available_at) > attempted_from)
     waiting = (
         select(col(StoredEvent.id))
         .where(
             in_state(EventState.PENDING),
             col(StoredEvent.id) > after_id,
             col(StoredEvent.component).in_(components),
-            col(StoredEvent.available_at) > now,
-            or_(col(StoredEvent.attempts) == 0, col(StoredEvent.available_at) > attempted_from),
+            or_(too_long, and_(col(StoredEvent.available_at) > now, may_not_wait)),
         )
         .order_by(col(StoredEvent.id))
         .limit(_PORTION)
@@ -81,7 +86,11 @@ async def bring_forward(
     )
     ids = [event_id for event_id in (await connection.execute(waiting)).scalars() if event_id is not None]
     if ids:
-        await connection.execute(update(StoredEvent).where(is_any(StoredEvent.id, ids)).values(available_at=now))
+        brought = {
+            "available_at": func.least(col(StoredEvent.available_at), now),
+            "leased_until": case((too_long, now + LEFT_TO_IT), else_=col(StoredEvent.leased_until)),
+        }
+        await connection.execute(update(StoredEvent).where(is_any(StoredEvent.id, ids)).values(brought))
     return ids
 
 

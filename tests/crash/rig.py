@@ -176,8 +176,12 @@ class Rig:
                 await asyncio.sleep(self._random.random() * 0.02)
 
     async def _settled(self, settings: Settings, sender: Sender) -> None:
-        """Wait until the log says that everything acknowledged was handled; while nothing happens, let time pass."""
-        offset = timedelta(hours=48) if self._moves_clock else timedelta()
+        """Wait until the log says that everything acknowledged was handled; while nothing happens, let time pass.
+
+        A clock that was moved ends behind everything that was received: nothing may wait until it gets there.
+        """
+        offset = timedelta(hours=-48) if self._moves_clock else timedelta()
+        self._clock.move_to(offset)
         event_log = open_event_log(settings.effective_event_log_url)
         left = len(sender.ledger.acknowledged)
         try:

@@ -155,6 +155,18 @@ async def test_what_waits_for_a_clock_that_was_set_back_can_be_brought_forward(e
     assert [event.id for event in await _claim(event_log)] == [retried.id]
 
 
+async def test_an_event_is_not_held_until_a_clock_that_was_set_back_gets_there(event_log: StoredEventLog) -> None:
+    for number in range(2):
+        await event_log.append(new_event(f"m-{number}", received_at=later(hours=1)))
+    dead, alive = await _claim(event_log, minutes=60)
+    await event_log.bring_forward(COMPONENTS, now=NOON, attempted_from=NOON)
+    assert await _claim(event_log) == [], "whoever lives has the time to renew"
+    await event_log.renew(alive.lease, [alive.id], until=later(minutes=5))
+    (again,) = await _claim(event_log, minutes=2)
+    assert (again.id, again.interrupted) == (dead.id, True)
+    assert await settle(event_log, Settlement(alive.id, alive.lease, EventState.HANDLED, later(minutes=2)))
+
+
 async def test_what_comes_before_an_event_is_the_persons_own_and_still_pending(event_log: StoredEventLog) -> None:
     ids: dict[str, int] = {}
     arrivals: dict[str, dict[str, Any]] = {

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from db.event_log.lease_bounds import LEFT_TO_IT, LONGEST_LEASE
 from db.event_log.sqlite.held_file import HeldFile
 
 
@@ -84,6 +85,12 @@ class Leases:
             lease = self.of(event_id, name)
             if lease is not None:
                 lease.until = until
+
+    def cut_short(self, now: datetime) -> None:
+        """Let leases end soon that were taken while the clock was ahead, unless they are renewed."""
+        for lease in self._leases.values():
+            if lease.until > now + LONGEST_LEASE:
+                lease.until = now + LEFT_TO_IT
 
     def end(self, event_ids: Iterable[int], name: str) -> None:
         """Give events back."""

@@ -146,6 +146,7 @@ class SqliteEventLog:
 
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
         def begin(catalogue: Catalogue, segments: Segments) -> Iterator[int]:
+            self._leases.cut_short(now)
             return replaying.bring_forward(segments, catalogue, components, now=now, attempted_from=attempted_from)
 
         steps = self._read(begin)
