@@ -22,6 +22,7 @@ from db.encryption import EncryptionKeys, Place
 from oauth_app.callback_query import CodeReturned, ErrorReturned
 from oauth_app.exchange import exchange
 from oauth_app.failures import FAILURES, FailureReason, reason_for_error
+from oauth_app.flow_cookies import FlowCookies, cookie_name
 from oauth_app.install_record import (
     ContinuationUnclear,
     InstallOfAnotherAccount,
@@ -39,7 +40,6 @@ logger = logging.getLogger(__name__)
 FLOW_LIFETIME = timedelta(minutes=10)
 _LONGEST_EXCHANGE = timedelta(minutes=1)
 _MOST_OPEN_FLOWS = 10_000
-_COOKIE_PREFIX = "segment_flow_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,12 @@ class ManualKey:
 FlowOutcome: TypeAlias = FlowConnected | FlowPending | FlowFailed
 
 
-def cookie_name(state: str) -> str:
-    """The name of a flow's own cookie, so that two tabs don't take each other's."""
-    return _COOKIE_PREFIX + flow_states.digest(state)[:16]
-
-
 class InstallFlow:
-    """Starts and finishes authorization flows of one component."""
+    """Starts and finishes authorization flows of one component.
+
+    Attributes:
+        cookies: recognise the cookies of flows that were started here, or in another process.
+    """
 
     def __init__(
         self,
@@ -98,6 +97,7 @@ class InstallFlow:
         encryption: EncryptionKeys,
         identity: IdentityClient,
         api_keys: ApiKeys,
+        cookies: FlowCookies,
         *,
         component: str,
         scope: str,
@@ -108,6 +108,7 @@ class InstallFlow:
         self._encryption = encryption
         self._identity = identity
         self._api_keys = api_keys
+        self.cookies = cookies
         self._component = component
         self._scope = scope
         self._pkce = pkce
@@ -184,7 +185,8 @@ class InstallFlow:
         reconnects: str | None,
         now: datetime,
     ) -> FlowStarted:
-        state, cookie = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        state = secrets.token_urlsafe(32)
+        cookie = self.cookies.make(state, secrets.token_urlsafe(32))
         verifier = secrets.token_urlsafe(48) if self._pkce else None
         state_hash = flow_states.digest(state)
         await flow_states.add(

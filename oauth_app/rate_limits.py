@@ -1,4 +1,4 @@
-"""Rate limits per client: token buckets in this process, in bounded memory (OA-24).
+"""Rate limits, mostly per client: token buckets in this process, in bounded memory (OA-24).
 
 A client is the address at the other end of the socket; behind a proxy, the address that the proxy names, but only if
 ``TRUSTED_PROXIES`` lists the proxy. Anybody can write an ``X-Forwarded-For``.
@@ -29,6 +29,7 @@ class Purpose(StrEnum):
     """What is limited apart from each other."""
 
     CONNECT = "connect"
+    CALLBACK = "callback"
     LOGIN = "login"
     API = "api"
 
@@ -43,6 +44,7 @@ class Rate:
 
 RATES = {
     Purpose.CONNECT: Rate(burst=300, per_second=5),
+    Purpose.CALLBACK: Rate(burst=300, per_second=5),
     Purpose.LOGIN: Rate(burst=20, per_second=0.2),
     Purpose.API: Rate(burst=500, per_second=50),
 }
@@ -83,11 +85,16 @@ class RateLimits:
         self._trusted = tuple(trusted_proxies)
         self._buckets = {purpose: TokenBuckets(rate, clock=clock) for purpose, rate in RATES.items()}
 
-    def wait_seconds(self, purpose: Purpose, request: Request) -> int | None:
-        """Count a request: ``None`` if it may go on, otherwise whole seconds for ``Retry-After``."""
-        peer = "" if request.client is None else request.client.host
-        client = client_of(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
-        wait = self._buckets[purpose].take(client)
+    def wait_seconds(self, purpose: Purpose, request: Request, *, bucket: str | None = None) -> int | None:
+        """Count a request: ``None`` if it may go on, otherwise whole seconds for ``Retry-After``.
+
+        Args:
+            bucket: what the request is counted for, in place of its client.
+        """
+        if bucket is None:
+            peer = "" if request.client is None else request.client.host
+            bucket = client_of(peer, request.headers.getlist("x-forwarded-for"), self._trusted)
+        wait = self._buckets[purpose].take(bucket)
         return None if wait is None else max(1, math.ceil(wait))
 
 
@@ -112,12 +119,21 @@ def client_of(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network
     return str(address)
 
 
-def limited(purpose: Purpose, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-    """Wrap an endpoint so that a client that asks too often is told to wait."""
+def limited(
+    purpose: Purpose,
+    endpoint: Callable[[Request], Awaitable[Response]],
+    *,
+    own_bucket: Callable[[Request], str | None] = lambda _: None,
+) -> Callable[..., Awaitable[Response]]:
+    """Wrap an endpoint so that a client that asks too often is told to wait.
+
+    Args:
+        own_bucket: names what a request proves to belong to, and is counted for; otherwise it is its client's.
+    """
 
     async def counted(request: Request) -> Response:
         limits: RateLimits = request.app.state.services.rate_limits
-        wait = limits.wait_seconds(purpose, request)
+        wait = limits.wait_seconds(purpose, request, bucket=own_bucket(request))
         if wait is None:
             return await endpoint(request)
         headers = {"Retry-After": str(wait), "Cache-Control": "no-store"}

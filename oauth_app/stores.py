@@ -35,6 +35,7 @@ class ServiceSecrets:
     person_hash: bytes
     status_links: bytes
     operator_logins: bytes
+    flow_cookies: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ async def _secrets(database: Database, encryption: EncryptionKeys) -> ServiceSec
                 person_hash=await service_secrets.ensure(session, encryption, "person_hash", now=now),
                 status_links=await service_secrets.ensure(session, encryption, "status_links", now=now),
                 operator_logins=await service_secrets.ensure(session, encryption, "operator_logins", now=now),
+                flow_cookies=await service_secrets.ensure(session, encryption, "flow_cookies", now=now),
             )
     except EncryptionError as problem:
         raise SettingsInvalid(

@@ -23,6 +23,7 @@ from oauth_app.component import (
     load_component,
     load_partner_session,
 )
+from oauth_app.flow_cookies import FlowCookies
 from oauth_app.install_flow import InstallFlow
 from oauth_app.install_tokens import InstallTokens
 from oauth_app.metrics import Metrics
@@ -265,6 +266,7 @@ def _services(
             stores.encryption,
             segment.identity,
             api_keys,
+            FlowCookies(stores.secrets.flow_cookies),
             component=component_name(settings),
             scope=settings.scope,
             pkce=settings.segment_pkce,

@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from oauth_app.callback_query import CodeReturned, Refused, read_callback
 from oauth_app.failures import FailureReason
+from oauth_app.flow_cookies import cookie_name
 from oauth_app.install_flow import (
     FLOW_LIFETIME,
     FlowConnected,
@@ -17,7 +18,6 @@ from oauth_app.install_flow import (
     FlowOutcome,
     FlowPending,
     FlowStarted,
-    cookie_name,
     note_failure,
 )
 from oauth_app.rate_limits import Purpose, limited
@@ -36,7 +36,7 @@ def routes() -> list[Route]:
         Route("/connect/{link}", limited(Purpose.CONNECT, connect_page), methods=["GET"]),
         Route("/connect/{link}", limited(Purpose.CONNECT, connect_confirmed), methods=["POST"]),
         Route("/auth/segment", limited(Purpose.CONNECT, start), methods=["GET"]),
-        Route("/auth/segment/callback", callback, methods=["GET"]),
+        Route("/auth/segment/callback", limited(Purpose.CALLBACK, callback, own_bucket=_flow_of), methods=["GET"]),
         Route("/auth/segment/manual-key", manual_key, methods=["POST"]),
     ]
 
@@ -128,6 +128,22 @@ async def manual_key(request: Request) -> Response:
     if isinstance(made, FlowFailed):
         return services.pages.failure(made.reason)
     return services.pages.manual_key(account=made.account, api_key=made.api_key, return_to=made.return_to)
+
+
+def _flow_of(request: Request) -> str | None:
+    """Name the flow that a callback ends, if the browser is the one it was started in.
+
+    Such a callback is counted by itself. Whatever others do, from the same address or with a made up state, a
+    customer who comes back from Segment is never told to wait for them.
+    """
+    services = services_of(request)
+    states = request.query_params.getlist("state")
+    if services.flow is None or len(states) != 1:
+        return None
+    cookie = request.cookies.get(cookie_name(states[0]))
+    if cookie is None or not services.flow.cookies.is_ours(states[0], cookie):
+        return None
+    return cookie_name(states[0])
 
 
 def _to_segment(services: Services, started: FlowStarted | FlowFailed, *, status: int) -> Response:

@@ -24,6 +24,7 @@ from oauth_app.api.tokens import ApiTokens
 from oauth_app.application import assemble
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.demo.browser import Browser
+from oauth_app.flow_cookies import FlowCookies
 from oauth_app.install_flow import InstallFlow
 from oauth_app.metrics import Metrics
 from oauth_app.operators import Operators
@@ -198,6 +199,7 @@ def build_front_door(
             encryption,
             identity,
             api_keys,
+            FlowCookies(secret),
             component="acme-crm",
             scope=settings.scope,
             pkce=settings.segment_pkce,

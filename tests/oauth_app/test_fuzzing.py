@@ -25,7 +25,7 @@ from oauth_app.api.operations import OPERATIONS, Operation
 from oauth_app.api.problem import ApiProblem
 from oauth_app.api.shapes import Problem
 from oauth_app.dashboard.routes import ACTS, PAGES
-from oauth_app.install_flow import cookie_name
+from oauth_app.flow_cookies import cookie_name
 from oauth_app.operators.roles import Operator, Role
 from oauth_app.rate_limits import RateLimits
 from segment_sandbox.config import DEFAULT_CLIENT_SECRET

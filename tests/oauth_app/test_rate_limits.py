@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,12 +15,15 @@ from sqlmodel import select
 
 from db.control.tables import FlowState
 from oauth_app import install_flow
+from oauth_app.demo.browser import Browser
 from oauth_app.failures import FailureReason
+from oauth_app.flow_cookies import FlowCookies, cookie_name
 from oauth_app.install_flow import FlowFailed
 from oauth_app.rate_limits import RATES, Purpose, Rate, RateLimits, TokenBuckets, client_of
 from tests.oauth_app.conftest import FrontDoor
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
+CALLBACK = f"{SERVICE}/auth/segment/callback"
 PROXIES = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32")]
 
 
@@ -105,6 +109,8 @@ def test_any_header_is_read_without_trouble(peer: str, forwarded: list[str]) -> 
     [
         (Purpose.CONNECT, "/auth/segment", "Too many requests"),
         (Purpose.CONNECT, "/connect/x", "Too many requests"),
+        (Purpose.CALLBACK, "/auth/segment/callback?code=c&state=made-up", "Too many requests"),
+        (Purpose.CALLBACK, "/auth/segment/callback?error=access_denied", "Too many requests"),
         (Purpose.LOGIN, "/dashboard/login", "Too many requests"),
         (Purpose.API, "/api/v1/installs", "too_many_requests"),
     ],
@@ -129,6 +135,57 @@ async def test_oa_24_rate_limits_are_counted_behind_a_trusted_proxy(tmp_path: Pa
         ]
     assert one.status_code == 429
     assert other.status_code == 404
+
+
+async def _walk_back(door: FrontDoor, browser: Browser) -> str:
+    """Walk up to the moment Segment redirects back, and return that address without going there."""
+    answer = await browser.submit(await door.to_consent(browser), button="allow", stop_before=CALLBACK)
+    return str(answer.headers["location"])
+
+
+def _use_up(door: FrontDoor, bucket: str) -> None:
+    for _ in range(RATES[Purpose.CALLBACK].burst):
+        door.services.rate_limits._buckets[Purpose.CALLBACK].take(bucket)
+
+
+async def test_oa_24_nobody_keeps_a_customer_from_coming_back(front_door: FrontDoor) -> None:
+    async with front_door.browser() as browser, front_door.client() as neighbour:
+        url = await _walk_back(front_door, browser)
+        state = httpx.URL(url).params["state"]
+        forged = {"Cookie": f"{cookie_name(state)}={'x' * 43}.{'y' * 43}"}
+        _use_up(front_door, "127.0.0.1")  # as it would be behind one proxy
+        for made_up in (state, "made-up"):
+            params = {"code": "made-up", "state": made_up}
+            assert (await neighbour.get(CALLBACK, params=params, headers=forged)).status_code == 429
+        page = await browser.open(url)
+    assert page.url.path.startswith("/status/")
+
+
+async def test_oa_24_a_flow_s_own_browser_cannot_come_back_without_end(front_door: FrontDoor) -> None:
+    async with front_door.browser() as browser, front_door.browser() as other:
+        url = await _walk_back(front_door, browser)
+        _use_up(front_door, cookie_name(httpx.URL(url).params["state"]))
+        refused = await browser.http.get(url)
+        assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
+        assert front_door.exchanges == 0
+        assert (await front_door.connect(other)).url.path.startswith("/status/")
+
+
+def test_only_the_cookie_of_the_very_flow_counts_for_it() -> None:
+    cookies, others = FlowCookies(b"a" * 32), FlowCookies(b"b" * 32)
+    cookie = cookies.make("state-1", "random")
+    assert cookies.is_ours("state-1", cookie)
+    assert FlowCookies(b"a" * 32).is_ours("state-1", cookie), "in every process"
+    for state, value in (
+        ("state-2", cookie),
+        ("state-1", others.make("state-1", "random")),
+        ("state-1", f"r{cookie}"),
+        ("state-1", cookie[:-1]),
+        ("state-1", "random"),
+        ("state-1", ""),
+        ("state-1", "ü.ü"),
+    ):
+        assert not cookies.is_ours(state, value)
 
 
 async def test_oa_24_open_flows_are_capped(front_door: FrontDoor, monkeypatch: pytest.MonkeyPatch) -> None:
