@@ -21,6 +21,7 @@ from db.database import parse_url
 from oauth_app.accepting import LOOP
 from oauth_app.application import create_application
 from oauth_app.cli.output import run, settings_or_exit, stop
+from oauth_app.cli.own_address import own_address
 from oauth_app.logs import configure_logging
 from oauth_app.parts import sign_in_links_of
 from oauth_app.settings import Settings
@@ -55,7 +56,7 @@ def serve(
 
     Example: HANDLERS=acme.handlers:crm enable-with-segment serve --host 0.0.0.0
     """
-    settings = settings_or_exit()
+    settings = _reached_at(port)
     if (workers > 1 or role is not RoleName.ALL) and _uses_sqlite(settings):
         stop(["--workers and --role need PostgreSQL: set DATABASE_URL to postgresql+asyncpg://..."])
     configure_logging(settings.log_level, settings.log_format)
@@ -101,6 +102,18 @@ def application() -> object:
     configure_logging(settings.log_level, settings.log_format)
     role = os.environ.get(_ROLE_VARIABLE, "all")
     return create_application(settings, "web" if role == "web" else "worker" if role == "worker" else "all")
+
+
+def _reached_at(port: int) -> Settings:
+    """Read the settings; where nobody set BASE_URL, it names the port, here and in the server processes."""
+    settings = settings_or_exit()
+    address = own_address(settings, port)
+    if address.told is not None:
+        typer.echo(address.told, err=True)
+    if address.base_url is None:
+        return settings
+    os.environ["BASE_URL"] = address.base_url
+    return settings_or_exit()
 
 
 async def _show_way_in(settings: Settings) -> None:
