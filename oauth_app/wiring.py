@@ -56,6 +56,7 @@ from subscriptions.provisioning.outbox_worker import OutboxWorker
 from subscriptions.provisioning.provisioner import Provisioner
 from subscriptions.provisioning.reconciliation import Reconciler
 from subscriptions.provisioning.reconciliation_sweep import ReconciliationSweep
+from subscriptions.receiving import store_trouble
 from subscriptions.receiving.early_refusal import EarlyRefusal
 from subscriptions.receiving.endpoint import Endpoint
 from subscriptions.receiving.install_activity import InstallActivity
@@ -205,6 +206,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             on_received=_on_received(activity, dispatcher),
             observer=observer,
         )
+        stack.callback(store_trouble.TROUBLES.ends)
         webhook = Webhook(reception)
         endpoint = Endpoint(webhook, SignedWebhook(reception, webhook.pressure))
         for sink in subscription.sinks:
@@ -234,7 +236,10 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
 
 
 def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:
+    troubles = store_trouble.TROUBLES
+
     def received(install_id: str | None) -> None:
+        troubles.taken()
         if install_id is not None:
             activity.note(install_id)
         dispatcher.wake()
