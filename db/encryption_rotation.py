@@ -7,8 +7,14 @@ list of keys; nothing here reads or writes a store.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
+from typing import TypeAlias
+
+_MOST_NAMED = 10
+
+ProcessKeys: TypeAlias = tuple[str, Sequence[str]]
+"""A running process by its name for people, and the key ids it knows, the encrypting one first."""
 
 
 class RotationStage(StrEnum):
@@ -68,6 +74,42 @@ def use_newest_key(
             "one, go on with: enable-with-segment encryption-keys reencrypt --verify"
         )
     return {newest: keys[newest], **{key_id: key for key_id, key in keys.items() if key_id != newest}}
+
+
+def check_known(key_id: str, processes: Sequence[ProcessKeys], *, setting: str) -> None:
+    """Check that every running process knows a key, so that it may encrypt.
+
+    Args:
+        processes: those that run.
+
+    Raises:
+        RotationRefused: one does not.
+    """
+    unaware = [name for name, key_ids in processes if key_id not in key_ids]
+    if unaware:
+        raise RotationRefused(
+            f"running processes do not know the key '{key_id}' yet: {_listed(unaware)}. Deploy {setting} with it to "
+            "them first. A process that was killed counts for one more minute"
+        )
+
+
+def check_encrypts(key_id: str, processes: Sequence[ProcessKeys], *, setting: str) -> None:
+    """Check that every running process encrypts with a key, so that no other is needed any more.
+
+    Raises:
+        RotationRefused: one does not.
+    """
+    others = [name for name, key_ids in processes if key_ids[0] != key_id]
+    if others:
+        raise RotationRefused(
+            f"running processes still encrypt with another key than '{key_id}': {_listed(others)}. Deploy {setting} "
+            "with that key in front to them first. A process that was killed counts for one more minute"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMED])
+    return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
 
 
 def retire_old_keys(keys: Mapping[str, bytes], *, in_use: Collection[str]) -> dict[str, bytes]:

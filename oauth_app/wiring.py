@@ -35,6 +35,7 @@ from oauth_app.operators.sessions import Sessions
 from oauth_app.pages import Pages
 from oauth_app.panic import PanicSwitch, StoppableWebhook
 from oauth_app.parts import api_keys_of, connect_links_of, sign_in_links_of
+from oauth_app.presence import Presence
 from oauth_app.rate_limits import RateLimits
 from oauth_app.services import Services
 from oauth_app.settings import Settings
@@ -179,12 +180,15 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
     subscription = load_component(settings)
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
+        owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        presence = Presence(stores.control, owner, role=role, key_ids=stores.encryption.key_ids)
+        await presence.announce()
+        stack.push_async_callback(presence.leave)
         api_keys = api_keys_of(settings, stores)
         stack.push_async_callback(api_keys.close)
         segment = await stack.enter_async_context(segment_of(settings, stores, api_keys=api_keys))
         operators = await stack.enter_async_context(operators_of(settings, stores))
         panic = await stack.enter_async_context(panic_switch_of(stores))
-        owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
         components = {subscription.name: subscription}
         activity = InstallActivity(stores.control)
         metrics = Metrics()
@@ -211,7 +215,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         endpoint = Endpoint(webhook, SignedWebhook(reception, webhook.pressure))
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
-        jobs = [BackgroundJob("install activity", activity.run)]
+        jobs = [BackgroundJob("install activity", activity.run), BackgroundJob("presence", presence.run)]
         if role != "web":
             jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
             jobs.append(BackgroundJob("retention", _retention(settings, stores).run))

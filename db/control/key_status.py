@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from db.control import audit
+from db.clock import utc_now
+from db.control import audit, running_processes
 from db.control.ciphertexts import KeyUse, keys_in_use, used_key_ids
 from db.control.reencryption import REPLACED
+from db.control.tables import RunningProcess
 from db.database import Database
 from db.encryption import EncryptionKeys
+from db.encryption_rotation import ProcessKeys
 
 _COMMAND = "enable-with-segment encryption-keys"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """Configured keys beside what is stored. ``replaced`` are those that a re-encryption has moved rows away from."""
+    """Configured keys beside what is stored, and beside what running processes know.
+
+    ``replaced`` are those that a re-encryption has moved rows away from.
+    """
 
     setting: str
     configured: tuple[str, ...]
     uses: Sequence[KeyUse]
     replaced: Collection[str]
+    processes: Sequence[RunningProcess] = field(default=())
+
+    @property
+    def known(self) -> list[ProcessKeys]:
+        """Which keys each running process knows."""
+        return [(process.name, process.key_ids) for process in self.processes]
 
     @property
     def current(self) -> str:
@@ -68,6 +80,9 @@ class KeyStatus:
         if self.unopened:
             return f"{self.setting} holds another key than the one the store was written with. Configure the right one."
         if self.added is not None:
+            unaware = [name for name, key_ids in self.known if self.added not in key_ids]
+            if unaware:
+                return f"Deploy {self.setting} with '{self.added}' to every process; {len(unaware)} do not know it yet."
             return f"When every process runs with '{self.added}', go on with: {_COMMAND} rotate --stage use"
         if self.in_use - {self.current}:
             return f"When every process encrypts with '{self.current}', go on with: {_COMMAND} reencrypt --verify"
@@ -81,4 +96,5 @@ async def key_status(database: Database, keys: EncryptionKeys) -> KeyStatus:
     uses = await keys_in_use(database, keys)
     async with database.transaction() as session:
         replaced = await audit.subjects(session, action=REPLACED)
-    return KeyStatus(keys.setting, keys.key_ids, uses, replaced)
+        processes = await running_processes.live(session, now=utc_now())
+    return KeyStatus(keys.setting, keys.key_ids, uses, replaced, processes)

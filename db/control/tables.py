@@ -307,6 +307,24 @@ class Pause(ControlTable, table=True):
     paused_at: datetime = _instant()
 
 
+class RunningProcess(ControlTable, table=True):
+    """A process of the service, for as long as it says that it runs."""
+
+    __tablename__ = "running_processes"
+
+    id: str = Field(primary_key=True)
+    role: str
+    key_ids: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    """The encryption keys it knows, the encrypting one first: their ids, never the keys."""
+    started_at: datetime = _instant()
+    seen_at: datetime = _instant()
+
+    @property
+    def name(self) -> str:
+        """Its role, host and pid, for people."""
+        return f"{self.role} {self.id.rpartition(':')[0]}"
+
+
 class Replay(ControlTable, table=True):
     """One replay of stored events, and how far it has come."""
 

@@ -14,7 +14,15 @@ from db.control.ciphertexts import count_all, count_not_of_key
 from db.control.key_status import KeyStatus, key_status
 from db.control.reencryption import Pace, Reencryption, ReencryptionReport
 from db.encryption import format_key_entries
-from db.encryption_rotation import RotationRefused, RotationStage, add_key, retire_old_keys, use_newest_key
+from db.encryption_rotation import (
+    RotationRefused,
+    RotationStage,
+    add_key,
+    check_encrypts,
+    check_known,
+    retire_old_keys,
+    use_newest_key,
+)
 from oauth_app.acts import Act, note
 from oauth_app.cli.output import FAILED, AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.key_provider import encryption_keys, key_provider, new_configured_key
@@ -68,6 +76,10 @@ def status(as_json: AsJson = False) -> None:
                 "in_use": told.uses,
                 "missing": told.missing,
                 "unused": told.unused,
+                "processes": [
+                    {"process": process.name, "keys": process.key_ids, "seen_at": process.seen_at}
+                    for process in told.processes
+                ],
                 "healthy": told.healthy,
                 "next": told.next_step(),
             }
@@ -78,6 +90,11 @@ def status(as_json: AsJson = False) -> None:
             ["table", "column", "key", "rows", "opens"],
             [(use.table, use.column, use.key_id, use.rows, "yes" if use.opens else "NO") for use in told.uses],
             empty="Nothing is encrypted yet.",
+        )
+        print_table(
+            ["running process", "keys it knows", "seen"],
+            [(process.name, ", ".join(process.key_ids), process.seen_at) for process in told.processes],
+            empty="No process of the service is running.",
         )
         out.print(told.next_step(), markup=False, soft_wrap=True)
     if not told.healthy:
@@ -91,7 +108,8 @@ def rotate(
 ) -> None:
     """Print the next value of ENCRYPTION_KEYS, step by step, so that no process meets a key it does not have.
 
-    Add a key and deploy; use it and deploy; reencrypt; retire the old keys and deploy. Nothing is changed here.
+    Add a key and deploy; use it and deploy; reencrypt; retire the old keys and deploy. Nothing is changed here. A
+    step is refused while a running process is not ready for it.
 
     Example: enable-with-segment encryption-keys rotate --stage use
     """
@@ -121,7 +139,10 @@ def reencrypt(
 
     Example: enable-with-segment encryption-keys reencrypt --verify --rate 500
     """
-    report = run(_reencrypt(settings_or_exit(), verify, Pace(batch, rate), reason))
+    try:
+        report = run(_reencrypt(settings_or_exit(), verify, Pace(batch, rate), reason))
+    except RotationRefused as refused:
+        stop([str(refused)], FAILED)
     if as_json:
         print_json({**asdict(report), "complete": report.complete})
     else:
@@ -147,8 +168,12 @@ async def _rotate(settings: Settings, stage: RotationStage) -> Mapping[str, byte
     if stage is RotationStage.ADD:
         return add_key(configured, *await new_configured_key(settings), added=told.added)
     if stage is RotationStage.USE:
-        return use_newest_key(configured, in_use=told.in_use, replaced=told.replaced)
-    return retire_old_keys(configured, in_use=told.in_use)
+        keys = use_newest_key(configured, in_use=told.in_use, replaced=told.replaced)
+        check_known(next(iter(keys)), told.known, setting=told.setting)
+        return keys
+    keys = retire_old_keys(configured, in_use=told.in_use)
+    check_encrypts(told.current, told.known, setting=told.setting)
+    return keys
 
 
 async def _reencrypt(settings: Settings, verify: bool, pace: Pace, reason: str | None) -> ReencryptionReport:
@@ -157,6 +182,7 @@ async def _reencrypt(settings: Settings, verify: bool, pace: Pace, reason: str |
         told = await key_status(control, keys)
         if not told.healthy:
             raise SettingsInvalid([told.next_step()])
+        check_known(told.current, told.known, setting=told.setting)
         async with control.transaction() as session:
             await note(session, Act.REENCRYPT, keys.current_key_id, actor="cli", reason=reason, now=utc_now())
         with _progress() as progress:
