@@ -126,7 +126,9 @@ def test_op_02_every_default_is_the_documented_one() -> None:
         row = next(line for line in documented.splitlines() if line.startswith(f"| `{name.upper()}`"))
         if field.default in (None, (), "this product"):
             continue
-        value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+        value = str(field.default)
+        if isinstance(field.default, bool | float):
+            value = value.lower().removesuffix(".0")
         assert re.search(rf"`{re.escape(value)}`( \(default\))?", row), f"{name}: the default {value} is not documented"
 
 
