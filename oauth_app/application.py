@@ -29,6 +29,7 @@ from oauth_app.services import services_of
 from oauth_app.settings import Settings, load_settings
 from oauth_app.wiring import Role, RunningService, run_service
 from subscriptions.receiving.early_refusal import EarlyRefusal
+from subscriptions.receiving.short_way import ShortWay
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,9 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
             if role != "worker":
                 application.webhook = service.webhook
                 application.early_refusal = service.early_refusal
+                application.short_way = service.short_way
             yield
-            application.webhook = application.early_refusal = None
+            application.webhook = application.early_refusal = application.short_way = None
 
     routes: list[BaseRoute] = [*operations.routes(), *metrics_routes.routes()]
     if role != "worker":
@@ -94,7 +96,8 @@ class _Application(Starlette):
     webhook: ASGIApp | None = None
     """Where deliveries go; there is none in a worker."""
     early_refusal: EarlyRefusal | None = None
-    """What our server (``oauth_app/refusing.py``) asks before it makes a request of a delivery."""
+    short_way: ShortWay | None = None
+    """What our server (``oauth_app/delivery_protocol.py``) asks before it makes a request of a delivery."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         webhook = self.webhook

@@ -63,6 +63,7 @@ from subscriptions.receiving.endpoint import Endpoint
 from subscriptions.receiving.install_activity import InstallActivity
 from subscriptions.receiving.person_hash import PersonHash
 from subscriptions.receiving.reception import Reception
+from subscriptions.receiving.short_way import ShortWay
 from subscriptions.receiving.signed_webhook import SignedWebhook
 from subscriptions.receiving.webhook import Webhook
 
@@ -85,11 +86,12 @@ class SegmentAccess:
 
 @dataclass(frozen=True, slots=True)
 class RunningService:
-    """The service while it runs: what the routes use, the webhook, and how a server may refuse deliveries for it."""
+    """The service while it runs: what the routes use, the webhook, and what a server may do for the webhook."""
 
     services: Services
     webhook: ASGIApp
     early_refusal: EarlyRefusal | None = None
+    short_way: ShortWay | None = None
 
 
 @asynccontextmanager
@@ -236,7 +238,8 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             metrics=metrics,
         )
         await stack.enter_async_context(running(jobs))
-        yield RunningService(services, StoppableWebhook(endpoint, panic), webhook.early_refusal)
+        short_way = webhook.short_way(is_open=lambda: panic.known() is False)
+        yield RunningService(services, StoppableWebhook(endpoint, panic), webhook.early_refusal, short_way)
 
 
 def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:

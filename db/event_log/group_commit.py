@@ -42,11 +42,11 @@ class GroupCommit(Generic[_Item, _Result]):
         self._waiting: list[tuple[_Item, asyncio.Future[_Result]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def submit(self, item: _Item) -> _Result:
-        """Return the item's result once its group is committed.
+    def submit(self, item: _Item) -> asyncio.Future[_Result]:
+        """Return what will hold the item's result once its group is committed, or whatever ``commit`` raised.
 
         Raises:
-            EventLogUnavailable: too many items are waiting. Whatever ``commit`` raises comes through as well.
+            EventLogUnavailable: too many items are waiting.
         """
         if len(self._waiting) >= self._most_waiting:
             raise EventLogUnavailable("too many events are waiting to be stored")
@@ -54,7 +54,7 @@ class GroupCommit(Generic[_Item, _Result]):
         self._waiting.append((item, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
-        return await future
+        return future
 
     async def close(self) -> None:
         """Wait until everything that was submitted is committed or refused."""

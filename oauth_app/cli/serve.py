@@ -28,7 +28,7 @@ from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from oauth_app.wiring import check_service
 
-HTTP = "oauth_app.refusing:RefusingProtocol" if find_spec("httptools") else "auto"
+HTTP = "oauth_app.delivery_protocol:DeliveryProtocol" if find_spec("httptools") else "auto"
 """What uvicorn is told to use for HTTP; by name, so that it can be handed to other processes."""
 _ROLE_VARIABLE = "ENABLE_WITH_SEGMENT_ROLE"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 
 from db.identifiers import new_id
-from subscriptions.receiving.exchange import RawHeaders, Send, answer
+from subscriptions.receiving.exchange import RawHeaders, Send, answer, message_body, message_headers
+from subscriptions.receiving.prepared_answer import PreparedAnswer
 from subscriptions.receiving.reception import Reception
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ class Answers:
         """Answer, and tell the observer."""
         self._reception.answered(component, status)
         await answer(send, status, message, extra=self._headers.get(status, ()))
+
+    def prepared(self, status: int, message: str) -> PreparedAnswer:
+        """Return the same answer for a server that writes it by itself; whoever hands it over tells the observer."""
+        body = message_body(message)
+        return PreparedAnswer(status, (*message_headers(body), *self._headers.get(status, ())), body)
 
 
 def unexpected(what: str, error: Exception) -> tuple[int, str]:

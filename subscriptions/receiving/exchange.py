@@ -10,6 +10,9 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
+NO_BODY = ((b"content-length", b"0"),)
+"""The headers of an answer that says nothing but its status."""
+
 
 class Headers:
     """The headers of an ASGI scope, by lower-case name."""
@@ -49,7 +52,7 @@ async def answer(send: Send, status: int, message: str, *, extra: RawHeaders = (
 
 async def accept(send: Send) -> None:
     """Answer 202 in the shortest way; nobody is shown what it could say."""
-    await send({"type": "http.response.start", "status": 202, "headers": _NO_BODY})
+    await send({"type": "http.response.start", "status": 202, "headers": NO_BODY})
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -65,6 +68,3 @@ def message_headers(body: bytes) -> list[tuple[bytes, bytes]]:
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
     ]
-
-
-_NO_BODY = [(b"content-length", b"0")]

@@ -9,9 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
 _LOOK_EVERY_SECONDS = 0.25
 _LOOKS_PER_LIMIT = 8
+
+
+class Overdue(Protocol):
+    """What has a time limit."""
+
+    def look(self, now: float) -> None:
+        """End it, if it is overdue at this instant of the loop's clock."""
 
 
 class Wait:
@@ -67,7 +75,7 @@ class Watchdog:
         self._every = min(_LOOK_EVERY_SECONDS, seconds / _LOOKS_PER_LIMIT)
         self._on_look = on_look
         self._due = 0.0
-        self.waits: dict[Wait, None] = {}
+        self.waits: dict[Overdue, None] = {}
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known once there is work
         self._timer: asyncio.TimerHandle | None = None
 
@@ -77,10 +85,14 @@ class Watchdog:
         Raises, at its end:
             TimeoutError: it took too long, and was cancelled.
         """
+        self.wake()
+        return Wait(self, doing, self.loop.time() + seconds)
+
+    def wake(self) -> None:
+        """Begin to look; ends by itself once nothing is waited for. Whatever is in ``waits`` is looked after."""
         if self._timer is None:
             self.loop = asyncio.get_running_loop()
             self._look_later()
-        return Wait(self, doing, self.loop.time() + seconds)
 
     def _look(self) -> None:
         self._timer = None

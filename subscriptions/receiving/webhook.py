@@ -9,33 +9,25 @@ that was looked up a moment ago, so each of those steps first looks whether it c
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
 
 from subscriptions.errors import DeliveryRefused
-from subscriptions.event import EVENT_TYPES
-from subscriptions.event_reader import check_event, parse_event
 from subscriptions.key_recognition import KeyLookup
 from subscriptions.receiving.answers import Answers, unexpected
-from subscriptions.receiving.authorization import check_key, presented_key
-from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
-from subscriptions.receiving.delivery import new_event
+from subscriptions.receiving.authorization import presented_key
+from subscriptions.receiving.body import ClientGone, Receive, read_body
 from subscriptions.receiving.early_refusal import MESSAGE, STATUS, EarlyRefusal
 from subscriptions.receiving.exchange import Headers, Scope, Send, accept, path_below_mount
+from subscriptions.receiving.intake import Intake
 from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
-from subscriptions.receiving.settings_reader import SettingsReader
+from subscriptions.receiving.short_way import STORING, ShortWay
 from subscriptions.receiving.store_trouble import store_trouble
 from subscriptions.receiving.watchdog import Wait, Watchdog
-from subscriptions.subscription import Subscription
 
-logger = logging.getLogger(__name__)
-
-_MOST_TYPES_LOGGED = 100
 _LOOKING_UP = "looking up an API key"
 _READING = "reading a body"
-_STORING = "storing an event"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +61,7 @@ class Webhook:
             retry_after_seconds=self._limits.retry_after_seconds,
             challenge=b'Basic realm="deliveries", charset="UTF-8"',
         )
+        self._intake = Intake(reception)
         self._keys = reception.api_keys.recognition
         self.pressure = self._pressure = Pressure(
             self._limits.deliveries_at_once,
@@ -87,8 +80,19 @@ class Webhook:
             body_seconds=self._limits.body_seconds,
         )
         """For an HTTP server that can refuse deliveries by itself."""
-        self._settings = SettingsReader()
-        self._logged_types: set[tuple[str, str]] = set()
+
+    def short_way(self, *, is_open: Callable[[], bool]) -> ShortWay:
+        """Return what an HTTP server may hand complete deliveries to, as long as ``is_open`` says so."""
+        return ShortWay(
+            self._intake,
+            self._reception,
+            self._pressure,
+            self._watchdog,
+            self._answers,
+            is_open=is_open,
+            body_bytes=self._limits.body_bytes,
+            store_seconds=self._limits.store_seconds,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -125,17 +129,12 @@ class Webhook:
         reception = self._reception
         if scope["method"] != "POST":
             raise DeliveryRefused(405, "Deliveries are sent with POST.")
-        subscription = reception.components.get(component)
-        if subscription is None:
-            raise DeliveryRefused(404, "There is no such endpoint.")
+        subscription = self._intake.subscription(component)
         wait = self._watchdog.watch(_LOOKING_UP, self._limits.store_seconds)
         try:
             with wait:
                 lookup = self._known_key(headers) or await self._look_up_key(headers)
-                holder = check_key(lookup, subscription.name)
-                if holder.signing_secret_ciphertext is not None:
-                    self._refuse_unsigned()
-                check_content_type(headers.get(b"content-type"))
+                holder = self._intake.holder(lookup, subscription, headers)
                 wait.go_on(_READING, self._limits.body_seconds)
                 body = await read_body(
                     receive,
@@ -143,14 +142,9 @@ class Webhook:
                     content_length=headers.get(b"content-length"),
                     limit=self._limits.body_bytes,
                 )
-                event = parse_event(body, received_at=reception.clock(), display_name=subscription.display_name)
-                check_event(event)
-                settings = self._settings.read(headers.get(b"x-segment-settings"), subscription)
-                if event.type not in subscription.handled_types:
-                    self._refuse_type(subscription, event.type)
-                record = new_event(event, body, holder=holder, settings=settings, person_hash=reception.person_hash)
+                record = self._intake.record(body, headers, subscription, holder)
                 started = reception.observer.clock()
-                wait.go_on(_STORING, self._limits.store_seconds)
+                wait.go_on(STORING, self._limits.store_seconds)
                 appended = await reception.event_log.append(record)
         except (DeliveryRefused, ClientGone):
             raise
@@ -169,29 +163,6 @@ class Webhook:
     async def _look_up_key(self, headers: Headers) -> KeyLookup:
         key = presented_key(headers.all(b"authorization"))
         return await self._keys.look_up(key, presentation=headers.only(b"authorization"))
-
-    def _refuse_unsigned(self) -> NoReturn:
-        raise DeliveryRefused(401, "Deliveries with this API key have to be signed.")
-
-    def _refuse_type(self, subscription: Subscription, event_type: str) -> NoReturn:
-        self._log_missing_handler(subscription, event_type)
-        raise DeliveryRefused(501, "Events of this type are not supported.")
-
-    def _log_missing_handler(self, subscription: Subscription, event_type: str) -> None:
-        logged = (subscription.name, event_type)
-        if logged in self._logged_types or len(self._logged_types) >= _MOST_TYPES_LOGGED:
-            return
-        self._logged_types.add(logged)
-        if event_type not in EVENT_TYPES:
-            logger.warning("Component %s got an event of unknown type %.40r: answered 501", *logged)
-            return
-        logger.warning(
-            "Component %s has no handler for %s events, so they are answered 501. One could be:\n\n"
-            '@subscription.on("%s")\nasync def on_%s(event, install): ...\n',
-            *logged,
-            event_type,
-            event_type,
-        )
 
 
 def _trouble(wait: Wait, error: Exception) -> DeliveryRefused | None:

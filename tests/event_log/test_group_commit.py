@@ -22,9 +22,9 @@ async def test_what_waits_during_a_commit_goes_into_the_next_one() -> None:
         return [item * 10 for item in items]
 
     group_commit = GroupCommit(commit, largest=4)
-    first = asyncio.create_task(group_commit.submit(1))
+    first = group_commit.submit(1)
     await began.wait()
-    rest = [asyncio.create_task(group_commit.submit(item)) for item in range(2, 8)]
+    rest = [group_commit.submit(item) for item in range(2, 8)]
     await asyncio.sleep(0)
     rest[0].cancel()  # a sender that hung up while it waited
     await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_too_many_waiting_items_are_refused() -> None:
         return list(items)
 
     group_commit = GroupCommit(commit, most_waiting=3)
-    waiting = [asyncio.create_task(group_commit.submit(item)) for item in range(3)]
+    waiting = [group_commit.submit(item) for item in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(EventLogUnavailable, match="too many"):
         await group_commit.submit(4)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,147 +14,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from oauth_app.accepting import new_loop
 from oauth_app.cli.serve import HTTP
-from oauth_app.refusing import RefusingProtocol
-from subscriptions.receiving.early_refusal import EarlyRefusal
+from oauth_app.delivery_protocol import DeliveryProtocol
 from subscriptions.receiving.pressure import Pressure
 from tests.journey.deployment import basic
-from tests.oauth_app.operations import Operations, running_service
-
-PATH = "/subscriptions/acme-crm"
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def without_date(self) -> tuple[int, dict[str, str], bytes]:
-        """What may be compared with another answer."""
-        return self.status, {name: value for name, value in self.headers.items() if name != "date"}, self.body
-
-
-@dataclass
-class Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def ask(self, *pieces: bytes) -> Answer:
-        """Send pieces by themselves, and return the answer to them."""
-        for piece in pieces:
-            self.writer.write(piece)
-            await self.writer.drain()
-            await asyncio.sleep(0)
-        return await self.answer()
-
-    async def answer(self) -> Answer:
-        async with asyncio.timeout(20):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = dict(line.split(": ", 1) for line in head[1:-2])
-            body = await self.reader.readexactly(int(headers["content-length"]))
-        return Answer(int(head[0].split()[1]), headers, body)
-
-    async def is_closed(self) -> bool:
-        """Wait until the server closes it, and tell whether nothing more came."""
-        async with asyncio.timeout(20):
-            return await self.reader.read() == b""
-
-
-@dataclass
-class Door:
-    """The whole service behind the server that refuses by itself."""
-
-    service: Operations
-    server: uvicorn.Server
-    key: str
-    connections: list[Connection] = field(default_factory=list)
-
-    @property
-    def refusal(self) -> EarlyRefusal:
-        refusal: EarlyRefusal = self.service.app.early_refusal  # type: ignore[attr-defined]
-        return refusal
-
-    @contextlib.contextmanager
-    def full(self) -> Iterator[None]:
-        """Let in as many as may be while the block lasts."""
-        pressure = self.refusal.pressure
-        sizes = [pressure.admit(b"0", None) for _ in range(pressure.most - pressure.running)]
-        try:
-            yield
-        finally:
-            for size in sizes:
-                assert size is not None
-                pressure.leave(size)
-
-    def ask_for_no_stop(self) -> None:
-        """Let the normal way be one without waiting: the emergency stop may have to be read first."""
-        app: Any = self.service.app
-        app.webhook = app.webhook._webhook
-
-    async def connect(self) -> Connection:
-        port = self.server.servers[0].sockets[0].getsockname()[1]
-        connection = Connection(*await asyncio.open_connection("127.0.0.1", port))
-        self.connections.append(connection)
-        return connection
-
-    @property
-    def requests_made(self) -> int:
-        """How many of the open connections carried something that took the normal way."""
-        there: Any = self.server.server_state.connections
-        return sum(connection.cycle is not None for connection in there)
-
-    def counted(self) -> dict[tuple[str, str], float]:
-        """The answers by component and status."""
-        (family,) = [one for one in self.service.services.metrics.families() if one.name.endswith("deliveries_total")]
-        return {(sample.labels["component"], sample.labels["status"]): sample.value for sample in family.samples}
-
-    def delivery(
-        self,
-        message_id: str = "m-1",
-        *,
-        path: str = PATH,
-        method: str = "POST",
-        version: str = "1.1",
-        pad: str = "",
-        headers: tuple[str, ...] = (),
-    ) -> bytes:
-        """A delivery as it goes over the wire."""
-        event = {"type": "track", "event": "Paid", "userId": "u", "messageId": message_id, "pad": pad}
-        body = json.dumps(event).encode()
-        lines = [f"{method} {path} HTTP/{version}", "Host: service", "Content-Type: application/json"]
-        lines += [f"Authorization: {basic(self.key)}", f"Content-Length: {len(body)}", *headers]
-        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-async def until(it_is_so: Callable[[], bool]) -> None:
-    """Wait for what no event tells of."""
-    async with asyncio.timeout(20):
-        while not it_is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0)
-
-
-@contextlib.asynccontextmanager
-async def open_door(folder: Path, **options: Any) -> AsyncIterator[Door]:
-    async with running_service(folder) as service:
-        config: dict[str, Any] = {"http": RefusingProtocol, "access_log": False, "timeout_keep_alive": 600, **options}
-        server = uvicorn.Server(
-            uvicorn.Config(service.app, port=0, log_config=None, lifespan="off", proxy_headers=False, **config)
-        )
-        serving = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110  uvicorn offers no event
-            await asyncio.sleep(0.01)
-        door = Door(service, server, (await service.api_key())[1])
-        try:
-            yield door
-        finally:
-            server.should_exit = True
-            async with asyncio.timeout(20):
-                await serving
-            for connection in door.connections:
-                connection.writer.close()
-                with contextlib.suppress(ConnectionError):
-                    await connection.writer.wait_closed()
+from tests.oauth_app.door import PATH, Door, open_door, until
 
 
 @pytest.fixture
@@ -365,7 +226,7 @@ async def test_a_stop_does_not_wait_for_the_rest_of_a_refused_body(tmp_path: Pat
         with door.full():
             connection.writer.write(door.delivery()[:-1])
             there: Any = door.server.server_state.connections
-            await until(lambda: any(one._component for one in there))
+            await until(lambda: any(one._refused for one in there))
             door.server.should_exit = True
             answer = await connection.answer()
             assert (answer.status, answer.headers["connection"]) == (503, "close")
@@ -377,7 +238,7 @@ async def test_a_sender_who_goes_away_leaves_nothing_behind(door: Door) -> None:
     with door.full():
         connection.writer.write(door.delivery()[:-1])
         there: Any = door.server.server_state.connections
-        await until(lambda: any(one._component for one in there))
+        await until(lambda: any(one._refused for one in there))
         connection.writer.close()
         await until(lambda: not there)
     assert door.counted() == {}
@@ -453,16 +314,19 @@ def test_what_is_read_in_the_same_turn_is_counted_before_it_is_let_in() -> None:
 
 
 def test_uvicorn_is_as_it_is_expected_inside() -> None:
-    """What ``oauth_app/refusing.py`` overrides and uses is not promised by uvicorn: a new version may have moved it."""
-    moved = "uvicorn's HTTP protocol changed inside: read oauth_app/refusing.py against it, then raise the version"
-    overridden = {name for name, value in vars(RefusingProtocol).items() if callable(value) and name != "_refuse"}
-    overridden -= {"_answer", "__init__"}
+    """What ``DeliveryProtocol`` overrides and uses is not promised by uvicorn: a new version may have moved it."""
+    moved = (
+        "uvicorn's HTTP protocol changed inside: read oauth_app/delivery_protocol.py against it, then raise the version"
+    )
+    own = {name for name, value in vars(DeliveryProtocol).items() if callable(value)}
+    overridden = {name for name in own if not name.startswith("_")} - {"write_answer"}
     used = {"on_response_complete", "_unset_keepalive_if_required", "connection_lost"}
     assert overridden | used <= vars(HttpToolsProtocol).keys(), moved
     assert len(overridden) == 6
+    assert not (own - overridden - {"__init__"}) & vars(HttpToolsProtocol).keys(), moved
 
     async def attributes() -> set[str]:
-        config = uvicorn.Config("tests.oauth_app.test_refusing:Door", lifespan="off", log_config=None)
+        config = uvicorn.Config("tests.oauth_app.door:Door", lifespan="off", log_config=None)
         state = uvicorn.server.ServerState()
         assert state.default_headers == []
         return set(vars(HttpToolsProtocol(config, state, {})))

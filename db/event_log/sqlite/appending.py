@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from db.event_log.instants import to_microseconds
 from db.event_log.message_key import same_content
 from db.event_log.records import Appended, NewEvent, ReplayPolicy
 from db.event_log.sqlite import erasing
 from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.instants import to_microseconds
 from db.event_log.sqlite.segment import HANDLED, UNSUPPORTED, Segment
 from db.event_log.sqlite.segments import Segments
 

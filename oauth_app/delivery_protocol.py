@@ -1,0 +1,219 @@
+"""One HTTP connection, on which deliveries need not become requests.
+
+To make a request of what arrived, uvicorn builds a scope, a cycle and a task, which costs more than taking a delivery
+in costs us. So where it is already known that a delivery is too much, its body passes by here and one prepared answer
+is written; and one that arrived in one piece is offered to the webhook as it is. Uvicorn's parser reads the messages
+in any case, so where one ends and the next begins is never ours to say.
+
+Whatever is not plainly such a delivery takes the normal way, and is answered there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from subscriptions.receiving.early_refusal import STATUS, EarlyRefusal
+from subscriptions.receiving.endpoint import holds_signed_key
+from subscriptions.receiving.exchange import Headers
+from subscriptions.receiving.prepared_answer import PreparedAnswer
+from subscriptions.receiving.short_way import ShortWay
+
+_DELIVERIES = b"/subscriptions/"
+_DELIVERY = re.compile(rb"/subscriptions/+([\w.-]*)/*(?:\?[\w.~&=%+-]*)?")
+"""Addresses that need no second look; with a key in the path a delivery is signed, and has limits of its own."""
+_NOBODY_WAITS = asyncio.Event()
+
+
+class DeliveryProtocol(HttpToolsProtocol):
+    """Asks the application's ``early_refusal`` and ``short_way`` first, where it has them."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._refusal: EarlyRefusal | None = getattr(self.app, "early_refusal", None)
+        self._short_way: ShortWay | None = getattr(self.app, "short_way", None)
+        # What is answered here is in no log, under no other root, and not counted by the server.
+        if config.access_log or self.root_path or self.limit_concurrency is not None:
+            self._refusal = self._short_way = None
+        self._refused: str | None = None
+        """The component of the delivery that is being refused; after the last answer of a connection it stays."""
+        self._passed_bytes = 0
+        self._until = 0.0
+        self._is_last = False
+        self._offered: tuple[str, Headers] | None = None
+        """Component and headers of the delivery that may take the short way, while it is being read."""
+        self._body = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; what is still to come of a refused body is waited for with the timer of an idle connection."""
+        super().data_received(data)
+        if self._offered is not None:
+            self._make_request()
+        elif self._refused is not None and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_at(self._until, self.timeout_keep_alive_handler)
+
+    def on_headers_complete(self) -> None:
+        """Decide which way a message takes."""
+        if self._refused is not None:  # the last answer was given; what came with it is not for us
+            return
+        refusal = self._refusal
+        if self.url.startswith(_DELIVERIES):
+            if refusal is not None and refusal.pressure.tight and self._refuse(refusal):
+                return
+            if self._short_way is not None and self._offer():
+                return
+            self._expect()
+        self._begin_request()
+
+    def on_body(self, body: bytes) -> None:
+        """Let a part of a refused body pass by; keep one that may take the short way."""
+        if self._offered is not None:
+            self._body = body
+        elif self._refused is None or self._refusal is None:
+            super().on_body(body)
+        else:
+            self._passed_bytes += len(body)
+            if self._passed_bytes > self._refusal.body_bytes:
+                self._answer_refused(last=True)
+
+    def on_message_complete(self) -> None:
+        """Answer what was refused, now that its sender listens, and hand over what may take the short way."""
+        if self._offered is not None:
+            if not self._hand_over():
+                self._make_request()
+                super().on_message_complete()
+        elif self._refused is None:
+            super().on_message_complete()
+        else:
+            self._answer_refused(last=self._is_last)
+
+    def shutdown(self) -> None:
+        """Do not wait for the rest of a refused body."""
+        if self._refused is None:
+            super().shutdown()
+        else:
+            self._answer_refused(last=True)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that is idle, or whose refused body takes too long."""
+        if self._refused is None:
+            super().timeout_keep_alive_handler()
+        else:
+            self._answer_refused(last=True)
+
+    def _expect(self) -> None:
+        if self._refusal is not None:
+            self._refusal.pressure.expect(self.loop.call_soon)
+
+    def _begin_request(self) -> None:
+        if self.timeout_keep_alive_task is not None:  # it came in one piece with one that was answered here
+            self._unset_keepalive_if_required()
+        super().on_headers_complete()
+
+    def _is_free(self) -> bool:
+        """Tell whether what came before is answered, and its sender has read enough of that."""
+        earlier: RequestResponseCycle | None = self.cycle
+        return not self.flow.write_paused and (earlier is None or earlier.response_complete)
+
+    def _offer(self) -> bool:
+        """Wait for the body of a delivery that may take the short way, or tell that it is to take the normal one."""
+        delivery = _DELIVERY.fullmatch(self.url)
+        parser = self.parser
+        if delivery is None or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+            return False
+        if parser.should_upgrade() or not parser.should_keep_alive() or self.expect_100_continue or not self._is_free():
+            return False
+        headers = Headers(self.headers)
+        if headers.get(b"content-length") is None:  # nothing else keeps a body in one piece
+            return False
+        self._offered = delivery[1].decode(), headers
+        self._body = b""
+        return True
+
+    def _hand_over(self) -> bool:
+        if self._offered is None or self._short_way is None:
+            return False
+        taken = _Taken(self)
+        if not self._short_way.take(*self._offered, self._body, taken.answer):
+            return False
+        self._offered = None
+        self._body = b""
+        self.cycle = taken  # type: ignore[assignment]  # uvicorn asks no more of it than there is
+        return True
+
+    def _make_request(self) -> None:
+        """Begin a request with what has been read of a delivery that was to take the short way."""
+        body, self._body, self._offered = self._body, b"", None
+        self._expect()
+        self._begin_request()
+        if body:
+            super().on_body(body)
+
+    def _refuse(self, refusal: EarlyRefusal) -> bool:
+        """Begin to refuse a delivery, or tell that it is to take the normal way."""
+        delivery = _DELIVERY.fullmatch(self.url)
+        if delivery is None or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
+            return False
+        if not self._is_free():
+            return False
+        headers = Headers(self.headers)
+        length = headers.get(b"content-length")
+        if not refusal.pressure.refuses(length, headers.get(b"content-encoding")):
+            return False
+        if holds_signed_key(headers.all(b"authorization")):
+            return False
+        self._refused = delivery[1].decode()
+        self._passed_bytes = 0
+        self._until = self.loop.time() + refusal.body_seconds
+        self._is_last = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
+        is_too_long = length is not None and length.isdigit() and int(length[:20]) > refusal.body_bytes
+        if self.expect_100_continue or is_too_long:  # nobody knows whether the body will be sent after the answer
+            self._answer_refused(last=True)
+        return True
+
+    def _answer_refused(self, *, last: bool) -> None:
+        component, refusal = self._refused, self._refusal
+        if component is None or refusal is None or self.transport.is_closing():
+            return
+        refusal.answered(component, STATUS)
+        if not last:
+            self._refused = None
+        self.write_answer(refusal.answer, last=last)
+
+    def write_answer(self, answer: PreparedAnswer, *, last: bool) -> None:
+        """Write a whole answer, and go on with the connection or close it."""
+        if not self.transport.is_closing():
+            self.transport.write(answer.on_the_wire(self.server_state.default_headers, last=last))
+            if last:
+                self.transport.close()
+        self.on_response_complete()
+
+
+class _Taken:
+    """What stands in for a request of uvicorn's while a delivery that was taken is not answered yet."""
+
+    __slots__ = ("_protocol", "disconnected", "keep_alive", "response_complete")
+    message_event = _NOBODY_WAITS
+
+    def __init__(self, protocol: DeliveryProtocol) -> None:
+        self._protocol = protocol
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
+
+    def answer(self, answer: PreparedAnswer) -> None:
+        """Answer it; a sender who is gone is told nothing."""
+        self.response_complete = True
+        self._protocol.write_answer(answer, last=not self.keep_alive)
