@@ -130,7 +130,7 @@ async def test_wh_11_wh_12_each_kind_of_failure_has_its_status_and_tells_no_inte
         assert keep(await receiver.deliver(IDENTIFY, key="ews_guess")) == 401
         assert keep(await receiver.deliver(IDENTIFY, component="globex-crm")) == 404
         with monkeypatch.context() as broken:
-            for module in ("webhook", "signed_webhook"):
+            for module in ("intake", "signed_webhook"):
                 broken.setattr(f"subscriptions.receiving.{module}.check_event", lambda event: event.no_such_attribute)
             for deliver in (receiver.deliver, sender.send):
                 assert keep(await deliver(IDENTIFY)) == 500
