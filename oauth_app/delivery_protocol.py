@@ -25,8 +25,11 @@ from subscriptions.receiving.prepared_answer import PreparedAnswer
 from subscriptions.receiving.short_way import ShortWay
 
 _DELIVERIES = b"/subscriptions/"
-_DELIVERY = re.compile(rb"/subscriptions/+([\w.-]*)/*(?:\?[\w.~&=%+-]*)?")
-"""Addresses that need no second look; with a key in the path a delivery is signed, and has limits of its own."""
+_DELIVERY = re.compile(rb"/subscriptions/{1,9}([\w.-]{0,200})/{0,9}(?:\?[\w.~&=%+-]{0,2000})?")
+"""Addresses that need no second look; with a key in the path a delivery is signed, and has limits of its own.
+
+They are short, so that uvicorn can read them even when a request is made of a delivery outside of its parser.
+"""
 _NOBODY_WAITS = asyncio.Event()
 
 
@@ -80,7 +83,7 @@ class DeliveryProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Let a part of a refused body pass by; keep one that may take the short way."""
         if self._offered is not None:
-            self._body = body
+            self._body += body
         elif self._refused is None or self._refusal is None:
             super().on_body(body)
         else:
@@ -112,6 +115,14 @@ class DeliveryProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
         else:
             self._answer_refused(last=True)
+
+    def send_400_response(self, msg: str) -> None:
+        """End a connection on which something came that is no HTTP; a delivery in hand is answered first."""
+        if isinstance(self.cycle, _Taken) and not self.cycle.response_complete:
+            self.flow.pause_reading()
+            self.cycle.keep_alive = False
+        else:
+            super().send_400_response(msg)
 
     def _expect(self) -> None:
         if self._refusal is not None:
@@ -150,6 +161,7 @@ class DeliveryProtocol(HttpToolsProtocol):
             return False
         self._offered = None
         self._body = b""
+        self._unset_keepalive_if_required()  # it came in one piece with one that was refused
         self.cycle = taken  # type: ignore[assignment]  # uvicorn asks no more of it than there is
         return True
 

@@ -403,3 +403,39 @@ async def test_deliveries_of_an_embedded_application_need_nothing_of_it(tmp_path
             connection = await warm(plain)
             assert (await connection.ask(plain.delivery())).status == 202
             assert plain.requests_made == 1
+
+
+@pytest.mark.parametrize("cut", [1, 40], ids=["nearly all of it", "some of it"])
+async def test_an_address_that_is_too_long_is_answered_as_in_the_normal_way(door: Door, cut: int) -> None:
+    await warm(door)
+    sent = door.delivery(path=f"{PATH}?{'a' * 70_000}")
+    async with door_of(door.service, door.key, http=HttpToolsProtocol) as plain:
+        early, normal = await door.connect(), await plain.connect()
+        answers = [await connection.ask(sent[:-cut]) for connection in (early, normal)]
+    assert answers[0].without_date == answers[1].without_date
+
+
+async def test_one_behind_a_refused_one_is_not_cut_off_as_idle(tmp_path: Path) -> None:
+    async with open_door(tmp_path, timeout_keep_alive=0) as door:
+        pressure = door.refusal.pressure
+        await door.service.services.api_keys.recognition.look_up(door.key, presentation=basic(door.key).encode())
+        await door.service.services.panic.engaged()
+        held = [pressure.admit(None, None) for _ in range(63)] + [pressure.admit(b"800000", None)]
+        connection = await door.connect()
+        connection.writer.write(door.delivery("large", pad="x" * 400_000) + door.delivery("small"))
+        assert [(await connection.answer()).status for _ in range(2)] == [503, 202]
+        for size in held:
+            pressure.leave(size or 0)
+
+
+async def test_garbage_behind_a_delivery_is_not_the_answer_to_it(held: HeldLog) -> None:
+    door = held.door
+    connection = await warm(door)
+    await held.hold()
+    connection.writer.write(door.delivery("before garbage") + b"garbage\r\n\r\n")
+    await in_hand(door.refusal.pressure, 1)
+    await held.let_go()
+    answer = await connection.answer()
+    assert (answer.status, answer.headers["connection"]) == (202, "close")
+    assert await connection.is_closed()
+    assert "before garbage" in await stored(door)
