@@ -214,7 +214,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         )
         stack.callback(store_trouble.TROUBLES.ends)
         webhook = Webhook(reception)
-        endpoint = Endpoint(webhook, SignedWebhook(reception, webhook.pressure))
+        endpoint = Endpoint(webhook, SignedWebhook(reception, webhook.pressure, webhook.watchdog))
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run), BackgroundJob("presence", presence.run)]

@@ -35,6 +35,7 @@ from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
 from subscriptions.receiving.signature import BatchInvalid, elements, is_batch, is_signed_with, signed_text
 from subscriptions.receiving.store_trouble import store_trouble
+from subscriptions.receiving.watchdog import Watchdog
 from subscriptions.setting import SettingValue
 from subscriptions.subscription import Subscription
 
@@ -72,11 +73,20 @@ class SignedWebhook:
 
     Args:
         pressure: the plain webhook's: both take part in one count, which shrinks while the event loop cannot keep up.
+        watchdog: the plain webhook's, by which that count grows back.
     """
 
-    def __init__(self, reception: Reception, pressure: Pressure, *, limits: SignedWebhookLimits | None = None) -> None:
+    def __init__(
+        self,
+        reception: Reception,
+        pressure: Pressure,
+        watchdog: Watchdog,
+        *,
+        limits: SignedWebhookLimits | None = None,
+    ) -> None:
         self._reception = reception
         self._pressure = pressure
+        self._watchdog = watchdog
         self._limits = limits or SignedWebhookLimits()
         self._answers = Answers(reception, methods=METHODS, retry_after_seconds=self._limits.retry_after_seconds)
         self._settings = SettingsReader()
@@ -84,6 +94,7 @@ class SignedWebhook:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         component, _, key = path_below_mount(scope).partition("/")
+        self._watchdog.wake()
         admitted = self._pressure.admit(_NO_BYTES, None)
         if admitted is None:
             await self._answers.give(send, component, STATUS, MESSAGE)

@@ -69,9 +69,10 @@ class Webhook:
             body_bytes=self._limits.body_bytes,
         )
         """What is in hand; for others who take deliveries in the same event loop."""
-        self._watchdog = Watchdog(
+        self.watchdog = self._watchdog = Watchdog(
             min(self._limits.body_seconds, self._limits.store_seconds), on_look=self._pressure.turn_took
         )
+        """Tells the pressure how long turns of the event loop take, while it is awake."""
         self.early_refusal = EarlyRefusal(
             self._pressure,
             reception.answered,

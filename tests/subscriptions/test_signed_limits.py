@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
 
@@ -61,6 +62,19 @@ async def test_wh_11_signed_and_plain_deliveries_are_counted_together(on_sqlite:
             assert (await receiver.deliver({**TRACK, "messageId": "plain"})).status_code == 503
         assert (await sender.send({**TRACK, "messageId": "signed"})).status_code == 202
         assert (await receiver.deliver({**TRACK, "messageId": "plain"})).status_code == 202
+
+
+async def test_a_count_that_shrank_grows_back_where_all_deliveries_are_signed(on_sqlite: Open) -> None:
+    limits = WebhookLimits(store_seconds=0.08)  # so that turns of the event loop are looked at often
+    async with on_sqlite(Recorder().subscription, webhook_limits=limits) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        pressure = receiver.webhook.pressure
+        highest = pressure.most
+        pressure.turn_took(5.0)
+        assert pressure.most < highest
+        async with asyncio.timeout(20):
+            while pressure.most < highest:
+                assert (await sender.send(TRACK)).status_code == 202
 
 
 async def test_our_own_trouble_is_503_with_retry_after(on_sqlite: Open) -> None:
