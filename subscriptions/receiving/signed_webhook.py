@@ -55,6 +55,8 @@ _NO_BYTES = b"0"
 class SignedWebhookLimits:
     """What one delivery may cost (contract 5.8): a batch has up to 4,000 events of 32 KB, packed or not.
 
+    ``single_bytes`` holds for an event by itself and for a batch's first, on which its signature stands. The others may
+    be as large as the batch: they cost no more memory than it does, and a 413 would be final for their neighbours too.
     Segment waits 5 seconds for a single event and 10 for a batch; ``store_seconds`` is our share of that.
     ``memory_bytes`` is what all bodies may take that are in memory at the same moment; more are answered 503.
     """

@@ -40,6 +40,17 @@ async def test_sizes_are_bounded_packed_and_unpacked(on_sqlite: Open) -> None:
         assert response.status_code == 413
 
 
+async def test_a_large_element_behind_the_first_spoils_no_batch(on_sqlite: Open) -> None:
+    recorder = Recorder()
+    async with on_sqlite(recorder.subscription, signed_limits=SignedWebhookLimits(single_bytes=1_000)) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        large = {**TRACK, "messageId": "large", "text": "x" * 5_000}
+        assert (await sender.send([large, TRACK])).status_code == 401
+        assert (await sender.send([TRACK, large])).status_code == 202
+        await receiver.dispatcher.run_due()
+        assert sorted(str(event.message_id) for event in recorder.events) == ["large", "m-0001"]
+
+
 async def test_bodies_in_memory_are_bounded_together(on_sqlite: Open) -> None:
     limits = SignedWebhookLimits(body_bytes=10_000, memory_bytes=15_000)
     async with on_sqlite(Recorder().subscription, signed_limits=limits) as receiver:
