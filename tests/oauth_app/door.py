@@ -90,6 +90,13 @@ class Door:
         app: Any = self.service.app
         app.webhook = app.webhook._webhook
 
+    def stop_the_clocks(self) -> None:
+        """Let what is read of the key and of the emergency stop from now on stay fresh, however slow the machine is."""
+        panic, recognition = self.service.services.panic, self.service.services.api_keys.recognition
+        read_at, looked_up_at = panic._clock(), recognition._monotonic()
+        panic._clock = lambda: read_at
+        recognition._monotonic = lambda: looked_up_at
+
     async def connect(self) -> Connection:
         port = self.server.servers[0].sockets[0].getsockname()[1]
         connection = Connection(*await asyncio.open_connection("127.0.0.1", port))
