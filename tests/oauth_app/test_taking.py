@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
+import random
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -444,3 +446,41 @@ async def test_garbage_behind_a_delivery_is_not_the_answer_to_it(held: HeldLog) 
     assert (answer.status, answer.headers["connection"]) == (202, "close")
     assert await connection.is_closed()
     assert "before garbage" in await stored(door)
+
+
+def messages(key: str, number: int) -> dict[str, bytes]:
+    """Whole messages of every kind, by name; those that can be stored have an id of their own."""
+    body = json.dumps({**EVENT, "messageId": f"m-{number}"}).encode()
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    return {
+        "delivery": request(body, key=key),
+        "another": request(body.replace(b'"u"', b'"v"'), key=key),
+        "large": request(body + b" " * 90_000, key=key),
+        "chunked": request(b"", key=key).replace(b"Content-Length: 0\r\n\r\n", chunks),
+        "packed": request(gzip.compress(body), "Content-Encoding: gzip", key=key),
+        "nothing": request(b"", key=key),
+        "no key": KEYLESS.encode(),
+        "page": b"GET /healthz HTTP/1.1\r\nHost: service\r\n\r\n",
+        "no page": b"GET /nothing HTTP/1.1\r\nHost: service\r\n\r\n",
+    }
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["room", "full"])
+async def test_whatever_comes_in_a_row_is_answered_as_in_the_normal_way(door: Door, full: bool) -> None:
+    await warm(door)
+    async with door_of(door.service, door.key, http=HttpToolsProtocol) as plain:
+        for seed in range(40):
+            chance = random.Random(seed)  # noqa: S311
+            kinds = [chance.choice([*messages("", 0)]) for _ in range(chance.randint(2, 6))]
+            sent = b"".join(messages(door.key, 10 * seed + n)[kind] for n, kind in enumerate(kinds))
+            cuts = sorted(chance.randrange(1, min(len(sent), chance.choice([600, 200_000]))) for _ in range(3))
+            pieces = [sent[one:other] for one, other in pairwise([0, *cuts, len(sent)])]
+            told = []
+            with door.full() if full else contextlib.nullcontext():
+                for connection in (await door.connect(), await plain.connect()):
+                    first = await connection.ask(*pieces)
+                    told.append([first.without_date, *[(await connection.answer()).without_date for _ in kinds[1:]]])
+                    connection.writer.close()
+            assert told[0] == told[1], (seed, kinds, cuts)
+    pressure = door.refusal.pressure
+    assert (pressure.running, pressure._bytes, door.service.app.short_way.watchdog.waits) == (0, 0, {})  # type: ignore[attr-defined]
