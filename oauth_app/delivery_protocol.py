@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import Any
 
 from uvicorn.config import Config
@@ -156,8 +157,8 @@ class DeliveryProtocol(HttpToolsProtocol):
     def _hand_over(self) -> bool:
         if self._offered is None or self._short_way is None:
             return False
-        taken = _Taken(self)
-        if not self._short_way.take(*self._offered, self._body, taken.answer):
+        taken = _Taken()
+        if not self._short_way.take(*self._offered, self._body, partial(self._answer_taken, taken)):
             return False
         self._offered = None
         self._body = b""
@@ -202,9 +203,14 @@ class DeliveryProtocol(HttpToolsProtocol):
         refusal.answered(component, STATUS)
         if not last:
             self._refused = None
-        self.write_answer(refusal.answer, last=last)
+        self._write_answer(refusal.answer, last=last)
 
-    def write_answer(self, answer: PreparedAnswer, *, last: bool) -> None:
+    def _answer_taken(self, taken: _Taken, answer: PreparedAnswer) -> None:
+        """Answer what was taken; a sender who is gone is told nothing."""
+        taken.response_complete = True
+        self._write_answer(answer, last=not taken.keep_alive)
+
+    def _write_answer(self, answer: PreparedAnswer, *, last: bool) -> None:
         """Write a whole answer, and go on with the connection or close it."""
         if not self.transport.is_closing():
             self.transport.write(answer.on_the_wire(self.server_state.default_headers, last=last))
@@ -214,18 +220,15 @@ class DeliveryProtocol(HttpToolsProtocol):
 
 
 class _Taken:
-    """What stands in for a request of uvicorn's while a delivery that was taken is not answered yet."""
+    """What stands in for a request of uvicorn's while a delivery that was taken is not answered yet.
 
-    __slots__ = ("_protocol", "disconnected", "keep_alive", "response_complete")
+    It knows nothing of its connection: then both go, with the key that is in the headers, as soon as that is closed.
+    """
+
+    __slots__ = ("disconnected", "keep_alive", "response_complete")
     message_event = _NOBODY_WAITS
 
-    def __init__(self, protocol: DeliveryProtocol) -> None:
-        self._protocol = protocol
+    def __init__(self) -> None:
         self.disconnected = False
         self.keep_alive = True
         self.response_complete = False
-
-    def answer(self, answer: PreparedAnswer) -> None:
-        """Answer it; a sender who is gone is told nothing."""
-        self.response_complete = True
-        self._protocol.write_answer(answer, last=not self.keep_alive)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import json
 import random
+import weakref
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -484,3 +486,16 @@ async def test_whatever_comes_in_a_row_is_answered_as_in_the_normal_way(door: Do
             assert told[0] == told[1], (seed, kinds, cuts)
     pressure = door.refusal.pressure
     assert (pressure.running, pressure._bytes, door.service.app.short_way.watchdog.waits) == (0, 0, {})  # type: ignore[attr-defined]
+
+
+async def test_a_connection_that_is_closed_leaves_no_key_in_memory(door: Door) -> None:
+    connection = await warm(door)
+    (there,) = door.server.server_state.connections
+    protocol = weakref.ref(there)
+    del there
+    gc.disable()  # what only the collector finds may stay for as long as little happens
+    try:
+        connection.writer.close()
+        await until(lambda: protocol() is None)
+    finally:
+        gc.enable()
