@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import IntegrityError, StatementError
@@ -12,6 +16,7 @@ from db.clock import utc_now
 from db.control import accounts, connect_links
 from db.control.tables import Account
 from db.database import Database, DatabaseUrlInvalid, parse_url
+from db.sqlite_connection import SqliteConnection
 
 
 @pytest.mark.parametrize(
@@ -108,3 +113,50 @@ async def _add_link(database: Database) -> None:
             now=utc_now(),
             expires_at=utc_now(),
         )
+
+
+async def test_a_cancelled_transaction_leaves_sqlite_unlocked_while_its_traceback_lives(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    """What a timeout or a stopping service does: it cancels between the running of a SELECT and the fetching."""
+    loop = asyncio.get_running_loop()
+
+    async def read_and_be_cancelled() -> asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            async with sqlite_database.transaction() as session:
+                await accounts.ensure(session, "lost", now=utc_now())
+                await session.flush()
+                connection = await session.connection()
+                raw: Any = (await connection.get_raw_connection()).driver_connection
+                await raw.create_function("cancel", 0, lambda: bool(loop.call_soon_threadsafe(task.cancel)))
+                await connection.exec_driver_sql("SELECT cancel() UNION ALL SELECT 2")
+        except asyncio.CancelledError as cancelled:
+            return cancelled
+        pytest.fail("the SELECT was not cancelled")
+
+    cancelled = await asyncio.create_task(read_and_be_cancelled())
+    assert cancelled.__traceback__ is not None
+    with closing(sqlite3.connect(tmp_path / "control.db", timeout=0, isolation_level=None)) as another:
+        another.execute("BEGIN EXCLUSIVE")
+        assert another.execute("SELECT count(*) FROM accounts").fetchone() == (0,)
+        another.execute("ROLLBACK")
+    async with sqlite_database.transaction() as session:
+        await accounts.ensure(session, "kept", now=utc_now())
+
+
+async def test_a_closed_sqlite_connection_lets_go_of_the_file_while_a_cursor_is_half_read(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    connection = sqlite3.connect(path, factory=SqliteConnection)
+    connection.execute("CREATE TABLE numbers (number INTEGER)")
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("INSERT INTO numbers VALUES (1), (2)")
+    half_read = connection.execute("SELECT number FROM numbers")
+    assert half_read.fetchone() == (1,)
+    connection.close()
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as another:
+        another.execute("BEGIN EXCLUSIVE")
+        assert another.execute("SELECT count(*) FROM numbers").fetchone() == (0,)
+    with pytest.raises(sqlite3.ProgrammingError):
+        half_read.fetchone()
