@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -45,6 +46,7 @@ from segment_sandbox.faults import Fault
 from segment_sandbox.sandbox import Sandbox
 from subscriptions.api_keys import ApiKeys
 from subscriptions.setting import Setting
+from tests.oauth_app.door import Door, open_door
 
 SERVICE = "http://localhost:8888"
 SEGMENT = "http://127.0.0.1:8889"
@@ -240,3 +242,10 @@ async def front_door_on_both(database: Database, encryption: EncryptionKeys) -> 
     door = build_front_door(database, encryption, secret)
     async with door.app.router.lifespan_context(door.app):
         yield door
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    """The whole service behind its own HTTP server."""
+    async with open_door(tmp_path) as opened:
+        yield opened

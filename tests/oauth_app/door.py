@@ -13,6 +13,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from db.event_log.records import EventFilter
 from oauth_app.delivery_protocol import DeliveryProtocol
 from subscriptions.receiving.early_refusal import EarlyRefusal
 from tests.journey.deployment import basic
@@ -170,3 +171,25 @@ async def door_of(service: Operations, key: str, **options: Any) -> AsyncIterato
             connection.writer.close()
             with contextlib.suppress(ConnectionError):
                 await connection.writer.wait_closed()
+
+
+async def warm(door: Door, connection: Connection | None = None) -> Connection:
+    """A connection, with the key and the emergency stop looked up a moment ago."""
+    connection = connection or await door.connect()
+    for number in range(2):
+        assert (await connection.ask(door.delivery(f"warm-{number}"))).status == 202
+    return connection
+
+
+async def stored(door: Door) -> list[str | None]:
+    """The messages in the log, oldest first."""
+    found = await door.service.services.event_log.find(EventFilter(), limit=1_000)
+    return [record.message_id for record in sorted(found, key=lambda record: record.id)]
+
+
+def request(
+    body: bytes, *headers: str, key: str, path: str = PATH, method: str = "POST", length: int | None = None
+) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: service", f"Authorization: {basic(key)}"]
+    lines += [f"Content-Length: {len(body) if length is None else length}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from oauth_app.delivery_protocol import DeliveryProtocol
 from subscriptions.receiving.pressure import Pressure
 from tests.journey.deployment import basic
 from tests.oauth_app.door import PATH, Door, open_door, until
-
-
-@pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    async with open_door(tmp_path) as opened:
-        yield opened
 
 
 async def test_the_answer_is_that_of_the_normal_way(door: Door) -> None:
