@@ -74,10 +74,12 @@ class DeliveryProtocol(HttpToolsProtocol):
             return
         refusal = self._refusal
         if self.url.startswith(_DELIVERIES):
-            if refusal is not None and refusal.pressure.tight and self._refuse(refusal):
-                return
-            if self._short_way is not None and self._offer():
-                return
+            component = self._plain_delivery()
+            if component is not None:
+                if refusal is not None and refusal.pressure.tight and self._refuse(refusal, component):
+                    return
+                if self._short_way is not None and self._offer(component):
+                    return
             self._expect()
         self._begin_request()
 
@@ -119,7 +121,7 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """End a connection on which something came that is no HTTP; a delivery in hand is answered first."""
-        if isinstance(self.cycle, _Taken) and not self.cycle.response_complete:
+        if isinstance(self.cycle, _InHand) and not self.cycle.response_complete:
             self.flow.pause_reading()
             self.cycle.keep_alive = False
         else:
@@ -134,30 +136,34 @@ class DeliveryProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
         super().on_headers_complete()
 
-    def _is_free(self) -> bool:
-        """Tell whether what came before is answered, and its sender has read enough of that."""
-        earlier: RequestResponseCycle | None = self.cycle
-        return not self.flow.write_paused and (earlier is None or earlier.response_complete)
+    def _plain_delivery(self) -> str | None:
+        """Return the component of a delivery that may be answered here, ``None`` for whatever takes the normal way.
 
-    def _offer(self) -> bool:
-        """Wait for the body of a delivery that may take the short way, or tell that it is to take the normal one."""
+        What came before it on the connection must be answered first, and its sender must have read enough of that.
+        """
         delivery = _DELIVERY.fullmatch(self.url)
-        parser = self.parser
-        if delivery is None or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
-            return False
-        if parser.should_upgrade() or not parser.should_keep_alive() or self.expect_100_continue or not self._is_free():
+        if delivery is None or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
+            return None
+        earlier: RequestResponseCycle | None = self.cycle
+        if self.flow.write_paused or (earlier is not None and not earlier.response_complete):
+            return None
+        return delivery[1].decode()
+
+    def _offer(self, component: str) -> bool:
+        """Wait for the body of a delivery that may take the short way, or tell that it is to take the normal one."""
+        if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive() or self.expect_100_continue:
             return False
         headers = Headers(self.headers)
         if headers.get(b"content-length") is None:  # nothing else keeps a body in one piece
             return False
-        self._offered = delivery[1].decode(), headers
+        self._offered = component, headers
         self._body = b""
         return True
 
     def _hand_over(self) -> bool:
         if self._offered is None or self._short_way is None:
             return False
-        taken = _Taken()
+        taken = _InHand()
         if not self._short_way.take(*self._offered, self._body, partial(self._answer_taken, taken)):
             return False
         self._offered = None
@@ -174,20 +180,15 @@ class DeliveryProtocol(HttpToolsProtocol):
         if body:
             super().on_body(body)
 
-    def _refuse(self, refusal: EarlyRefusal) -> bool:
-        """Begin to refuse a delivery, or tell that it is to take the normal way."""
-        delivery = _DELIVERY.fullmatch(self.url)
-        if delivery is None or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
-            return False
-        if not self._is_free():
-            return False
+    def _refuse(self, refusal: EarlyRefusal, component: str) -> bool:
+        """Begin to refuse a delivery, or tell that it is not to be refused here."""
         headers = Headers(self.headers)
         length = headers.get(b"content-length")
         if not refusal.pressure.refuses(length, headers.get(b"content-encoding")):
             return False
         if holds_signed_key(headers.all(b"authorization")):
             return False
-        self._refused = delivery[1].decode()
+        self._refused = component
         self._passed_bytes = 0
         self._until = self.loop.time() + refusal.body_seconds
         self._is_last = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
@@ -205,7 +206,7 @@ class DeliveryProtocol(HttpToolsProtocol):
             self._refused = None
         self._write_answer(refusal.answer, last=last)
 
-    def _answer_taken(self, taken: _Taken, answer: PreparedAnswer) -> None:
+    def _answer_taken(self, taken: _InHand, answer: PreparedAnswer) -> None:
         """Answer what was taken; a sender who is gone is told nothing."""
         taken.response_complete = True
         self._write_answer(answer, last=not taken.keep_alive)
@@ -219,7 +220,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         self.on_response_complete()
 
 
-class _Taken:
+class _InHand:
     """What stands in for a request of uvicorn's while a delivery that was taken is not answered yet.
 
     It knows nothing of its connection: then both go, with the key that is in the headers, as soon as that is closed.

@@ -136,15 +136,20 @@ def test_keys_come_from_the_partners_function(monkeypatch: pytest.MonkeyPatch, t
     assert "API_KEY_HOOK" in wrong.output
 
 
-def test_a_link_that_reconnects_names_the_install_and_only_one_of_the_account() -> None:
-    made = command("connect-link", "--account", "acct_1", "--reconnect", "ins_gone", "--json")
-    token = json.loads(made.output)["url"].rpartition("/")[2]
+def stored_link(url: str) -> ConnectLink | None:
+    """The connect link of an address that a command printed."""
 
-    async def stored() -> ConnectLink | None:
+    async def find() -> ConnectLink | None:
         async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
+            token = url.rpartition("/")[2]
             return await connect_links.find_usable(session, token, component="acme-crm", now=utc_now())
 
-    link = asyncio.run(stored())
+    return asyncio.run(find())
+
+
+def test_a_link_that_reconnects_names_the_install_and_only_one_of_the_account() -> None:
+    made = command("connect-link", "--account", "acct_1", "--reconnect", "ins_gone", "--json")
+    link = stored_link(json.loads(made.output)["url"])
     assert link is not None
     assert link.reconnects == "ins_gone"
     refused = command("connect-link", "--account", "acct_2", "--reconnect", "ins_gone")
@@ -155,13 +160,7 @@ def test_a_link_that_reconnects_names_the_install_and_only_one_of_the_account() 
 def test_a_link_takes_settings_that_the_subscription_declares() -> None:
     made = command("connect-link", "--account", "acct_1", "--setting", "Region=eu", "--json")
     assert made.exit_code == 0, made.output
-    token = json.loads(made.output)["url"].rpartition("/")[2]
-
-    async def stored() -> ConnectLink | None:
-        async with open_stores(load_settings()) as stores, stores.control.transaction() as session:
-            return await connect_links.find_usable(session, token, component="acme-crm", now=utc_now())
-
-    link = asyncio.run(stored())
+    link = stored_link(json.loads(made.output)["url"])
     assert link is not None
     assert link.settings == {"region": "eu"}
 
