@@ -14,19 +14,16 @@ from weakref import WeakSet
 _PRAGMAS = ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
 
 
-class SqliteConnection(sqlite3.Connection):
-    """A configured connection that begins no transaction by itself.
+class ReleasingConnection(sqlite3.Connection):
+    """A connection that lets go, and for the rest is as SQLite makes it: the file may belong to somebody else.
 
-    It is made, and closed, by one call each in the thread of the driver. Nothing that is cancelled in the event loop
-    leaves either of them half done.
+    It is closed by one call in the thread of the driver, which nothing that is cancelled in the event loop leaves half
+    done.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
-        self.isolation_level = None
-        for pragma in _PRAGMAS:
-            self.execute(f"PRAGMA {pragma}").close()
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         """Return a new cursor, and remember it for as long as somebody else does."""
@@ -47,3 +44,16 @@ class SqliteConnection(sqlite3.Connection):
         for cursor in list(self._cursors):
             cursor.close()
         super().close()
+
+
+class SqliteConnection(ReleasingConnection):
+    """A connection to a store of ours: configured, and one that begins no transaction by itself.
+
+    It is made by one call too, PRAGMAs included, so that none is ever used that lacks some.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.isolation_level = None
+        for pragma in _PRAGMAS:
+            self.execute(f"PRAGMA {pragma}").close()

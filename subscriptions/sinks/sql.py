@@ -9,9 +9,11 @@ from typing import Any
 
 from sqlalchemy import JSON, Column, Index, MetaData, String, Table, Text, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from db.sqlite_connection import ReleasingConnection
 from db.types import UtcDateTime
 from subscriptions.errors import RetryError
 from subscriptions.event import Event
@@ -66,7 +68,7 @@ class SqlSink:
     def __init__(self, url: str, *, name: str = "sql") -> None:
         self.name = name
         # Errors must not quote rows: their text is kept with the event and logged.
-        self._engine: AsyncEngine = create_async_engine(url, hide_parameters=True)
+        self._engine: AsyncEngine = create_async_engine(url, hide_parameters=True, connect_args=_connect_args(url))
         self._made = False
         self._making = asyncio.Lock()
 
@@ -201,6 +203,14 @@ def _storable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key).replace("\0", "\ufffd"): _storable(item) for key, item in value.items()}
     return [_storable(item) for item in value] if isinstance(value, list) else value
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    """Let a call that is cut off in the middle of a query leave no lock behind in a SQLite file.
+
+    Nothing else is changed about it: the journal mode would stay in the file, and others may have it open.
+    """
+    return {"factory": ReleasingConnection} if make_url(url).get_backend_name() == "sqlite" else {}
 
 
 def _failure(error: SQLAlchemyError) -> RetryError:

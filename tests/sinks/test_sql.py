@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +108,53 @@ async def test_a_database_that_fails_is_tried_again_and_quotes_no_row(install: I
         if not any("_connection_worker_thread" in thread.name for thread in threading.enumerate()):
             break
         await asyncio.sleep(0.01)
+
+
+async def test_a_call_that_is_cut_off_leaves_no_lock_in_the_file(tmp_path: Path, install: InstallContext) -> None:
+    """What the time limit of a handler does; here between the running of a SELECT and the fetching of its row."""
+    path = tmp_path / "sink.db"
+    sink = SqlSink(f"sqlite+aiosqlite:///{path}")
+    await sink.write([event("track", event="Before")], install)
+    loop = asyncio.get_running_loop()
+
+    async def write_and_be_cut_off() -> asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cut_off(statement: str) -> None:
+            if statement.startswith("SELECT contacts"):
+                loop.call_soon_threadsafe(task.cancel)
+
+        async with sink._engine.connect() as connection:  # the only one, which the call below is given
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            await raw.set_trace_callback(cut_off)
+        try:
+            await sink.write([event("identify", traits={"plan": "free"})], install)
+        except asyncio.CancelledError as cancelled:
+            return cancelled
+        pytest.fail("the call was not cut off")
+
+    cancelled = await asyncio.create_task(write_and_be_cut_off())
+    assert cancelled.__traceback__ is not None
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as another:
+        another.execute("BEGIN EXCLUSIVE")
+        assert another.execute("SELECT count(*) FROM contacts").fetchone() == (0,)
+        another.execute("ROLLBACK")
+    await sink.write([event("identify", traits={"plan": "free"})], install)
+    assert [row["traits"] for row in await rows(f"sqlite+aiosqlite:///{path}", CONTACTS)] == [{"plan": "free"}]
+    await sink.aclose()
+
+
+async def test_the_file_keeps_the_journal_that_its_owner_chose(tmp_path: Path, install: InstallContext) -> None:
+    path = tmp_path / "sink.db"
+    with closing(sqlite3.connect(path)) as owner:
+        owner.execute("PRAGMA journal_mode=WAL")
+    sink = SqlSink(f"sqlite+aiosqlite:///{path}")
+    await sink.write([event("track", event="Paid")], install)
+    await sink.aclose()
+    with closing(sqlite3.connect(path)) as owner:
+        assert owner.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert owner.execute("SELECT name FROM events").fetchone() == ("Paid",)
 
 
 VALUES = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(), max_size=3)
