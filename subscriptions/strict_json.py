@@ -11,7 +11,8 @@ import orjson
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MAX_DIGITS = 309
-_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]', re.DOTALL)
+# The quote at the end begins a string that does not end.
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}"]', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -68,6 +69,9 @@ def _depth(body: bytes) -> int:
             deepest = max(deepest, depth)
         elif token in (b"]", b"}"):
             depth -= 1
+        elif token == b'"':
+            # All the rest is in it, and it is no JSON. Going on would look for an end again at each escaped quote.
+            break
     return deepest
 
 

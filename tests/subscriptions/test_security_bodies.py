@@ -13,7 +13,8 @@ import pytest
 from subscriptions import Setting
 from subscriptions.errors import DeliveryRefused
 from subscriptions.receiving.body import Receive, read_body
-from subscriptions.receiving.signature import sign, signed_text
+from subscriptions.receiving.signature import BatchInvalid, sign, signed_text
+from subscriptions.strict_json import JsonInvalid, parse
 from tests.subscriptions.answers import message
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, Recorder, basic
 from tests.subscriptions.signed_sender import Sender, encode
@@ -144,3 +145,14 @@ async def test_wh_07_only_a_required_setting_is_a_400_and_it_is_named(on_sqlite:
 def test_the_signed_text_of_hostile_batches_is_found_without_parsing_them() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
     assert signed_text(deep) == deep[1:-1]
+
+
+@pytest.mark.parametrize("inside", [b'\\"', b'\\"{', b'\\"[', b"\\\\", b"{", b'{"a":"b",'])
+@pytest.mark.parametrize("beginning", [b"[", b'["', b'[{"text":"'])
+def test_wh_06_a_string_that_does_not_end_is_looked_for_once(beginning: bytes, inside: bytes) -> None:
+    """Where its end is looked for again at each escaped quote, a megabyte of them takes an hour."""
+    body = (beginning + inside * MIB)[:MIB]
+    with pytest.raises(BatchInvalid, match="does not end"):
+        signed_text(body)
+    with pytest.raises(JsonInvalid):
+        parse(b"[" * 100 + body, max_depth=100)
