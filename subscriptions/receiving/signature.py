@@ -20,11 +20,20 @@ _FLAT = rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+"
 # time where nothing is nested in it, because that is most of an event, and a batch may be 32 MB.
 # The quote at the end begins a string that does not end.
 _TOKEN = re.compile(rb"\{" + _FLAT + rb"\}|\[" + _FLAT + rb"\]|" + _STRING + rb'|[\[\]{},"]', re.DOTALL)
+_WHOLE_STRINGS = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
 _BRACKET_OR_COMMA = re.compile(rb"[\[\]{},]")
 
 
 class BatchInvalid(ValueError):
     """The text is not a JSON array whose elements can be told apart."""
+
+
+class BatchUnfinished(BatchInvalid):
+    """The array does not end."""
+
+
+class SignedTextTooLong(ValueError):
+    """What was signed is longer than it may be."""
 
 
 def sign(secret: str, text: bytes) -> str:
@@ -42,13 +51,32 @@ def is_batch(body: bytes) -> bool:
     return body[:64].removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK).startswith(b"[")
 
 
-def signed_text(body: bytes) -> bytes:
+def signed_text(body: bytes, *, most: int | None = None) -> bytes:
     """Return what the sender signed: the whole body, or the first element of a batch (nothing of an empty one).
+
+    Args:
+        most: how many bytes of the body it may take; of a batch, no more than these are looked at.
 
     Raises:
         BatchInvalid: it begins like an array and is none.
+        SignedTextTooLong: it does not end within ``most`` bytes.
     """
-    return next(elements(body), b"") if is_batch(body) else body
+    head = body[:most]
+    is_cut = len(head) < len(body)
+    if not is_batch(body):
+        if is_cut:
+            raise SignedTextTooLong
+        return body
+    try:
+        text = next(elements(head), b"")
+    except BatchUnfinished:
+        if is_cut:
+            raise SignedTextTooLong from None
+        raise
+    # In a string that was cut off, a comma or a bracket of its text looks like the end of the element.
+    if is_cut and _WHOLE_STRINGS.fullmatch(text) is None:
+        raise SignedTextTooLong
+    return text
 
 
 def elements(body: bytes) -> Iterator[bytes]:
@@ -81,7 +109,7 @@ def elements(body: bytes) -> Iterator[bytes]:
                 if body[start:].strip(_BLANK):
                     raise BatchInvalid("something follows the array")
                 return
-    raise BatchInvalid("the array does not end")
+    raise BatchUnfinished("the array does not end")
 
 
 def _tokens(body: bytes, start: int) -> Iterator[re.Match[bytes]]:

@@ -33,7 +33,14 @@ from subscriptions.receiving.exchange import Headers, Scope, Send, path_below_mo
 from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
-from subscriptions.receiving.signature import BatchInvalid, elements, is_batch, is_signed_with, signed_text
+from subscriptions.receiving.signature import (
+    BatchInvalid,
+    SignedTextTooLong,
+    elements,
+    is_batch,
+    is_signed_with,
+    signed_text,
+)
 from subscriptions.receiving.store_trouble import store_trouble
 from subscriptions.receiving.watchdog import Watchdog
 from subscriptions.setting import SettingValue
@@ -133,8 +140,6 @@ class SignedWebhook:
         settings = self._settings.read(headers.get(b"x-segment-settings"), subscription)
         if is_batch(body):
             return await self._store_batch(body, holder, settings, subscription)
-        if len(body) > self._limits.single_bytes:
-            raise DeliveryRefused(413, f"The event is larger than {self._limits.single_bytes} bytes.")
         event = self._usable(body, subscription)
         if event.type not in subscription.handled_types:
             raise DeliveryRefused(501, "Events of this type are not supported.")
@@ -157,6 +162,12 @@ class SignedWebhook:
             self._reserved_bytes -= size
 
     def _check_signature(self, holder: KeyHolder, body: bytes, signature: bytes) -> None:
+        """Refuse what is not signed with the secret of the key.
+
+        An event that is too large to be verified is a 413, whatever its signature: a 401 would send the customer to
+        look for a wrong secret. It gives nothing away, for it is said to the holder of a key only, and rests on nothing
+        but what was sent.
+        """
         try:
             secret = self._reception.api_keys.signing_secret(holder)
         except EncryptionError as error:
@@ -166,7 +177,9 @@ class SignedWebhook:
             raise DeliveryRefused(401, "This API key has no signing secret; it is for deliveries that are not signed.")
         try:
             # Whoever has not proved anything yet gets no more than the first event looked at.
-            text = signed_text(body[: self._limits.single_bytes]) if is_batch(body) else body
+            text = signed_text(body, most=self._limits.single_bytes)
+        except SignedTextTooLong:
+            raise DeliveryRefused(413, f"An event is larger than {self._limits.single_bytes} bytes.") from None
         except BatchInvalid:
             text = body
         if not is_signed_with(secret, text, signature):

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions.receiving.signature import BatchInvalid, elements, is_batch, is_signed_with, sign, signed_text
+from subscriptions.receiving.signature import (
+    BatchInvalid,
+    SignedTextTooLong,
+    elements,
+    is_batch,
+    is_signed_with,
+    sign,
+    signed_text,
+)
 
 SECRET = "quiet-harbour-42"
 VECTORS = [
@@ -92,6 +100,35 @@ def test_what_is_no_array_is_refused(body: bytes) -> None:
 def test_elements_are_told_apart_whatever_they_hold(body: bytes, expected: list[bytes]) -> None:
     assert list(elements(body)) == expected
     assert signed_text(body) == (expected[0] if expected else b"")
+
+
+@given(st.lists(JSON, min_size=1), st.integers(1, 200))
+def test_a_signed_text_is_found_within_so_many_bytes_or_not_at_all(values: list[object], most: int) -> None:
+    text = json.dumps(values)
+    _, end = json.JSONDecoder().raw_decode(text, 1)
+    if end < most:  # and what tells that it ends there
+        assert signed_text(text.encode(), most=most) == text[1:end].encode()
+    else:
+        with pytest.raises(SignedTextTooLong):
+            signed_text(text.encode(), most=most)
+
+
+@pytest.mark.parametrize("text", ['a,b"]', 'a"}]', '\\",', "x" * 9])
+def test_a_text_that_is_cut_off_is_no_end_of_an_element(text: str) -> None:
+    body = json.dumps([{"text": text}, 1]).encode()
+    end = body.index(b"}, 1")
+    for most in range(1, end + 2):
+        with pytest.raises(SignedTextTooLong):
+            signed_text(body, most=most)
+    assert signed_text(body, most=end + 2) == signed_text(body) == body[1 : end + 1]
+
+
+def test_what_is_no_batch_may_be_so_long() -> None:
+    assert signed_text(b'{"a":1}', most=7) == b'{"a":1}'
+    with pytest.raises(SignedTextTooLong):
+        signed_text(b'{"a":1}', most=6)
+    with pytest.raises(BatchInvalid):
+        signed_text(b"[,1]", most=3)
 
 
 def test_only_an_array_is_a_batch() -> None:

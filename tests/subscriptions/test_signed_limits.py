@@ -45,10 +45,23 @@ async def test_a_large_element_behind_the_first_spoils_no_batch(on_sqlite: Open)
     async with on_sqlite(recorder.subscription, signed_limits=SignedWebhookLimits(single_bytes=1_000)) as receiver:
         sender = Sender(receiver, *await receiver.mint_signed())
         large = {**TRACK, "messageId": "large", "text": "x" * 5_000}
-        assert (await sender.send([large, TRACK])).status_code == 401
         assert (await sender.send([TRACK, large])).status_code == 202
         await receiver.dispatcher.run_due()
         assert sorted(str(event.message_id) for event in recorder.events) == ["large", "m-0001"]
+
+
+async def test_wh_04_an_event_too_large_to_be_verified_is_413_whatever_its_signature(on_sqlite: Open) -> None:
+    async with on_sqlite(Recorder().subscription, signed_limits=SignedWebhookLimits(single_bytes=1_000)) as receiver:
+        sender = Sender(receiver, *await receiver.mint_signed())
+        for large in ({**TRACK, "text": "x" * 5_000}, {**TRACK, "text": ',"}],[{' * 1_000}):
+            for value in (large, [large], [large, TRACK]):
+                for signature in (None, "0" * 40):
+                    refused = await sender.send(value, signature=signature)
+                    assert (refused.status_code, "1000 bytes" in message(refused)) == (413, True)
+        assert (await sender.send([TRACK, large], signature="0" * 40)).status_code == 401
+        stranger = Sender(receiver, f"{sender.key}x", sender.secret)
+        assert (await stranger.send([large])).status_code == 401, "only who has the key is told"
+        assert await receiver.records() == []
 
 
 async def test_bodies_in_memory_are_bounded_together(on_sqlite: Open) -> None:
