@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from db.event_log.records import EventLogUnavailable
+from db.event_log.waiter import Waiter
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -39,7 +40,7 @@ class GroupCommit(Generic[_Item, _Result]):
         self._commit = commit
         self._largest = largest
         self._most_waiting = most_waiting
-        self._waiting: list[tuple[_Item, asyncio.Future[_Result]]] = []
+        self._waiting: list[tuple[_Item, Waiter[_Result]]] = []
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, item: _Item) -> asyncio.Future[_Result]:
@@ -48,13 +49,21 @@ class GroupCommit(Generic[_Item, _Result]):
         Raises:
             EventLogUnavailable: too many items are waiting.
         """
+        future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
+        self.submit_for(future, item)
+        return future
+
+    def submit_for(self, waiter: Waiter[_Result], item: _Item) -> None:
+        """Tell ``waiter`` the item's result once its group is committed, or whatever ``commit`` raised.
+
+        Raises:
+            EventLogUnavailable: too many items are waiting; then the waiter is told nothing.
+        """
         if len(self._waiting) >= self._most_waiting:
             raise EventLogUnavailable("too many events are waiting to be stored")
-        future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting.append((item, waiter))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
-        return future
 
     async def close(self) -> None:
         """Wait until everything that was submitted is committed or refused."""
@@ -75,24 +84,24 @@ class GroupCommit(Generic[_Item, _Result]):
             await self._until_no_more_come()
             group, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
             # A waiter that was cancelled meanwhile (a client that hung up) needs no commit.
-            group = [(item, future) for item, future in group if not future.done()]
+            group = [(item, waiter) for item, waiter in group if not waiter.done()]
             if not group:
                 continue
             try:
                 results = await self._commit([item for item, _ in group])
             except Exception as error:
-                for _, future in group:
-                    if not future.done():
-                        future.set_exception(error)
+                for _, waiter in group:
+                    if not waiter.done():
+                        waiter.set_exception(error)
             except BaseException:
-                for _, future in group:
-                    future.cancel()
+                for _, waiter in group:
+                    waiter.cancel()
                 raise
             else:
-                for (_, future), result in zip(group, results, strict=True):
-                    if future.done():
+                for (_, waiter), result in zip(group, results, strict=True):
+                    if waiter.done():
                         continue
                     if isinstance(result, Exception):
-                        future.set_exception(result)
+                        waiter.set_exception(result)
                     else:
-                        future.set_result(result)
+                        waiter.set_result(result)

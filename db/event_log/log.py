@@ -20,6 +20,7 @@ from db.event_log.records import (
     Proof,
     Settlement,
 )
+from db.event_log.waiter import Waiter
 
 
 class EventLog(Protocol):
@@ -30,6 +31,14 @@ class EventLog(Protocol):
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:
         """Store an event; what is awaited comes once it is durable. A delete also writes the person's tombstone."""
+        ...
+
+    def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
+        """Store an event as :meth:`append` does, and tell somebody who waits without a task.
+
+        Raises:
+            EventLogUnavailable: at once; then the waiter is told nothing.
+        """
         ...
 
     async def claim(

@@ -35,6 +35,7 @@ from db.event_log.records import (
     Settlement,
 )
 from db.event_log.segment_limits import SegmentLimits
+from db.event_log.waiter import Waiter
 from db.migrate import is_current
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,9 @@ class SqlEventLog:
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:
         return self._appends.submit(event)
+
+    def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
+        self._appends.submit_for(waiter, event)
 
     async def claim(
         self,

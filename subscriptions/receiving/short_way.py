@@ -7,7 +7,7 @@ server makes a request of it as usual. So what is refused, and in which words, i
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -20,6 +20,8 @@ from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.store_trouble import store_trouble
 from subscriptions.receiving.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
 
 STORING = "storing an event"
 
@@ -86,9 +88,12 @@ class ShortWay:
 
 
 class _Taken:
-    """A delivery between its way into the event log and its answer."""
+    """A delivery between its way into the event log and its answer; the event log's ``Waiter``.
 
-    __slots__ = ("_admitted", "_answer", "_component", "_record", "_started", "_storing", "_until", "_way")
+    A future and its callbacks would cost more than both together.
+    """
+
+    __slots__ = ("_admitted", "_answer", "_component", "_is_answered", "_record", "_started", "_until", "_way")
 
     def __init__(self, way: ShortWay, component: str, record: NewEvent, admitted: int, answer: Answer) -> None:
         self._way = way
@@ -96,46 +101,60 @@ class _Taken:
         self._record = record
         self._admitted = admitted
         self._answer = answer
+        self._is_answered = False
         self._started = way.reception.observer.clock()
         way.watchdog.wake()
-        loop = way.watchdog.loop
-        self._until = loop.time() + way.store_seconds
+        self._until = way.watchdog.loop.time() + way.store_seconds
         way.watchdog.waits[self] = None
-        self._storing: asyncio.Future[Appended]
         try:
-            self._storing = asyncio.ensure_future(way.reception.event_log.append(record), loop=loop)
+            way.reception.event_log.append_for(self, record)
         except Exception as error:
-            self._storing = loop.create_future()
-            self._storing.set_exception(error)
-        self._storing.add_done_callback(self._finish)
+            self.set_exception(error)
 
     def look(self, now: float) -> None:
         """Wait no longer, if it is overdue."""
         if now >= self._until:
-            self._storing.cancel()
+            self.cancel()
 
-    def _finish(self, storing: asyncio.Future[Appended]) -> None:
+    def done(self) -> bool:
+        """Tell whether it was answered."""
+        return self._is_answered
+
+    def set_result(self, appended: Appended) -> None:
+        """Answer that it is durable."""
+        self._finish(appended)
+
+    def set_exception(self, error: Exception) -> None:
+        """Answer what was in the way."""
+        self._finish(error)
+
+    def cancel(self) -> None:
+        """Answer that nobody knows what became of it."""
+        self._finish(TimeoutError())
+
+    def _finish(self, outcome: Appended | Exception) -> None:
+        """Answer once; others wait for the same commit, so nothing is raised."""
+        if self._is_answered:
+            return
+        self._is_answered = True
         way = self._way
         del way.watchdog.waits[self]
         way.pressure.leave(self._admitted)
         try:
-            answer = self._outcome(storing)
-        except Exception as error:
-            answer = way.answers.prepared(*unexpected("A delivery", error))
-        way.reception.answered(self._component, answer.status)
-        self._answer(answer)
+            answer = self._answer_to(outcome)
+            way.reception.answered(self._component, answer.status)
+            self._answer(answer)
+        except Exception:
+            logger.exception("A delivery could not be answered")
 
-    def _outcome(self, storing: asyncio.Future[Appended]) -> PreparedAnswer:
+    def _answer_to(self, outcome: Appended | Exception) -> PreparedAnswer:
         way, reception = self._way, self._way.reception
+        if isinstance(outcome, Exception):
+            refused = store_trouble(STORING, outcome)
+            return way.answers.prepared(refused.status, refused.message)
         try:
-            appended = storing.result()
-        except asyncio.CancelledError:
-            refused = store_trouble(STORING, TimeoutError())
-        except Exception as error:
-            refused = store_trouble(STORING, error)
-        else:
-            duplicate = appended.event_id is None
-            reception.observer.stored(self._record, duplicate=duplicate, started=self._started)
+            reception.observer.stored(self._record, duplicate=outcome.event_id is None, started=self._started)
             reception.received(self._record.install_id)
-            return way.accepted
-        return way.answers.prepared(refused.status, refused.message)
+        except Exception as error:
+            return way.answers.prepared(*unexpected("A delivery", error))
+        return way.accepted

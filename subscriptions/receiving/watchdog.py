@@ -99,7 +99,7 @@ class Watchdog:
         now = self.loop.time()
         if self._on_look is not None:
             self._on_look(now - self._due)
-        for wait in self.waits:
+        for wait in tuple(self.waits):  # who is overdue may end, and strike itself out, at once
             wait.look(now)
         if self.waits:
             self._look_later()

@@ -17,6 +17,7 @@ from db.event_log.records import (
     Predecessor,
     Settlement,
 )
+from db.event_log.waiter import Waiter
 
 
 class FlakyLog:
@@ -33,6 +34,9 @@ class FlakyLog:
 
     async def append(self, event: NewEvent) -> Appended:
         return await self._log.append(event)
+
+    def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
+        self._log.append_for(waiter, event)
 
     async def claim(self, components: Collection[str], **options: Any) -> list[ClaimedEvent]:
         self._check("claim")

@@ -40,6 +40,7 @@ from db.event_log.records import (
 )
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.tables import EventState, HandlerState
+from db.event_log.waiter import Waiter
 from subscriptions import Event, InvalidEventPayload, Subscription
 from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.dispatch.dispatcher import Dispatcher
@@ -75,6 +76,9 @@ class Mortal:
         appended = await self._log.append(event)
         await self.step()
         return appended
+
+    def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
+        self._log.append_for(waiter, event)
 
     async def claim(self, components: Collection[str], **options: Any) -> list[ClaimedEvent]:
         await self.step()

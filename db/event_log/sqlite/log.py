@@ -43,6 +43,7 @@ from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.leases import Leases
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.writer_lock import WriterLock
+from db.event_log.waiter import Waiter
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class SqliteEventLog:
         self._files: tuple[Catalogue, Segments] | None = None
         self._writer = WriterLock(path)
         self._leases = Leases()
-        self._appends: list[tuple[NewEvent, asyncio.Future[Appended]]] = []
+        self._appends: list[tuple[NewEvent, Waiter[Appended]]] = []
         self._settlements: list[tuple[Sequence[Settlement], asyncio.Future[Sequence[bool]]]] = []
         self._flush_is_due = False
         self._may_hold_stale_tombstones = True
@@ -93,13 +94,18 @@ class SqliteEventLog:
         self._forgetting: asyncio.TimerHandle | None = None
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:
-        self._admission.check()
-        future: asyncio.Future[Appended] = self._waiting_room()
-        self._appends.append((event, future))
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self.append_for(future, event)
         return future
 
+    def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
+        self._admission.check()
+        self._flush_soon()
+        self._appends.append((event, waiter))
+
     def settle_all(self, settlements: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
-        future: asyncio.Future[Sequence[bool]] = self._waiting_room()
+        self._flush_soon()
+        future: asyncio.Future[Sequence[bool]] = asyncio.get_running_loop().create_future()
         self._settlements.append((settlements, future))
         return future
 
@@ -223,14 +229,13 @@ class SqliteEventLog:
         self._leases.forget()
         self._writer.release()
 
-    def _waiting_room(self) -> asyncio.Future[_Result]:
+    def _flush_soon(self) -> None:
         if len(self._appends) + len(self._settlements) >= self._most_waiting:
             raise EventLogUnavailable("too many events are waiting to be stored")
-        loop = asyncio.get_running_loop()
         if not self._flush_is_due:
             self._flush_is_due = True
+            loop = asyncio.get_running_loop()
             loop.call_soon(self._flush_when_complete, loop, 0, _MOST_ROUNDS)
-        return loop.create_future()
 
     def _flush_when_complete(self, loop: asyncio.AbstractEventLoop, before: int, rounds: int) -> None:
         """Go on collecting as long as each round of the event loop brings more events, within bounds."""
