@@ -10,14 +10,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, StaticPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.private_file import make_private
-from db.sqlite_connection import SqliteConnection
+from db.quick_reads import DriverReads, LocalReads, QuickReads
+from db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
@@ -27,10 +28,15 @@ class DatabaseUrlInvalid(ValueError):
 
 
 class Database:
-    """One store. ``transaction()`` commits on a clean exit and rolls back on an exception."""
+    """One store. ``transaction()`` commits on a clean exit and rolls back on an exception.
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    Attributes:
+        reads: for what has to be known soon, however much the event loop has to do.
+    """
+
+    def __init__(self, engine: AsyncEngine, reads: QuickReads) -> None:
         self.engine = engine
+        self.reads = reads
 
     @classmethod
     def open(cls, url: str) -> Database:
@@ -41,8 +47,9 @@ class Database:
         """
         parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite":
-            return cls(_sqlite_engine(parsed))
-        return cls(create_async_engine(parsed, pool_size=5, max_overflow=5, pool_pre_ping=True, hide_parameters=True))
+            return cls(_sqlite_engine(parsed), LocalReads(_sqlite_reading_engine(parsed)))
+        engine = create_async_engine(parsed, pool_size=5, max_overflow=5, pool_pre_ping=True, hide_parameters=True)
+        return cls(engine, DriverReads(engine))
 
     @property
     def dialect(self) -> str:
@@ -56,6 +63,7 @@ class Database:
             yield session
 
     async def close(self) -> None:
+        await self.reads.close()
         await self.engine.dispose()
 
 
@@ -88,7 +96,7 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
     once, and the command line writes beside the server. The control store is small, so it uses the journal mode
     that has no such fault; ``BEGIN IMMEDIATE`` makes writers queue instead of failing half-way.
     """
-    if url.database and url.database != ":memory:":
+    if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
         url,
@@ -99,13 +107,29 @@ def _sqlite_engine(url: URL) -> AsyncEngine:
         connect_args={"factory": SqliteConnection},
     )
 
-    @event.listens_for(engine.sync_engine, "do_connect")
-    def _make(_dialect: Any, _record: Any, _arguments: Any, _options: Any) -> None:
-        if url.database and url.database != ":memory:":
-            make_private(Path(url.database))
+    _keep_private(engine.sync_engine, url)
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _sqlite_reading_engine(url: URL) -> Engine:
+    """An engine of one more connection, for single statements that read."""
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        poolclass=StaticPool,
+        hide_parameters=True,
+        connect_args={"factory": ImpatientSqliteConnection},
+    )
+    _keep_private(engine, url)
+    return engine
+
+
+def _keep_private(engine: Engine, url: URL) -> None:
+    @event.listens_for(engine, "do_connect")
+    def _make(_dialect: Any, _record: Any, _arguments: Any, _options: Any) -> None:
+        if url.database:
+            make_private(Path(url.database))

@@ -11,7 +11,7 @@ import sqlite3
 from typing import Any
 from weakref import WeakSet
 
-_PRAGMAS = ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000")
+_PRAGMAS = ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON")
 
 
 class ReleasingConnection(sqlite3.Connection):
@@ -52,8 +52,16 @@ class SqliteConnection(ReleasingConnection):
     It is made by one call too, PRAGMAs included, so that none is ever used that lacks some.
     """
 
+    busy_milliseconds = 10_000
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.isolation_level = None
-        for pragma in _PRAGMAS:
+        for pragma in (f"busy_timeout={self.busy_milliseconds}", *_PRAGMAS):
             self.execute(f"PRAGMA {pragma}").close()
+
+
+class ImpatientSqliteConnection(SqliteConnection):
+    """One that waits for no lock."""
+
+    busy_milliseconds = 0

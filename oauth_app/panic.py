@@ -96,8 +96,7 @@ class PanicSwitch:
 
     async def _read(self) -> bool:
         asked_at = self._clock()
-        async with self._database.transaction() as session:
-            stop = await emergency_stop.get(session)
+        stop = await emergency_stop.read(self._database)
         engaged = stop is not None
         if engaged is not self._engaged:
             logger.warning("emergency stop %s", "engaged: " + stop.reason if stop is not None else "lifted")

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -18,12 +18,13 @@ from typing import NamedTuple
 
 from db.clock import Clock, utc_now
 from db.control import api_keys
-from db.control.tables import ApiKey
+from db.control.tables import Account, ApiKey
 from db.database import Database
 
 _OLDEST_SECONDS = 1.0
 _READ_AGAIN_AFTER_SECONDS = 0.5
 _MOST_REMEMBERED = 10_000
+_MOST_AT_ONCE = 500
 
 
 class KeyState(StrEnum):
@@ -79,8 +80,21 @@ class _Known(NamedTuple):
 _UNKNOWN = KeyLookup(KeyState.UNKNOWN)
 
 
+class _Question:
+    """A key that somebody wants to be read, and the places where the answer is to be remembered."""
+
+    __slots__ = ("answer", "key_hash", "places")
+
+    def __init__(self, key_hash: str) -> None:
+        self.key_hash = key_hash
+        self.places: set[bytes] = set()
+        self.answer: asyncio.Future[KeyLookup] = asyncio.get_running_loop().create_future()
+
+
 class KeyRecognition:
     """Tells whom a presented key belongs to.
+
+    Keys are read in groups: while one query is on its way, the questions for the next one are collected.
 
     Args:
         lookup_secret: 32 bytes that key the hashes (``db.control.service_secrets``).
@@ -102,7 +116,9 @@ class KeyRecognition:
         self._clock = clock
         self._monotonic = monotonic
         self._known: dict[bytes, _Known] = {}
-        self._reading: dict[str, asyncio.Task[KeyLookup]] = {}
+        self._questions: dict[str, _Question] = {}
+        self._waiting: list[_Question] = []
+        self._reading: asyncio.Task[None] | None = None
         self._generation = 0
 
     def recent(self, presentation: bytes) -> KeyLookup | None:
@@ -121,8 +137,8 @@ class KeyRecognition:
         age = self._monotonic() - known.read_at
         if age >= _OLDEST_SECONDS:
             return None
-        if age >= _READ_AGAIN_AFTER_SECONDS and known.key_hash not in self._reading:
-            self._start_reading(known.key_hash, place)
+        if age >= _READ_AGAIN_AFTER_SECONDS:
+            self._ask(known.key_hash, place)
         return known.lookup
 
     async def look_up(self, key: str, *, presentation: bytes | None = None) -> KeyLookup:
@@ -135,20 +151,19 @@ class KeyRecognition:
         known = self._known.get(place)
         if known is not None and self._monotonic() - known.read_at < _OLDEST_SECONDS:
             return known.lookup
-        key_hash = self.hash(key)
-        reading = self._reading.get(key_hash) or self._start_reading(key_hash, place)
-        # One caller that gives up must not cancel the query that others wait for.
-        return await asyncio.shield(reading)
+        # One caller that gives up must not cancel the answer that others wait for.
+        return await asyncio.shield(self._ask(self.hash(key), place))
 
     def forget(self) -> None:
         """Believe nothing that was read, or asked for, before now."""
         self._known.clear()
-        self._reading.clear()
+        self._questions.clear()
         self._generation += 1
 
     async def close(self) -> None:
-        """Wait for queries that are still on their way, before the store is closed."""
-        await asyncio.gather(*self._reading.values(), return_exceptions=True)
+        """Wait for what is still being read, before the store is closed."""
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
 
     def hash(self, key: str) -> str:
         """Return the hash that a key is stored under: HMAC-SHA256, in hex."""
@@ -158,33 +173,55 @@ class KeyRecognition:
         """Where a presentation is remembered: a keyed hash too, but a cheaper one, which never leaves this process."""
         return hashlib.blake2b(presentation, digest_size=32, key=self._lookup_secret).digest()
 
-    def _start_reading(self, key_hash: str, place: bytes) -> asyncio.Task[KeyLookup]:
-        reading = self._reading[key_hash] = asyncio.create_task(self._read(key_hash, place))
-        reading.add_done_callback(lambda done: self._finish_reading(key_hash, done))
-        return reading
+    def _ask(self, key_hash: str, place: bytes) -> asyncio.Future[KeyLookup]:
+        question = self._questions.get(key_hash)
+        if question is None:
+            question = self._questions[key_hash] = _Question(key_hash)
+            self._waiting.append(question)
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read_all())
+        question.places.add(place)
+        return question.answer
 
-    def _finish_reading(self, key_hash: str, reading: asyncio.Task[KeyLookup]) -> None:
-        if self._reading.get(key_hash) is reading:
-            del self._reading[key_hash]
-        if not reading.cancelled():
-            reading.exception()  # whoever waits gets it; in the background it means to try again
+    async def _read_all(self) -> None:
+        while self._waiting:
+            questions, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
+            try:
+                await self._read(questions)
+            except Exception as error:
+                for question in questions:
+                    question.answer.set_exception(error)
+                    question.answer.exception()  # whoever waits gets it; in the background it means to try again
+            finally:
+                for question in questions:
+                    question.answer.cancel()  # where there is none, because this task was cancelled
+                    if self._questions.get(question.key_hash) is question:
+                        del self._questions[question.key_hash]
 
-    async def _read(self, key_hash: str, place: bytes) -> KeyLookup:
+    async def _read(self, questions: Sequence[_Question]) -> None:
         asked_at, now, generation = self._monotonic(), self._clock(), self._generation
-        async with self._database.transaction() as session:
-            found = await api_keys.find_by_hash(session, key_hash)
-        if found is None:
-            self._known.pop(place, None)
-            return _UNKNOWN
-        key, account = found
-        state = _state(key, suspended=account.suspended_at is not None, now=now)
-        holder = KeyHolder(key.id, key.account, key.component, key.install_id, key.signing_secret_ciphertext)
-        lookup = KeyLookup(state, holder)
-        if len(self._known) >= _MOST_REMEMBERED:
+        found = await api_keys.read_by_hashes(self._database, [question.key_hash for question in questions])
+        for question in questions:
+            there = found.get(question.key_hash)
+            lookup = _UNKNOWN if there is None else _lookup(*there, now=now)
+            for place in question.places:
+                if there is None:
+                    self._known.pop(place, None)
+                elif generation == self._generation:
+                    self._remember(place, _Known(asked_at, lookup, question.key_hash))
+            if not question.answer.done():
+                question.answer.set_result(lookup)
+
+    def _remember(self, place: bytes, known: _Known) -> None:
+        if len(self._known) >= _MOST_REMEMBERED and place not in self._known:
             self._known.clear()
-        if generation == self._generation:
-            self._known[place] = _Known(asked_at, lookup, key_hash)
-        return lookup
+        self._known[place] = known
+
+
+def _lookup(key: ApiKey, account: Account, *, now: datetime) -> KeyLookup:
+    state = _state(key, suspended=account.suspended_at is not None, now=now)
+    holder = KeyHolder(key.id, key.account, key.component, key.install_id, key.signing_secret_ciphertext)
+    return KeyLookup(state, holder)
 
 
 def _state(key: ApiKey, *, suspended: bool, now: datetime) -> KeyState:

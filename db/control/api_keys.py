@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
+import sqlalchemy
 from sqlalchemy import or_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.control.tables import Account, ApiKey
+from db.database import Database
 from db.encryption import Place
 
 
@@ -37,6 +40,14 @@ async def find_by_hash(session: AsyncSession, key_hash: str) -> tuple[ApiKey, Ac
     """Return the key of a keyed hash and its account, whatever state they are in."""
     statement = select(ApiKey, Account).where(ApiKey.key_hash == key_hash, ApiKey.account == Account.id)
     return (await session.exec(statement)).first()
+
+
+async def read_by_hashes(database: Database, key_hashes: Collection[str]) -> dict[str, tuple[ApiKey, Account]]:
+    """Return the keys of some keyed hashes, by hash, and their accounts: in the quickest way, for who waits for it."""
+    statement = sqlalchemy.select(ApiKey, Account).where(
+        col(ApiKey.key_hash).in_(key_hashes), col(ApiKey.account) == Account.id
+    )
+    return {key.key_hash: (key, account) for key, account in await database.reads.rows(statement)}
 
 
 async def current_of_install(session: AsyncSession, install_id: str) -> ApiKey | None:

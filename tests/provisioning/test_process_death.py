@@ -49,7 +49,7 @@ class MortalDatabase(Database):
     """The same store, seen by a process that may die before a transaction, in it, or right after its commit."""
 
     def __init__(self, living: Database, death: Death) -> None:
-        super().__init__(living.engine)
+        super().__init__(living.engine, living.reads)
         self._death = death
 
     @asynccontextmanager

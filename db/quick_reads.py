@@ -1,0 +1,76 @@
+"""Reading a few rows while the event loop has much to do.
+
+An ``AsyncSession`` waits for its driver five to ten times on the way to one row. Each time the event loop goes round
+once, and under overload that takes a tenth of a second: what may be a second old at most would never be read in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from typing import Protocol, TypeVarTuple
+
+from sqlalchemy import Engine, Row, Select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+_Columns = TypeVarTuple("_Columns")
+
+_AGAIN_SECONDS = 0.005
+_PATIENCE_SECONDS = 10.0
+
+
+class QuickReads(Protocol):
+    """Runs statements that read, each by itself and outside of any transaction."""
+
+    async def rows(self, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
+        """Return all rows of a ``SELECT``, as committed."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        ...
+
+
+class LocalReads:
+    """Reads from a file through a synchronous engine, in the event loop: that takes less time than going elsewhere.
+
+    Only a writer who is just committing is waited for, and then the loop goes on meanwhile.
+
+    Args:
+        engine: of one connection, with a ``busy_timeout`` of nothing.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def rows(self, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE_SECONDS
+        while True:
+            try:
+                with Session(self._engine) as session:
+                    return session.execute(statement).all()
+            except OperationalError as error:
+                if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or loop.time() >= until:
+                    raise
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def close(self) -> None:
+        self._engine.dispose()
+
+
+class DriverReads:
+    """Reads through an asynchronous engine that is not its own; without a transaction it waits less often."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def rows(self, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
+        async with AsyncSession(self._engine) as session:
+            return (await session.execute(statement)).all()
+
+    async def close(self) -> None:
+        """Leave it to whom the engine belongs to."""

@@ -1,0 +1,86 @@
+"""Reads that come in time while the event loop has much to do."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from db import quick_reads
+from db.clock import utc_now
+from db.control import accounts
+from db.control.tables import Account
+from db.database import Database
+
+ACCOUNTS = select(Account).order_by("id")
+
+
+async def ids(database: Database) -> list[str]:
+    return [account.id for (account,) in await database.reads.rows(ACCOUNTS)]
+
+
+async def test_they_see_what_is_committed_and_nothing_else(database: Database) -> None:
+    assert await ids(database) == []
+    async with database.transaction() as session:
+        await accounts.ensure(session, "northwind", now=utc_now())
+        assert await ids(database) == []
+    assert await ids(database) == ["northwind"]
+    async with database.transaction() as session:
+        await accounts.ensure(session, "globex", now=utc_now())
+    assert await ids(database) == ["globex", "northwind"]
+
+
+async def test_many_at_once_are_all_answered(database: Database) -> None:
+    async with database.transaction() as session:
+        await accounts.ensure(session, "northwind", now=utc_now())
+    assert await asyncio.gather(*(ids(database) for _ in range(50))) == [["northwind"]] * 50
+
+
+async def test_a_file_is_read_in_one_go_of_the_loop(sqlite_database: Database) -> None:
+    reading = asyncio.create_task(ids(sqlite_database))
+    await asyncio.sleep(0)
+    assert reading.done()
+
+
+async def test_while_another_program_commits_the_loop_goes_on(sqlite_database: Database, tmp_path: Path) -> None:
+    await ids(sqlite_database)
+    with closing(sqlite3.connect(tmp_path / "control.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        reading = asyncio.create_task(ids(sqlite_database))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not reading.done()
+        other.execute("COMMIT")
+        async with asyncio.timeout(10):
+            assert await reading == []
+
+
+async def test_a_file_that_stays_locked_is_an_error_in_the_end(
+    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_reads, "_PATIENCE_SECONDS", 0.05)
+    with closing(sqlite3.connect(tmp_path / "control.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(OperationalError, match="locked"):
+            await ids(sqlite_database)
+        other.execute("ROLLBACK")
+    assert await ids(sqlite_database) == []
+
+
+async def test_a_store_without_tables_is_an_error_at_once(empty_database_url: str) -> None:
+    database = Database.open(empty_database_url)
+    with pytest.raises(SQLAlchemyError):
+        await ids(database)
+    await database.close()
+
+
+async def test_nothing_holds_the_file_after_a_read(sqlite_database: Database, tmp_path: Path) -> None:
+    await ids(sqlite_database)
+    with closing(sqlite3.connect(tmp_path / "control.db", isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("ROLLBACK")
