@@ -19,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from oauth_app.idle_timer import IdleTimer
 from subscriptions.receiving.early_refusal import STATUS, EarlyRefusal
 from subscriptions.receiving.endpoint import holds_signed_key
 from subscriptions.receiving.exchange import Headers
@@ -55,18 +56,30 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._passed_bytes = 0
         self._until = 0.0
         self._is_last = False
+        self._owed: PreparedAnswer | None = None
+        """The answer to a delivery that was refused, until all that is there has been read."""
         self._offered: tuple[str, Headers] | None = None
         """Component and headers of the delivery that may take the short way, while it is being read."""
         self._body = b""
+        self._idle = IdleTimer(self.loop, self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is still to come of a refused body is waited for with the timer of an idle connection."""
+        self._idle.wake()
         super().data_received(data)
         if self._offered is not None:
             self._make_request()
         elif self._refused is not None and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_at(self._until, self.timeout_keep_alive_handler)
+
+    def on_message_begin(self) -> None:
+        """Begin to read a message; what a request needs beyond that is made when it becomes one."""
+        self._pay()  # answers come in the order of what they answer
+        self._idle.wake()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         """Decide which way a message takes."""
@@ -105,8 +118,19 @@ class DeliveryProtocol(HttpToolsProtocol):
         else:
             self._answer_refused(last=self._is_last)
 
+    def eof_received(self) -> None:
+        """Answer a sender who has no more to say, but may still listen."""
+        self._pay()
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the timer."""
+        self._idle.stop()
+        super().connection_lost(exc)
+
     def shutdown(self) -> None:
         """Do not wait for the rest of a refused body."""
+        self._pay()
         if self._refused is None:
             super().shutdown()
         else:
@@ -121,6 +145,7 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """End a connection on which something came that is no HTTP; a delivery in hand is answered first."""
+        self._pay()
         if isinstance(self.cycle, _InHand) and not self.cycle.response_complete:
             self.flow.pause_reading()
             self.cycle.keep_alive = False
@@ -132,8 +157,11 @@ class DeliveryProtocol(HttpToolsProtocol):
             self._refusal.pressure.expect(self.loop.call_soon)
 
     def _begin_request(self) -> None:
-        if self.timeout_keep_alive_task is not None:  # it came in one piece with one that was answered here
-            self._unset_keepalive_if_required()
+        self._unset_keepalive_if_required()  # it came in one piece with another one
+        url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect_100_continue
+        self.headers += headers  # that list is in the scope
         super().on_headers_complete()
 
     def _plain_delivery(self) -> str | None:
@@ -168,7 +196,7 @@ class DeliveryProtocol(HttpToolsProtocol):
             return False
         self._offered = None
         self._body = b""
-        self._unset_keepalive_if_required()  # it came in one piece with one that was refused
+        self._unset_keepalive_if_required()  # it came in one piece with another one
         self.cycle = taken  # type: ignore[assignment]  # uvicorn asks no more of it than there is
         return True
 
@@ -198,13 +226,27 @@ class DeliveryProtocol(HttpToolsProtocol):
         return True
 
     def _answer_refused(self, *, last: bool) -> None:
+        """Refuse: at once where it is the last answer, otherwise once all that is there has been read.
+
+        An answer calls forth the next delivery. If that were read at once as well, a loop that has thousands of
+        connections to read from would get round neither to the others nor to what it has already let in.
+        """
         component, refusal = self._refused, self._refusal
         if component is None or refusal is None or self.transport.is_closing():
             return
         refusal.answered(component, STATUS)
-        if not last:
+        if last:
+            self._write_answer(refusal.answer, last=True)
+        else:
             self._refused = None
-        self._write_answer(refusal.answer, last=last)
+            self._owed = refusal.answer
+            self.loop.call_soon(self._pay)
+
+    def _pay(self) -> None:
+        """Give the answer that is owed, if one is."""
+        if self._owed is not None:
+            answer, self._owed = self._owed, None
+            self._write_answer(answer, last=False)
 
     def _answer_taken(self, taken: _InHand, answer: PreparedAnswer) -> None:
         """Answer what was taken; a sender who is gone is told nothing."""
@@ -217,7 +259,17 @@ class DeliveryProtocol(HttpToolsProtocol):
             self.transport.write(answer.on_the_wire(self.server_state.default_headers, last=last))
             if last:
                 self.transport.close()
-        self.on_response_complete()
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait for the next message: what uvicorn does after an answer, with a timer that need not be set anew."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._idle.rest(self.timeout_keep_alive_handler)
 
 
 class _InHand:

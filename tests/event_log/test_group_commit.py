@@ -61,3 +61,55 @@ async def test_too_many_waiting_items_are_refused() -> None:
         await group_commit.submit(4)
     go.set()
     assert await asyncio.gather(*waiting) == [0, 1, 2]
+
+
+class Told:
+    """A waiter that is no future."""
+
+    def __init__(self, told: list[object]) -> None:
+        self.told = told
+        self.is_done = False
+
+    def done(self) -> bool:
+        return self.is_done
+
+    def set_result(self, result: object) -> None:
+        self.told.append(result)
+
+    def set_exception(self, error: Exception) -> None:
+        self.told.append(str(error))
+
+    def cancel(self) -> None:
+        self.told.append("cancelled")
+
+
+async def test_who_waits_without_a_task_is_told_the_same() -> None:
+    stored: list[int] = []
+    go = asyncio.Event()
+
+    async def commit(items: Sequence[int]) -> list[int | Exception]:
+        stored.extend(items)
+        if 5 in items:
+            raise EventLogUnavailable("down")
+        if 6 in items:
+            await go.wait()
+        return [EventLogUnavailable("odd") if item == 3 else item * 10 for item in items]
+
+    group_commit: GroupCommit[int, int] = GroupCommit(commit)
+    told: list[object] = []
+    gone = Told([])
+    gone.is_done = True
+    for item in (1, 2, 3):
+        group_commit.submit_for(gone if item == 2 else Told(told), item)
+    await group_commit.close()
+    assert (told, gone.told, stored) == ([10, "odd"], [], [1, 3])
+    group_commit.submit_for(Told(told), 5)
+    await group_commit.close()
+    assert told[2:] == ["down"]
+    group_commit.submit_for(Told(told), 6)
+    while 6 not in stored:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert group_commit._task is not None
+    group_commit._task.cancel()
+    await group_commit.close()
+    assert told[3:] == ["cancelled"]

@@ -105,10 +105,14 @@ class Door:
         return connection
 
     @property
+    def protocols(self) -> list[Any]:
+        """The server's side of the open connections."""
+        return list(self.server.server_state.connections)
+
+    @property
     def requests_made(self) -> int:
         """How many of the open connections carried something that took the normal way."""
-        there: Any = self.server.server_state.connections
-        return sum(isinstance(connection.cycle, RequestResponseCycle) for connection in there)
+        return sum(isinstance(connection.cycle, RequestResponseCycle) for connection in self.protocols)
 
     def counted(self) -> dict[tuple[str, str], float]:
         """The answers by component and status."""

@@ -218,8 +218,7 @@ async def test_a_stop_does_not_wait_for_the_rest_of_a_refused_body(tmp_path: Pat
         connection = await door.connect()
         with door.full():
             connection.writer.write(door.delivery()[:-1])
-            there: Any = door.server.server_state.connections
-            await until(lambda: any(one._refused for one in there))
+            await until(lambda: any(one._refused for one in door.protocols))
             door.server.should_exit = True
             answer = await connection.answer()
             assert (answer.status, answer.headers["connection"]) == (503, "close")
@@ -230,10 +229,9 @@ async def test_a_sender_who_goes_away_leaves_nothing_behind(door: Door) -> None:
     connection = await door.connect()
     with door.full():
         connection.writer.write(door.delivery()[:-1])
-        there: Any = door.server.server_state.connections
-        await until(lambda: any(one._refused for one in there))
+        await until(lambda: any(one._refused for one in door.protocols))
         connection.writer.close()
-        await until(lambda: not there)
+        await until(lambda: not door.protocols)
     assert door.counted() == {}
 
 
@@ -241,7 +239,7 @@ async def test_a_sender_who_does_not_read_is_waited_for_in_the_normal_way(door: 
     connection = await door.connect()
     with door.full():
         assert (await connection.ask(door.delivery())).status == 503
-        (there,) = door.server.server_state.connections
+        (there,) = door.protocols
         there.pause_writing()
         connection.writer.write(door.delivery())
         await until(lambda: bool(door.requests_made))
@@ -289,6 +287,45 @@ def test_it_is_the_same_on_the_loop_of_a_server_process(tmp_path: Path) -> None:
         runner.run(main())
 
 
+async def test_an_answer_comes_once_all_that_is_there_has_been_read(door: Door) -> None:
+    connection = await door.connect()
+    await connection.ask(b"GET /healthz HTTP/1.1\r\nHost: service\r\n\r\n")
+    (there,) = door.protocols
+    with door.full():
+        there.data_received(door.delivery())
+        assert there._owed is not None
+        there.data_received(door.delivery() + b"garbage\r\n\r\n")
+        assert [(await connection.answer()).status for _ in range(3)] == [503, 503, 400]
+        assert await connection.is_closed()
+    assert door.counted() == {("acme-crm", "503"): 2}
+
+
+async def test_who_has_no_more_to_say_is_answered(door: Door) -> None:
+    connections = [await door.connect() for _ in range(2)]
+    with door.full():
+        for connection in connections:
+            await connection.ask(door.delivery())
+        saying, stopping = door.protocols
+        saying.data_received(door.delivery())
+        saying.eof_received()
+        assert saying._owed is None
+        stopping.data_received(door.delivery())
+        stopping.shutdown()
+        assert stopping._owed is None
+        assert [(await connection.answer()).status for connection in connections] == [503, 503]
+
+
+async def test_a_sender_who_is_gone_by_then_is_told_nothing(door: Door) -> None:
+    connection = await door.connect()
+    with door.full():
+        await connection.ask(door.delivery())
+        (there,) = door.protocols
+        there.data_received(door.delivery())
+        there.transport.abort()
+        await until(lambda: not door.protocols)
+    assert there._owed is None
+
+
 def test_what_is_read_in_the_same_turn_is_counted_before_it_is_let_in() -> None:
     soon: list[Any] = []
     pressure = Pressure(2, most_bytes=1_000, body_bytes=600)
@@ -313,9 +350,9 @@ def test_uvicorn_is_as_it_is_expected_inside() -> None:
     )
     own = {name for name, value in vars(DeliveryProtocol).items() if callable(value)}
     overridden = {name for name in own if not name.startswith("_")}
-    used = {"on_response_complete", "_unset_keepalive_if_required", "connection_lost"}
+    used = {"on_response_complete", "_unset_keepalive_if_required"}
     assert overridden | used <= vars(HttpToolsProtocol).keys(), moved
-    assert len(overridden) == 7
+    assert len(overridden) == 10
     assert not (own - overridden - {"__init__"}) & vars(HttpToolsProtocol).keys(), moved
 
     async def attributes() -> set[str]:
