@@ -128,7 +128,7 @@ async def _store_away(request: Request, error: Exception) -> Response:
         "a store is away (%s) on %s %r (incident %s)",
         type(error).__name__,
         request.method,
-        request.scope["path"],
+        _place(request),
         incident,
     )
     if _wants_page(request):
@@ -142,10 +142,18 @@ async def _store_away(request: Request, error: Exception) -> Response:
 async def _bug(request: Request, _error: Exception) -> Response:
     """Answer a bug of ours without a detail; the log line has the same incident id, and the traceback follows it."""
     incident = secrets.token_hex(4)
-    logger.error("unexpected error on %s %r (incident %s)", request.method, request.scope["path"], incident)
+    logger.error("unexpected error on %s %r (incident %s)", request.method, _place(request), incident)
     if _wants_page(request):
         return services_of(request).pages.failure(FailureReason.OUR_FAULT, incident=incident)
     return JSONResponse({"message": f"Something went wrong on our side (incident {incident})."}, status_code=500)
+
+
+def _place(request: Request) -> str:
+    """Name the path for a log, without what fills its places: the name of a connect link is what opens it."""
+    path: str = request.scope["path"]
+    for name, value in request.path_params.items():
+        path = path.replace(f"/{value}", f"/{{{name}}}")
+    return path
 
 
 def _wants_page(request: Request) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from starlette.requests import Request
 
+from db.control import connect_links
 from db.database import Database
 from db.encryption import EncryptionKeys
 from oauth_app.failures import FAILURES, FailureReason
@@ -79,6 +80,8 @@ async def test_a_browser_gets_a_page_while_the_store_is_away(
     assert "Acme CRM can&#39;t read its records" in page.text
     assert "incident" in plain.json()["message"]
     assert "OperationalError" in caplog.text
+    assert "'/connect/{link}'" in caplog.text
+    assert "secret-link-token" not in caplog.text
 
 
 async def test_a_browser_gets_a_page_for_a_bug(sqlite_database: Database, encryption: EncryptionKeys) -> None:
@@ -95,3 +98,18 @@ async def test_a_browser_gets_a_page_for_a_bug(sqlite_database: Database, encryp
     assert "Something went wrong on our side" in page.text
     assert "Reference" in page.text
     assert "strangers" not in page.text
+
+
+async def test_a_bug_on_a_page_of_a_connect_link_is_logged_without_the_link(
+    front_door: FrontDoor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_arguments: object, **_options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(connect_links, "find_usable", broken)
+    transport = httpx.ASGITransport(front_door.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport) as http:
+        page = await http.get(f"{SERVICE}/connect/secret-link-token", headers=BROWSER)
+    assert page.status_code == 500
+    assert "unexpected error on GET '/connect/{link}'" in caplog.text
+    assert "secret-link-token" not in caplog.text
