@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVarTuple
 
 from sqlalchemy import Engine, Row, Select
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 _Columns = TypeVarTuple("_Columns")
@@ -63,14 +63,38 @@ class LocalReads:
 
 
 class DriverReads:
-    """Reads through an asynchronous engine that is not its own; without a transaction it waits less often."""
+    """Reads through an asynchronous engine that is not its own, by a connection kept for nothing else.
+
+    Without a transaction, and with nothing to be asked of the connection before, it waits for one answer. A connection
+    that failed is given up; what a connection that had been kept could not read is read by a new one.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._connection: AsyncConnection | None = None
+        self._turn = asyncio.Lock()
 
     async def rows(self, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
-        async with AsyncSession(self._engine) as session:
-            return (await session.execute(statement)).all()
+        async with self._turn:
+            if self._connection is not None:
+                try:
+                    return await self._read(self._connection, statement)
+                except DBAPIError as error:
+                    if not error.connection_invalidated:
+                        raise
+            self._connection = await self._engine.connect()
+            return await self._read(self._connection, statement)
 
     async def close(self) -> None:
-        """Leave it to whom the engine belongs to."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.invalidate()
+            await connection.close()
+
+    async def _read(self, connection: AsyncConnection, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
+        try:
+            async with AsyncSession(connection) as session:
+                return (await session.execute(statement)).all()
+        except BaseException:
+            await self.close()
+            raise

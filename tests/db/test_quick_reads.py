@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, literal, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db import quick_reads
@@ -18,6 +18,7 @@ from db.control.tables import Account
 from db.database import Database
 
 ACCOUNTS = select(Account).order_by("id")
+BACKEND = select(func.pg_backend_pid())
 
 
 async def ids(database: Database) -> list[str]:
@@ -77,6 +78,32 @@ async def test_a_store_without_tables_is_an_error_at_once(empty_database_url: st
     with pytest.raises(SQLAlchemyError):
         await ids(database)
     await database.close()
+
+
+async def test_a_connection_that_broke_meanwhile_is_replaced(postgresql_url: str) -> None:
+    database = Database.open(postgresql_url)
+    try:
+        (me,) = (await database.reads.rows(BACKEND))[0]
+        assert (await database.reads.rows(BACKEND))[0] == (me,)
+        async with database.transaction() as session:
+            await (await session.connection()).execute(select(func.pg_terminate_backend(me)))
+        async with asyncio.timeout(10):
+            assert (await database.reads.rows(BACKEND))[0] != (me,)
+    finally:
+        await database.close()
+
+
+async def test_a_statement_that_fails_breaks_no_other(postgresql_url: str) -> None:
+    database = Database.open(postgresql_url)
+    try:
+        with pytest.raises(SQLAlchemyError):
+            await database.reads.rows(select(literal(1) / literal(0)))
+        reading = asyncio.create_task(database.reads.rows(select(func.pg_sleep(60))))
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        assert await ids(database) == []
+    finally:
+        await database.close()
 
 
 async def test_nothing_holds_the_file_after_a_read(sqlite_database: Database, tmp_path: Path) -> None:
