@@ -16,6 +16,7 @@ from db.clock import utc_now
 from db.control import install_tokens
 from db.control.tables import ApiKey, ConnectLink, FlowState, InstallStatus, InstallToken
 from db.database import Database
+from db.quick_reads import LocalReads
 from oauth_app.api.tokens import Scope
 from oauth_app.operators.roles import Operator, Role
 from oauth_app.panic import PanicSwitch, SegmentUseStopped, erase_everything, lift_stop, stop_everything
@@ -76,8 +77,9 @@ async def test_tk_16_the_row_is_read_ahead_so_that_mostly_nobody_waits(database:
 
 async def test_a_thousand_events_at_once_cost_one_query(sqlite_database: Database) -> None:
     statements: list[str] = []
+    assert isinstance(sqlite_database.reads, LocalReads)
     event.listen(
-        sqlite_database.engine.sync_engine,
+        sqlite_database.reads._engine,
         "before_cursor_execute",
         lambda _connection, _cursor, statement, *_: statements.append(statement),
     )

@@ -137,7 +137,8 @@ async def test_any_path_and_credentials_get_a_documented_answer(
     receiver: Receiver, path: str, credentials: bytes
 ) -> None:
     header = (b"authorization", b"Basic " + base64.b64encode(credentials))
-    assert await call(receiver, [b"{}"], [header], path=f"/{path}") == 404
+    expected = 401 if path.strip("/") == "acme-crm" else 404
+    assert await call(receiver, [b"{}"], [header], path=f"/{path}") == expected
     assert await call(receiver, [b"{}"], [header]) == 401
 
 
