@@ -32,11 +32,11 @@ from oauth_app.stores import open_control_store
 group = typer.Typer(help="Keys for stored secrets.", no_args_is_help=True)
 
 _NEXT = {
-    RotationStage.ADD: "This is step 1 of 3: the new key, last in the list, only decrypts. Deploy the value to every "
+    RotationStage.ADD: "Step 1 of 4: the new key, last in the list, only decrypts. Deploy the value to every "
     "process; then run this again there with: --stage use",
-    RotationStage.USE: "This is step 2 of 3: the new key now comes first and encrypts. Deploy the value to every "
+    RotationStage.USE: "Step 2 of 4: the new key now comes first and encrypts. Deploy the value to every "
     "process; then run: enable-with-segment encryption-keys reencrypt --verify",
-    RotationStage.RETIRE: "This is step 3 of 3: nothing stored needs the older keys any more. Deploy the value, and "
+    RotationStage.RETIRE: "Step 4 of 4: nothing stored needs the older keys any more. Deploy the value, and "
     "keep the older keys only as long as you keep backups of the database from before.",
 }
 
@@ -108,8 +108,8 @@ def rotate(
 ) -> None:
     """Print the next value of ENCRYPTION_KEYS, step by step, so that no process meets a key it does not have.
 
-    Add a key and deploy; use it and deploy; reencrypt; retire the old keys and deploy. Nothing is changed here. A
-    step is refused while a running process is not ready for it.
+    Four steps: add a key and deploy; use it and deploy; reencrypt; retire the old keys and deploy. Nothing is changed
+    here. A step is refused while a running process is not ready for it.
 
     Example: enable-with-segment encryption-keys rotate --stage use
     """
@@ -137,16 +137,18 @@ def reencrypt(
 ) -> None:
     """Encrypt every stored secret anew with the first key, while the service runs; stop and repeat it as you like.
 
+    Step 3 of 4 when a key is replaced; what comes next is said at the end.
+
     Example: enable-with-segment encryption-keys reencrypt --verify --rate 500
     """
     try:
-        report = run(_reencrypt(settings_or_exit(), verify, Pace(batch, rate), reason))
+        report, next_step = run(_reencrypt(settings_or_exit(), verify, Pace(batch, rate), reason))
     except RotationRefused as refused:
         stop([str(refused)], FAILED)
     if as_json:
-        print_json({**asdict(report), "complete": report.complete})
+        print_json({**asdict(report), "complete": report.complete, "next": next_step})
     else:
-        _tell(report)
+        _tell(report, next_step)
     if not report.complete:
         raise typer.Exit(FAILED)
 
@@ -176,7 +178,9 @@ async def _rotate(settings: Settings, stage: RotationStage) -> Mapping[str, byte
     return keys
 
 
-async def _reencrypt(settings: Settings, verify: bool, pace: Pace, reason: str | None) -> ReencryptionReport:
+async def _reencrypt(
+    settings: Settings, verify: bool, pace: Pace, reason: str | None
+) -> tuple[ReencryptionReport, str]:
     keys = await encryption_keys(settings)
     async with open_control_store(settings) as control:
         told = await key_status(control, keys)
@@ -193,7 +197,7 @@ async def _reencrypt(settings: Settings, verify: bool, pace: Pace, reason: str |
             if verify and report.complete:
                 opening = progress.add_task("verifying", total=await count_all(control))
                 await work.verify(lambda done: progress.advance(opening, done))
-            return report
+        return report, (await key_status(control, keys)).next_step()
 
 
 def _progress() -> Progress:
@@ -202,7 +206,7 @@ def _progress() -> Progress:
     return Progress(*columns, console=err, disable=not err.is_terminal)
 
 
-def _tell(report: ReencryptionReport) -> None:
+def _tell(report: ReencryptionReport, next_step: str) -> None:
     out.print(
         f"Re-encrypted {report.rewritten:,} secrets; {report.remaining:,} carry another key than the current one."
     )
@@ -218,4 +222,4 @@ def _tell(report: ReencryptionReport) -> None:
             "Deploy the new value to every process, then run this again.",
         )
     else:
-        out.print("Next: enable-with-segment encryption-keys rotate --stage retire", markup=False, soft_wrap=True)
+        out.print(next_step, markup=False, soft_wrap=True)

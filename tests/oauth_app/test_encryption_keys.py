@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from oauth_app.settings import Settings, SettingsInvalid, load_settings
 from oauth_app.stores import open_stores
 from tests.key_service import TOKEN, KeyService
 from tests.listening import listening
+
+DEPLOY = Path(__file__).parent.parent.parent / "docs" / "deploy.md"
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +92,40 @@ def test_tk_05_a_rotation_from_the_first_step_to_the_last(monkeypatch: pytest.Mo
     assert last["keys"] == [told["current"]]
     monkeypatch.setenv("ENCRYPTION_KEYS", last["value"])
     start()
+    assert status()["next"].startswith("Nothing to do")
+
+
+def test_reencrypt_ends_with_what_status_says_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = command("reencrypt", "--verify")
+    assert alone.exit_code == 0
+    assert "Nothing to do" in alone.stdout
+    assert "retire" not in alone.stdout
+
+    monkeypatch.setenv("ENCRYPTION_KEYS", command("rotate").stdout.strip())
+    start()
+    too_early = json.loads(command("reencrypt", "--json").stdout)
+    assert "--stage use" in too_early["next"]
+    assert too_early["next"] == status()["next"]
+
+    monkeypatch.setenv("ENCRYPTION_KEYS", command("rotate", "--stage", "use").stdout.strip())
+    start()
+    done = command("reencrypt").stdout.splitlines()
+    assert status()["next"] in done
+    assert "rotate --stage retire" in status()["next"]
+
+
+def test_the_steps_are_those_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = re.findall(r"^\| (\d) \| `encryption-keys ([a-z -]+)` \|", DEPLOY.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [number for number, _ in steps] == ["1", "2", "3", "4"]
+    for number, step in steps:
+        done = command(*step.split())
+        assert done.exit_code == 0, step
+        if step.startswith("rotate"):
+            assert f"Step {number} of {len(steps)}: " in done.stderr
+            monkeypatch.setenv("ENCRYPTION_KEYS", done.stdout.strip())
+            start()
+        else:
+            assert f"Step {number} of {len(steps)} " in command(step.split()[0], "--help").stdout
     assert status()["next"].startswith("Nothing to do")
 
 
