@@ -30,6 +30,8 @@ class Purpose(StrEnum):
 
     CONNECT = "connect"
     CALLBACK = "callback"
+    MANUAL_KEY = "manual_key"
+    STATUS = "status"
     LOGIN = "login"
     API = "api"
 
@@ -45,6 +47,8 @@ class Rate:
 RATES = {
     Purpose.CONNECT: Rate(burst=300, per_second=5),
     Purpose.CALLBACK: Rate(burst=300, per_second=5),
+    Purpose.MANUAL_KEY: Rate(burst=20, per_second=0.2),
+    Purpose.STATUS: Rate(burst=300, per_second=5),
     Purpose.LOGIN: Rate(burst=20, per_second=0.2),
     Purpose.API: Rate(burst=500, per_second=50),
 }
@@ -132,15 +136,25 @@ def limited(
     """
 
     async def counted(request: Request) -> Response:
-        limits: RateLimits = request.app.state.services.rate_limits
-        wait = limits.wait_seconds(purpose, request, bucket=own_bucket(request))
-        if wait is None:
-            return await endpoint(request)
-        headers = {"Retry-After": str(wait), "Cache-Control": "no-store"}
-        return PlainTextResponse(f"Too many requests. Please wait {wait} s.\n", status_code=429, headers=headers)
+        refused = too_often(purpose, request, bucket=own_bucket(request))
+        return await endpoint(request) if refused is None else refused
 
     counted.__name__ = endpoint.__name__
     return counted
+
+
+def too_often(purpose: Purpose, request: Request, *, bucket: str | None) -> Response | None:
+    """Count a request, and return the answer that tells its client to wait if there are too many.
+
+    Args:
+        bucket: what the request proves to belong to, and is counted for; otherwise it is its client's.
+    """
+    limits: RateLimits = request.app.state.services.rate_limits
+    wait = limits.wait_seconds(purpose, request, bucket=bucket)
+    if wait is None:
+        return None
+    headers = {"Retry-After": str(wait), "Cache-Control": "no-store"}
+    return PlainTextResponse(f"Too many requests. Please wait {wait} s.\n", status_code=429, headers=headers)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

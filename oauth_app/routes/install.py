@@ -20,7 +20,7 @@ from oauth_app.install_flow import (
     FlowStarted,
     note_failure,
 )
-from oauth_app.rate_limits import Purpose, limited
+from oauth_app.rate_limits import Purpose, limited, too_often
 from oauth_app.routes.forms import read_form
 from oauth_app.routes.partner_account import is_other_account, signed_in_account
 from oauth_app.same_site import is_same_site, is_speculative
@@ -36,7 +36,7 @@ def routes() -> list[Route]:
         Route("/connect/{link}", limited(Purpose.CONNECT, connect_page), methods=["GET"]),
         Route("/connect/{link}", limited(Purpose.CONNECT, connect_confirmed), methods=["POST"]),
         Route("/auth/segment", limited(Purpose.CONNECT, start), methods=["GET"]),
-        Route("/auth/segment/callback", limited(Purpose.CALLBACK, callback, own_bucket=_flow_of), methods=["GET"]),
+        Route("/auth/segment/callback", limited(Purpose.CALLBACK, callback, own_bucket=_ended_flow), methods=["GET"]),
         Route("/auth/segment/manual-key", manual_key, methods=["POST"]),
     ]
 
@@ -119,31 +119,37 @@ async def manual_key(request: Request) -> Response:
     services = services_of(request)
     if services.flow is None:
         return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
+    state = (await read_form(request)).get("state", "")
+    refused = too_often(Purpose.MANUAL_KEY, request, bucket=_own_flow(request, state))
+    if refused is not None:
+        return refused
     if not is_same_site(request.headers):
         return services.pages.failure(FailureReason.CROSS_SITE)
     if await services.panic.engaged():
         return services.pages.failure(FailureReason.SERVICE_STOPPED)
-    state = (await read_form(request)).get("state", "")
     made = await services.flow.manual_key(state, cookie=request.cookies.get(cookie_name(state)))
     if isinstance(made, FlowFailed):
         return services.pages.failure(made.reason)
     return services.pages.manual_key(account=made.account, api_key=made.api_key, return_to=made.return_to)
 
 
-def _flow_of(request: Request) -> str | None:
-    """Name the flow that a callback ends, if the browser is the one it was started in.
+def _ended_flow(request: Request) -> str | None:
+    """Name the flow that a callback ends, if the browser is the one it was started in."""
+    states = request.query_params.getlist("state")
+    return _own_flow(request, states[0]) if len(states) == 1 else None
 
-    Such a callback is counted by itself. Whatever others do, from the same address or with a made up state, a
-    customer who comes back from Segment is never told to wait for them.
+
+def _own_flow(request: Request, state: str) -> str | None:
+    """Name a flow, if the browser is the one it was started in.
+
+    What such a browser asks for is counted by itself. Whatever others do, from the same address or with a made up
+    state, a customer who comes back from Segment is never told to wait for them.
     """
     services = services_of(request)
-    states = request.query_params.getlist("state")
-    if services.flow is None or len(states) != 1:
+    cookie = request.cookies.get(cookie_name(state))
+    if services.flow is None or cookie is None or not services.flow.cookies.is_ours(state, cookie):
         return None
-    cookie = request.cookies.get(cookie_name(states[0]))
-    if cookie is None or not services.flow.cookies.is_ours(states[0], cookie):
-        return None
-    return cookie_name(states[0])
+    return cookie_name(state)
 
 
 def _to_segment(services: Services, started: FlowStarted | FlowFailed, *, status: int) -> Response:

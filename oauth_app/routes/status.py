@@ -11,6 +11,7 @@ from db.control.tables import Install, InstallStatus
 from oauth_app.failures import FailureReason
 from oauth_app.install_record import queue_provisioning
 from oauth_app.install_status import tell_status
+from oauth_app.rate_limits import Purpose, limited
 from oauth_app.routes.forms import read_form
 from oauth_app.routes.partner_account import is_other_account
 from oauth_app.same_site import is_same_site
@@ -20,8 +21,8 @@ from oauth_app.services import Services, services_of
 def routes() -> list[Route]:
     """The routes of the status page."""
     return [
-        Route("/status/{link}", show, methods=["GET"]),
-        Route("/status/{link}", change, methods=["POST"]),
+        Route("/status/{link}", limited(Purpose.STATUS, show, own_bucket=_install_id), methods=["GET"]),
+        Route("/status/{link}", limited(Purpose.STATUS, change, own_bucket=_install_id), methods=["POST"]),
     ]
 
 
@@ -74,11 +75,17 @@ async def _provision_again(services: Services, install_id: str, action: str) -> 
 
 
 async def _install(services: Services, request: Request) -> Install | None:
-    install_id = services.status_links.open(request.path_params["link"], now=services.clock())
+    install_id = _install_id(request)
     if install_id is None:
         return None
     async with services.database.transaction() as session:
         return await installs.get(session, install_id)
+
+
+def _install_id(request: Request) -> str | None:
+    """Name the install of a link that we signed. What is asked with it is counted for the install, not the address."""
+    services = services_of(request)
+    return services.status_links.open(request.path_params["link"], now=services.clock())
 
 
 def _as_json(install: Install) -> dict[str, str | None]:

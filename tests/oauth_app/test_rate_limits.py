@@ -14,16 +14,18 @@ from sqlalchemy import func
 from sqlmodel import select
 
 from db.control.tables import FlowState
-from oauth_app import install_flow
+from oauth_app import install_flow, install_status
 from oauth_app.demo.browser import Browser
 from oauth_app.failures import FailureReason
 from oauth_app.flow_cookies import FlowCookies, cookie_name
 from oauth_app.install_flow import FlowFailed
 from oauth_app.rate_limits import RATES, Purpose, Rate, RateLimits, TokenBuckets, client_of
+from tests.leak_watch import FLOW, LeakWatch
 from tests.oauth_app.conftest import FrontDoor
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
 CALLBACK = f"{SERVICE}/auth/segment/callback"
+MANUAL_KEY = f"{SERVICE}/auth/segment/manual-key"
 PROXIES = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32")]
 
 
@@ -111,6 +113,7 @@ def test_any_header_is_read_without_trouble(peer: str, forwarded: list[str]) -> 
         (Purpose.CONNECT, "/connect/x", "Too many requests"),
         (Purpose.CALLBACK, "/auth/segment/callback?code=c&state=made-up", "Too many requests"),
         (Purpose.CALLBACK, "/auth/segment/callback?error=access_denied", "Too many requests"),
+        (Purpose.STATUS, "/status/made-up", "Too many requests"),
         (Purpose.LOGIN, "/dashboard/login", "Too many requests"),
         (Purpose.API, "/api/v1/installs", "too_many_requests"),
     ],
@@ -143,9 +146,9 @@ async def _walk_back(door: FrontDoor, browser: Browser) -> str:
     return str(answer.headers["location"])
 
 
-def _use_up(door: FrontDoor, bucket: str) -> None:
-    for _ in range(RATES[Purpose.CALLBACK].burst):
-        door.services.rate_limits._buckets[Purpose.CALLBACK].take(bucket)
+def _use_up(door: FrontDoor, bucket: str, purpose: Purpose = Purpose.CALLBACK) -> None:
+    for _ in range(RATES[purpose].burst):
+        door.services.rate_limits._buckets[purpose].take(bucket)
 
 
 async def test_oa_24_nobody_keeps_a_customer_from_coming_back(front_door: FrontDoor) -> None:
@@ -169,6 +172,59 @@ async def test_oa_24_a_flow_s_own_browser_cannot_come_back_without_end(front_doo
         assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
         assert front_door.exchanges == 0
         assert (await front_door.connect(other)).url.path.startswith("/status/")
+
+
+async def _to_the_offer_of_a_key(door: FrontDoor, first: Browser, second: Browser) -> tuple[httpx.Response, str]:
+    """Let Segment refuse a second install; return the page that offers a key to paste, and its flow's own bucket."""
+    await door.connect(first)
+    page = await door.connect(second, link=await door.link("acct_other"))
+    return page, cookie_name(page.url.params["state"])
+
+
+async def test_oa_24_nobody_keeps_a_customer_from_the_key_to_paste(
+    front_door: FrontDoor, leak_watch: LeakWatch
+) -> None:
+    leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")
+    async with front_door.browser() as first, front_door.browser() as second, front_door.client() as neighbour:
+        page, _ = await _to_the_offer_of_a_key(front_door, first, second)
+        _use_up(front_door, "127.0.0.1", Purpose.MANUAL_KEY)
+        for state in (page.url.params["state"], "made-up"):
+            refused = await neighbour.post(MANUAL_KEY, data={"state": state})
+            assert (refused.status_code, int(refused.headers["retry-after"]) >= 1) == (429, True)
+        assert "ews_" in (await second.submit(page)).text
+
+
+async def test_oa_24_a_key_to_paste_cannot_be_asked_for_without_end(
+    front_door: FrontDoor, leak_watch: LeakWatch
+) -> None:
+    leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")
+    async with front_door.browser() as first, front_door.browser() as second:
+        page, flow = await _to_the_offer_of_a_key(front_door, first, second)
+        _use_up(front_door, flow, Purpose.MANUAL_KEY)
+        refused = await second.submit(page)
+    assert (refused.status_code, "ews_" in refused.text) == (429, False)
+
+
+async def test_oa_24_a_status_page_is_counted_for_its_install(front_door: FrontDoor) -> None:
+    async with front_door.browser() as browser, front_door.client() as neighbour:
+        page = await front_door.connect(browser)
+        (install,) = await front_door.installs()
+        _use_up(front_door, "127.0.0.1", Purpose.STATUS)
+        made_up = [await neighbour.get(f"{SERVICE}/status/{link}") for link in ("made-up", f"{page.url.path[8:]}x")]
+        assert [answer.status_code for answer in made_up] == [429, 429]
+        assert (await browser.http.get(page.url)).status_code == 200
+
+        _use_up(front_door, install.id, Purpose.STATUS)
+        for answer in (await browser.http.get(page.url), await browser.http.post(page.url, data={"action": "retry"})):
+            assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (429, True)
+
+
+def test_a_status_page_that_stays_open_several_times_is_never_told_to_wait() -> None:
+    ticks = Ticks()
+    buckets = TokenBuckets(RATES[Purpose.STATUS], clock=ticks)
+    for _ in range(1_000):
+        assert [buckets.take("ins_1") for _ in range(10)] == [None] * 10
+        ticks.now += install_status._REFRESH_SECONDS
 
 
 def test_only_the_cookie_of_the_very_flow_counts_for_it() -> None:
