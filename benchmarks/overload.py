@@ -22,13 +22,14 @@ import sys
 import threading
 import time
 from collections import Counter, deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import uvloop
 
-from benchmarks import servers
+from benchmarks import postgres, servers
 from benchmarks.load import Load
 from db.event_log.opening import open_event_log
 
@@ -250,8 +251,8 @@ def _overload(server: servers.Server, arguments: argparse.Namespace, rate: float
     return outcome
 
 
-async def _missing(folder: Path, message_ids: list[str]) -> int:
-    log = open_event_log(f"sqlite+aiosqlite:///{folder}/events.db")
+async def _missing(url: str, message_ids: list[str]) -> int:
+    log = open_event_log(url)
     try:
         missing = 0
         for start in range(0, len(message_ids), 5_000):
@@ -267,7 +268,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--factor", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=8_000, help="the most that are opened")
-    parser.add_argument("--slow-fsync-ms", type=float, default=0.0, help="added to each flush of the service's disk")
+    parser.add_argument("--engine", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--slow-fsync-ms", type=float, default=0.0, help="added to each flush of SQLite's disk")
     parser.add_argument("--role", choices=("web", "all"), default="all")
     parser.add_argument("--folder", type=Path, default=Path("data/bench"), help="on a real disk, not tmpfs")
     for name, kind in (("port", int), ("key", str), ("rate", float), ("ledger", Path)):
@@ -279,7 +281,12 @@ def main() -> None:
         return
     folder: Path = (arguments.folder / "overload").resolve()
     shutil.rmtree(folder, ignore_errors=True)
-    with servers.service(folder, role=arguments.role, slow_fsync_ms=arguments.slow_fsync_ms) as server:
+    slow_fsync_ms = arguments.slow_fsync_ms
+    with ExitStack() as stack:
+        database_url = postgres.start(stack).new_database("overload") if arguments.engine == "postgresql" else None
+        server = stack.enter_context(
+            servers.service(folder, database_url=database_url, role=arguments.role, slow_fsync_ms=slow_fsync_ms)
+        )
         servers.load(server, seconds=1.0, connections=_WAITING)
         before = servers.load(server, seconds=4.0, connections=_WAITING)
         memory = Memory(server)
@@ -291,8 +298,8 @@ def main() -> None:
         watching.join()
         at_end = server.memory_bytes()
         after = servers.load(server, seconds=4.0, connections=_WAITING)
-    acknowledged = (folder / "ledger").read_text(encoding="ascii").split()
-    missing = asyncio.run(_missing(folder, acknowledged))
+        acknowledged = (folder / "ledger").read_text(encoding="ascii").split()
+        missing = asyncio.run(_missing(database_url or f"sqlite+aiosqlite:///{folder}/events.db", acknowledged))
     peak = max(held for _, held in memory.samples)
     mib = 1024 * 1024
     rows = (

