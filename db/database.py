@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.private_file import make_private
-from db.quick_reads import DriverReads, LocalReads, QuickReads
+from db.quick_reads import LocalReads, QuickReads, ThreadReads
 from db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
@@ -49,7 +49,7 @@ class Database:
         if parsed.get_backend_name() == "sqlite":
             return cls(_sqlite_engine(parsed), LocalReads(_sqlite_reading_engine(parsed)))
         engine = create_async_engine(parsed, pool_size=5, max_overflow=5, pool_pre_ping=True, hide_parameters=True)
-        return cls(engine, DriverReads(engine))
+        return cls(engine, ThreadReads(parsed))
 
     @property
     def dialect(self) -> str:

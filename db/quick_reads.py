@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Sequence
 from typing import Protocol, TypeVarTuple
 
-from sqlalchemy import Engine, Row, Select
+from sqlalchemy import URL, Engine, NullPool, Row, Select
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 _Columns = TypeVarTuple("_Columns")
@@ -62,19 +63,44 @@ class LocalReads:
         self._engine.dispose()
 
 
-class DriverReads:
-    """Reads through an asynchronous engine that is not its own, by a connection kept for nothing else.
+class ThreadReads:
+    """Reads in an event loop of its own, in a thread, by one connection that is kept.
 
-    Without a transaction, and with nothing to be asked of the connection before, it waits for one answer. A connection
-    that failed is given up; what a connection that had been kept could not read is read by a new one.
+    What its driver has to wait for is waited for there; the caller waits once, for the answer. A connection that failed
+    is given up; what one that had been kept could not read is read by a new one.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._engine: AsyncEngine | None = None
         self._connection: AsyncConnection | None = None
         self._turn = asyncio.Lock()
 
     async def rows(self, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._run, args=(self._loop,), name="quick reads", daemon=True)
+            self._thread.start()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._rows(statement), self._loop))
+
+    async def close(self) -> None:
+        if self._loop is None or self._thread is None:
+            return
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._let_go(), self._loop))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+        self._loop = self._thread = None
+
+    @staticmethod
+    def _run(loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    async def _rows(self, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
         async with self._turn:
             if self._connection is not None:
                 try:
@@ -82,19 +108,23 @@ class DriverReads:
                 except DBAPIError as error:
                     if not error.connection_invalidated:
                         raise
+            if self._engine is None:
+                self._engine = create_async_engine(
+                    self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
+                )
             self._connection = await self._engine.connect()
             return await self._read(self._connection, statement)
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.invalidate()
-            await connection.close()
 
     async def _read(self, connection: AsyncConnection, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
         try:
             async with AsyncSession(connection) as session:
                 return (await session.execute(statement)).all()
         except BaseException:
-            await self.close()
+            await self._let_go()
             raise
+
+    async def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.invalidate()
+            await connection.close()

@@ -22,7 +22,7 @@ from db.control.tables import Account, ApiKey
 from db.database import Database
 
 _OLDEST_SECONDS = 1.0
-_READ_AGAIN_AFTER_SECONDS = 0.5
+_READ_AGAIN_AFTER_SECONDS = 0.4
 _MOST_REMEMBERED = 10_000
 _MOST_AT_ONCE = 500
 
