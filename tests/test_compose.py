@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its stubs would be one more dependency
+import yaml
 
 from oauth_app.settings import Settings
 
