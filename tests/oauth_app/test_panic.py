@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
@@ -16,7 +16,6 @@ from db.clock import utc_now
 from db.control import install_tokens
 from db.control.tables import ApiKey, ConnectLink, FlowState, InstallStatus, InstallToken
 from db.database import Database
-from db.quick_reads import LocalReads
 from oauth_app.api.tokens import Scope
 from oauth_app.operators.roles import Operator, Role
 from oauth_app.panic import PanicSwitch, SegmentUseStopped, erase_everything, lift_stop, stop_everything
@@ -77,14 +76,16 @@ async def test_tk_16_the_row_is_read_ahead_so_that_mostly_nobody_waits(database:
 
 async def test_a_thousand_events_at_once_cost_one_query(sqlite_database: Database) -> None:
     statements: list[str] = []
-    assert isinstance(sqlite_database.reads, LocalReads)
-    event.listen(
-        sqlite_database.reads._engine,
-        "before_cursor_execute",
-        lambda _connection, _cursor, statement, *_: statements.append(statement),
-    )
-    switch = PanicSwitch(sqlite_database)
-    assert not any(await asyncio.gather(*(switch.engaged() for _ in range(1000))))
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        switch = PanicSwitch(sqlite_database)
+        assert not any(await asyncio.gather(*(switch.engaged() for _ in range(1000))))
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
     assert sum("emergency_stop" in statement for statement in statements) == 1
 
 
