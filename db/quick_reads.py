@@ -21,6 +21,8 @@ _Columns = TypeVarTuple("_Columns")
 
 _AGAIN_SECONDS = 0.005
 _PATIENCE_SECONDS = 10.0
+_ANSWER_SECONDS = 3.0
+"""A server that is gone without a word is noticed by TCP after a quarter of an hour."""
 
 
 class QuickReads(Protocol):
@@ -66,8 +68,9 @@ class LocalReads:
 class ThreadReads:
     """Reads in an event loop of its own, in a thread, by one connection that is kept.
 
-    What its driver has to wait for is waited for there; the caller waits once, for the answer. A connection that failed
-    is given up; what one that had been kept could not read is read by a new one.
+    What its driver has to wait for is waited for there; the caller waits once, for the answer. A connection that failed,
+    or gave no answer in time, is given up; what one that had been kept could not read is read by a new one, unless there
+    is no time left. Then ``TimeoutError`` is raised.
     """
 
     def __init__(self, url: URL) -> None:
@@ -101,7 +104,7 @@ class ThreadReads:
             loop.close()
 
     async def _rows(self, statement: Select[*_Columns]) -> Sequence[Row[*_Columns]]:
-        async with self._turn:
+        async with self._turn, asyncio.timeout(_ANSWER_SECONDS):
             if self._connection is not None:
                 try:
                     return await self._read(self._connection, statement)

@@ -57,8 +57,12 @@ class SqliteConnection(ReleasingConnection):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.isolation_level = None
-        for pragma in (f"busy_timeout={self.busy_milliseconds}", *_PRAGMAS):
-            self.execute(f"PRAGMA {pragma}").close()
+        try:
+            for pragma in (f"busy_timeout={self.busy_milliseconds}", *_PRAGMAS):
+                self.execute(f"PRAGMA {pragma}").close()
+        except BaseException:
+            self.close()  # the error's traceback holds it, and with it the file, until the collector comes by
+            raise
 
 
 class ImpatientSqliteConnection(SqliteConnection):
