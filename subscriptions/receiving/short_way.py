@@ -108,8 +108,8 @@ class _Taken:
         way.watchdog.waits[self] = None
         try:
             way.reception.event_log.append_for(self, record)
-        except Exception as error:
-            self.set_exception(error)
+        except Exception as error:  # whoever offered it has not been told yet that it was taken
+            way.watchdog.loop.call_soon(self.set_exception, error)
 
     def look(self, now: float) -> None:
         """Wait no longer, if it is overdue."""
@@ -137,15 +137,16 @@ class _Taken:
         if self._is_answered:
             return
         self._is_answered = True
-        way = self._way
+        # What failed may hold this for as long as the collector has not come by; it must not hold the connection too.
+        way, give, self._answer = self._way, self._answer, _given
         del way.watchdog.waits[self]
         way.pressure.leave(self._admitted)
         try:
             answer = self._answer_to(outcome)
+            give(answer)
             way.reception.answered(self._component, answer.status)
-            self._answer(answer)
         except Exception:
-            logger.exception("A delivery could not be answered")
+            logger.exception("A delivery could not be answered, or nobody be told of it")
 
     def _answer_to(self, outcome: Appended | Exception) -> PreparedAnswer:
         way, reception = self._way, self._way.reception
@@ -158,3 +159,7 @@ class _Taken:
         except Exception as error:
             return way.answers.prepared(*unexpected("A delivery", error))
         return way.accepted
+
+
+def _given(_answer: PreparedAnswer) -> None:
+    """Stand in for an answer that was given."""

@@ -7,6 +7,8 @@ import gc
 import weakref
 from pathlib import Path
 
+import apsw
+import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from db.clock import utc_now
@@ -16,6 +18,7 @@ from db.event_log.tables import EventState
 from oauth_app.accepting import new_loop
 from oauth_app.cli.serve import HTTP
 from oauth_app.panic import lift_stop, stop_everything
+from subscriptions.receiving.exchange import Headers
 from tests.journey.deployment import basic
 from tests.oauth_app.door import Door, door_of, open_door, stored, until, warm
 from tests.oauth_app.operations import running_service
@@ -154,3 +157,52 @@ async def test_a_connection_that_is_closed_leaves_no_key_in_memory(door: Door) -
         await until(lambda: protocol() is None)
     finally:
         gc.enable()
+
+
+async def test_a_store_that_fails_leaves_no_key_in_memory(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise apsw.IOError("disk I/O error")
+
+    door.stop_the_clocks()
+    connection = await warm(door)
+    protocol = weakref.ref(door.protocols[0])
+    monkeypatch.setattr(door.service.services.event_log, "_open_and", broken)
+    made = door.requests_made
+    gc.disable()
+    try:
+        assert (await connection.ask(door.delivery())).status == 503
+        assert door.requests_made == made
+        connection.writer.close()
+        await until(lambda: protocol() is None)
+    finally:
+        gc.enable()
+
+
+async def test_what_the_log_refuses_at_once_is_answered_after_it_was_taken(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.stop_the_clocks()
+    await warm(door)
+    monkeypatch.setattr(door.service.services.event_log, "_most_waiting", 0)
+    head, body = door.delivery().split(b"\r\n\r\n")
+    lines = [line.split(b": ", 1) for line in head.split(b"\r\n")[1:]]
+    headers = Headers([(name.lower(), value) for name, value in lines])
+    given: list[int] = []
+    short_way = door.service.app.short_way  # type: ignore[attr-defined]
+    assert short_way.take("acme-crm", headers, body, lambda answer: given.append(answer.status))
+    assert given == []
+    await until(lambda: bool(given))
+    assert given == [503]
+    assert door.refusal.pressure.running == 0
+
+
+async def test_an_observer_that_fails_keeps_nobody_waiting(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    door.stop_the_clocks()
+    connection = await warm(door)
+    short_way = door.service.app.short_way  # type: ignore[attr-defined]
+    monkeypatch.setattr(short_way.reception.observer, "answered", broken)
+    assert (await connection.ask(door.delivery())).status == 202
+    assert (await connection.ask(door.delivery())).status == 202
