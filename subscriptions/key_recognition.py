@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.clock import Clock, utc_now
 from db.control import api_keys
@@ -83,10 +86,12 @@ _UNKNOWN = KeyLookup(KeyState.UNKNOWN)
 class _Question:
     """A key that somebody wants to be read, and the places where the answer is to be remembered."""
 
-    __slots__ = ("answer", "key_hash", "places")
+    __slots__ = ("answer", "asked_at", "key_hash", "places")
 
     def __init__(self, key_hash: str) -> None:
         self.key_hash = key_hash
+        self.asked_at = math.inf
+        """When the query for it began."""
         self.places: set[bytes] = set()
         self.answer: asyncio.Future[KeyLookup] = asyncio.get_running_loop().create_future()
 
@@ -175,11 +180,11 @@ class KeyRecognition:
 
     def _ask(self, key_hash: str, place: bytes) -> asyncio.Future[KeyLookup]:
         question = self._questions.get(key_hash)
-        if question is None:
+        if question is None or self._monotonic() - question.asked_at >= _OLDEST_SECONDS:
             question = self._questions[key_hash] = _Question(key_hash)
             self._waiting.append(question)
-            if self._reading is None or self._reading.done():
-                self._reading = asyncio.create_task(self._read_all())
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_all())
         question.places.add(place)
         return question.answer
 
@@ -189,17 +194,20 @@ class KeyRecognition:
             try:
                 await self._read(questions)
             except Exception as error:
-                for question in questions:
-                    question.answer.set_exception(error)
-                    question.answer.exception()  # whoever waits gets it; in the background it means to try again
+                _tell_of(error, questions)
             finally:
-                for question in questions:
-                    question.answer.cancel()  # where there is none, because this task was cancelled
-                    if self._questions.get(question.key_hash) is question:
-                        del self._questions[question.key_hash]
+                self._strike_out(questions)
+
+    def _strike_out(self, questions: Sequence[_Question]) -> None:
+        for question in questions:
+            question.answer.cancel()  # where there is none, because the task that reads was cancelled
+            if self._questions.get(question.key_hash) is question:
+                del self._questions[question.key_hash]
 
     async def _read(self, questions: Sequence[_Question]) -> None:
         asked_at, now, generation = self._monotonic(), self._clock(), self._generation
+        for question in questions:
+            question.asked_at = asked_at
         found = await api_keys.read_by_hashes(self._database, [question.key_hash for question in questions])
         for question in questions:
             there = found.get(question.key_hash)
@@ -216,6 +224,17 @@ class KeyRecognition:
         if len(self._known) >= _MOST_REMEMBERED and place not in self._known:
             self._known.clear()
         self._known[place] = known
+
+
+def _tell_of(error: Exception, questions: Sequence[_Question]) -> None:
+    if isinstance(error, SQLAlchemyError | OSError):
+        # What SQLAlchemy raises is held by a frame in its own traceback; with it, until the collector comes by, would
+        # be the frames of all who wait, and their keys.
+        error = error.with_traceback(None)
+    for question in questions:
+        if not question.answer.done():
+            question.answer.set_exception(error)
+            question.answer.exception()  # whoever waits gets it; in the background it means to try again
 
 
 def _lookup(key: ApiKey, account: Account, *, now: datetime) -> KeyLookup:

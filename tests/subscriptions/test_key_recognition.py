@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from db.clock import utc_now
+from db.control import api_keys
 from db.database import Database
 from db.encryption import EncryptionKeys, generate_encryption_key
 from subscriptions import key_recognition
@@ -25,13 +30,17 @@ class HeldReads:
         self.go.set()
         self.count = 0
         self.failing = False
+        self.late = asyncio.Event()
+        self.late.set()
 
     async def rows(self, statement: Any) -> Sequence[Any]:
         self.count += 1
         await self.go.wait()
         if self.failing:
             raise OperationalError("SELECT", {}, Exception("away"))
-        return await self._reads.rows(statement)
+        rows = await self._reads.rows(statement)
+        await self.late.wait()
+        return rows
 
     async def close(self) -> None:
         await self._reads.close()
@@ -154,3 +163,66 @@ async def test_the_store_is_not_closed_under_a_query(
     reads.go.set()
     await closing
     assert (await question).state is KeyState.USABLE
+
+
+async def test_a_query_that_was_cancelled_holds_up_no_later_question(
+    recognition: KeyRecognition, keys: list[str], reads: HeldReads
+) -> None:
+    reads.go.clear()
+    first = asyncio.create_task(recognition.look_up(keys[0]))
+    await asked(first)
+    second = asyncio.create_task(recognition.look_up(keys[1]))
+    await asked(first, second)
+    assert recognition._reading is not None
+    recognition._reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    reads.go.set()
+    async with asyncio.timeout(10):
+        assert (await recognition.look_up(keys[1])).state is KeyState.USABLE
+        assert (await second).state is KeyState.USABLE
+
+
+async def test_who_asks_long_after_a_query_began_is_not_told_what_it_read(
+    recognition: KeyRecognition, keys: list[str], reads: HeldReads, sqlite_database: Database
+) -> None:
+    now = 0.0
+    recognition._monotonic = lambda: now
+    reads.late.clear()
+    first = asyncio.create_task(recognition.look_up(keys[0]))
+    await asked(first)
+    async with sqlite_database.transaction() as session:
+        found = await api_keys.find_by_hash(session, recognition.hash(keys[0]))
+        assert found is not None
+        await api_keys.revoke(session, found[0].id, now=utc_now())
+    now = 1.0
+    second = asyncio.create_task(recognition.look_up(keys[0]))
+    await asked(first, second)
+    reads.late.set()
+    assert states(await asyncio.gather(first, second)) == [KeyState.USABLE, KeyState.REVOKED]
+
+
+class Key(str):
+    """A key that tells when it is gone."""
+
+    __slots__ = ("__weakref__",)
+
+
+async def test_a_failure_keeps_no_key_in_memory(empty_database_url: str) -> None:
+    database = Database.open(empty_database_url)
+    recognition = KeyRecognition(database, b"s" * 32)
+
+    async def ask() -> weakref.ref[Key]:
+        key = Key("ews_any")
+        with contextlib.suppress(SQLAlchemyError):
+            await recognition.look_up(key)
+        return weakref.ref(key)
+
+    gc.disable()
+    try:
+        asked_for = await asyncio.gather(ask(), ask())
+        await asyncio.sleep(0)
+        assert [key() for key in asked_for] == [None, None]
+    finally:
+        gc.enable()
+        await database.close()
