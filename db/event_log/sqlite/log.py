@@ -233,8 +233,8 @@ class SqliteEventLog:
         if len(self._appends) + len(self._settlements) >= self._most_waiting:
             raise EventLogUnavailable("too many events are waiting to be stored")
         if not self._flush_is_due:
-            self._flush_is_due = True
             loop = asyncio.get_running_loop()
+            self._flush_is_due = True
             loop.call_soon(self._flush_when_complete, loop, 0, _MOST_ROUNDS)
 
     def _flush_when_complete(self, loop: asyncio.AbstractEventLoop, before: int, rounds: int) -> None:
