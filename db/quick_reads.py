@@ -57,7 +57,7 @@ class LocalReads:
                 with Session(self._engine) as session:
                     return session.execute(statement).all()
             except OperationalError as error:
-                if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or loop.time() >= until:
+                if not _is_locked(error) or loop.time() >= until:
                     raise
             await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -65,12 +65,16 @@ class LocalReads:
         self._engine.dispose()
 
 
+def _is_locked(error: OperationalError) -> bool:
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY  # above it: why it is
+
+
 class ThreadReads:
     """Reads in an event loop of its own, in a thread, by one connection that is kept.
 
-    What its driver has to wait for is waited for there; the caller waits once, for the answer. A connection that failed,
-    or gave no answer in time, is given up; what one that had been kept could not read is read by a new one, unless there
-    is no time left. Then ``TimeoutError`` is raised.
+    What its driver has to wait for is waited for there; the caller waits once, for the answer. A connection that
+    failed, or gave no answer in time, is given up; what one that had been kept could not read is read by a new one,
+    unless there is no time left. Then ``TimeoutError`` is raised.
     """
 
     def __init__(self, url: URL) -> None:

@@ -151,9 +151,8 @@ async def _bug(request: Request, _error: Exception) -> Response:
 def _place(request: Request) -> str:
     """Name the path for a log, without what fills its places: the name of a connect link is what opens it."""
     path: str = request.scope["path"]
-    for name, value in request.path_params.items():
-        path = path.replace(f"/{value}", f"/{{{name}}}")
-    return path
+    names = {str(value): f"{{{name}}}" for name, value in request.path_params.items()}
+    return "/".join(names.get(part, part) for part in path.split("/"))
 
 
 def _wants_page(request: Request) -> bool:

@@ -54,7 +54,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._refused: str | None = None
         """The component of the delivery that is being refused; after the last answer of a connection it stays."""
         self._passed_bytes = 0
-        self._until = 0.0
+        self._refused_until = 0.0
         self._is_last = False
         self._owed: PreparedAnswer | None = None
         """The answer to a delivery that was refused, until all that is there has been read."""
@@ -71,7 +71,7 @@ class DeliveryProtocol(HttpToolsProtocol):
             self._make_request()
         elif self._refused is not None and not self.transport.is_closing():
             self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_at(self._until, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = self.loop.call_at(self._refused_until, self.timeout_keep_alive_handler)
 
     def on_message_begin(self) -> None:
         """Begin to read a message; what a request needs beyond that is made when it becomes one."""
@@ -218,7 +218,7 @@ class DeliveryProtocol(HttpToolsProtocol):
             return False
         self._refused = component
         self._passed_bytes = 0
-        self._until = self.loop.time() + refusal.body_seconds
+        self._refused_until = self.loop.time() + refusal.body_seconds
         self._is_last = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
         is_too_long = length is not None and length.isdigit() and int(length[:20]) > refusal.body_bytes
         if self.expect_100_continue or is_too_long:  # nobody knows whether the body will be sent after the answer
@@ -262,9 +262,9 @@ class DeliveryProtocol(HttpToolsProtocol):
         if self.pipeline:
             self.on_response_complete()
         else:
-            self._rest()
+            self._wait_for_next()
 
-    def _rest(self) -> None:
+    def _wait_for_next(self) -> None:
         """Wait for the next message: what uvicorn does after an answer, with a timer that need not be set anew."""
         self.server_state.total_requests += 1
         if not self.transport.is_closing():

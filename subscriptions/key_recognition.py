@@ -192,11 +192,19 @@ class KeyRecognition:
         while self._waiting:
             questions, self._waiting = self._waiting[:_MOST_AT_ONCE], self._waiting[_MOST_AT_ONCE:]
             try:
-                await self._read(questions)
-            except Exception as error:
-                _tell_of(error, questions)
+                await self._read_together(questions)
             finally:
                 self._strike_out(questions)
+
+    async def _read_together(self, questions: Sequence[_Question]) -> None:
+        try:
+            await self._read(questions)
+        except Exception as error:
+            if isinstance(error, SQLAlchemyError | OSError) or len(questions) == 1:
+                _tell_of(error, questions)
+                return
+            for question in questions:  # a row that cannot be read must not take the others along
+                await self._read_together([question])
 
     def _strike_out(self, questions: Sequence[_Question]) -> None:
         for question in questions:

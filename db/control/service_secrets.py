@@ -6,6 +6,7 @@ import base64
 import secrets
 from datetime import datetime
 
+from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from db.control.tables import ServiceSecret
@@ -22,8 +23,11 @@ async def ensure(session: AsyncSession, keys: EncryptionKeys, name: str, *, now:
     found = await session.get(ServiceSecret, name)
     if found is None:
         value = base64.b64encode(secrets.token_bytes(32)).decode()
-        session.add(ServiceSecret(name=name, value_ciphertext=keys.encrypt(value, place), created_at=now))
-        await session.flush()
-    else:
-        value = keys.decrypt(found.value_ciphertext, place)
-    return base64.b64decode(value)
+        made = ServiceSecret(name=name, value_ciphertext=keys.encrypt(value, place), created_at=now)
+        try:
+            async with session.begin_nested():
+                session.add(made)
+            found = made
+        except IntegrityError:  # another process that starts for the first time was quicker
+            found = await session.get_one(ServiceSecret, name)
+    return base64.b64decode(keys.decrypt(found.value_ciphertext, place))

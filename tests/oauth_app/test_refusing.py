@@ -361,6 +361,17 @@ def test_uvicorn_is_as_it_is_expected_inside() -> None:
         assert state.default_headers == []
         return set(vars(HttpToolsProtocol(config, state, {})))
 
+    def what_a_message_begins() -> set[str]:
+        protocol = object.__new__(HttpToolsProtocol)
+        protocol.__dict__.update(
+            asgi_version="3.0", server=None, client=None, scheme="http", root_path="", app_state={}
+        )
+        given = set(vars(protocol))
+        HttpToolsProtocol.on_message_begin(protocol)
+        assert protocol.scope["headers"] is protocol.headers, moved
+        return set(vars(protocol)) - given
+
+    assert what_a_message_begins() == {"url", "headers", "expect_100_continue", "scope"}, moved
     there = asyncio.run(attributes())
     assert {"app", "loop", "parser", "root_path", "transport", "flow", "headers"} <= there, moved
     assert {"server_state", "cycle", "pipeline", "expect_100_continue", "timeout_keep_alive_task"} <= there, moved

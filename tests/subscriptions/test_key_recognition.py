@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db.clock import utc_now
@@ -226,3 +227,16 @@ async def test_a_failure_keeps_no_key_in_memory(empty_database_url: str) -> None
     finally:
         gc.enable()
         await database.close()
+
+
+async def test_a_row_that_cannot_be_read_takes_no_other_key_along(
+    sqlite_database: Database, recognition: KeyRecognition, keys: list[str], reads: HeldReads
+) -> None:
+    broken = recognition.hash(keys[3])
+    async with sqlite_database.transaction() as session:
+        connection = await session.connection()
+        await connection.execute(text("UPDATE api_keys SET created_at = 'odd' WHERE key_hash = :h"), {"h": broken})
+    answers = await asyncio.gather(*(recognition.look_up(key) for key in keys), return_exceptions=True)
+    failed = [key for key, answer in zip(keys, answers, strict=True) if isinstance(answer, BaseException)]
+    assert failed == [keys[3]]
+    assert reads.count == 1 + len(keys)

@@ -255,6 +255,8 @@ class SqliteEventLog:
             [event for event, _ in appends], [item for items, _ in settlements for item in items]
         )
         for (_, waiting), stored in zip(appends, appended, strict=True):
+            if waiting.done():  # others are told at once, and what they do then is not known here
+                continue
             if isinstance(stored, Exception):
                 waiting.set_exception(stored)
             else:
