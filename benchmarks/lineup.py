@@ -54,6 +54,8 @@ def contenders(stack: ExitStack, folder: Path, *, only: str) -> Iterator[Contend
         ("this service, SQLite, 10 ms slower fsync", lambda: _loaded(_service("web", slow_fsync_ms=10))),
         ("this service, PostgreSQL, receiving", lambda: _postgres(stack, "web")),
         ("this service, PostgreSQL, receiving and dispatching", lambda: _postgres(stack, "all")),
+        ("this service, PostgreSQL, 2 ms slower fsync", lambda: _postgres(stack, "web", slow_fsync_ms=2)),
+        ("this service, PostgreSQL, 10 ms slower fsync", lambda: _postgres(stack, "web", slow_fsync_ms=10)),
         ("FastAPI + SQLModel, a commit for each request", _fastapi),
         ("Express + better-sqlite3, a commit for each request", lambda: _express(folder)),
     ]
@@ -90,7 +92,7 @@ def _dispatching(folder: Path, effort: Effort, before: Callable[[], None]) -> It
         yield servers.dispatching(folder / f"{turn}", seconds=effort.seconds)
 
 
-def _postgres(stack: ExitStack, role: str) -> Measure | None:
+def _postgres(stack: ExitStack, role: str, *, slow_fsync_ms: float = 0) -> Measure | None:
     try:
         server = postgres.start(stack)
     except postgres.PostgresMissing as missing:
@@ -99,7 +101,7 @@ def _postgres(stack: ExitStack, role: str) -> Measure | None:
 
     @contextmanager
     def start(folder: Path) -> Iterator[servers.Server]:
-        url = server.new_database(f"bench_{role}")
+        url = server.new_database(f"bench_{role}", slow_fsync_ms=slow_fsync_ms)
         with servers.service(folder, database_url=url, role=role) as service:
             yield service
 

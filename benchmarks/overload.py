@@ -269,7 +269,7 @@ def main() -> None:
     parser.add_argument("--factor", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=8_000, help="the most that are opened")
     parser.add_argument("--engine", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--slow-fsync-ms", type=float, default=0.0, help="added to each flush of SQLite's disk")
+    parser.add_argument("--slow-fsync-ms", type=float, default=0.0, help="added to each flush of the event log")
     parser.add_argument("--role", choices=("web", "all"), default="all")
     parser.add_argument("--folder", type=Path, default=Path("data/bench"), help="on a real disk, not tmpfs")
     for name, kind in (("port", int), ("key", str), ("rate", float), ("ledger", Path)):
@@ -283,7 +283,10 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     slow_fsync_ms = arguments.slow_fsync_ms
     with ExitStack() as stack:
-        database_url = postgres.start(stack).new_database("overload") if arguments.engine == "postgresql" else None
+        database_url = None
+        if arguments.engine == "postgresql":
+            database_url = postgres.start(stack).new_database("overload", slow_fsync_ms=slow_fsync_ms)
+            slow_fsync_ms = 0.0
         server = stack.enter_context(
             servers.service(folder, database_url=database_url, role=arguments.role, slow_fsync_ms=slow_fsync_ms)
         )

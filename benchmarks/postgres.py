@@ -25,12 +25,21 @@ class Postgres:
 
     socket: str
 
-    def new_database(self, prefix: str) -> str:
-        """Make an empty database; returns its URL."""
+    def new_database(self, prefix: str, *, slow_fsync_ms: float = 0) -> str:
+        """Make an empty database; returns its URL.
+
+        Args:
+            slow_fsync_ms: how much longer each of its commits waits before it is flushed.
+        """
         name = f"{prefix}_{time.time_ns()}"
-        command = ["psql", "-qh", self.socket, "-U", "postgres", "-c", f"CREATE DATABASE {name}"]
-        subprocess.run(command, check=True)  # noqa: S603
+        self._run(f"CREATE DATABASE {name}")
+        if slow_fsync_ms:
+            self._run(f"ALTER DATABASE {name} SET commit_siblings = 0")
+            self._run(f"ALTER DATABASE {name} SET commit_delay = {round(slow_fsync_ms * 1000)}")
         return f"postgresql+asyncpg://postgres@/{name}?host={self.socket}"
+
+    def _run(self, statement: str) -> None:
+        subprocess.run(["psql", "-qh", self.socket, "-U", "postgres", "-c", statement], check=True)  # noqa: S603, S607
 
 
 def start(stack: ExitStack) -> Postgres:
