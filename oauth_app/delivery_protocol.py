@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from oauth_app.idle_timer import IdleTimer
+from oauth_app.owed_answers import OwedAnswers
 from subscriptions.receiving.early_refusal import STATUS, EarlyRefusal
 from subscriptions.receiving.endpoint import holds_signed_key
 from subscriptions.receiving.exchange import Headers
@@ -61,6 +62,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._offered: tuple[str, Headers] | None = None
         """Component and headers of the delivery that may take the short way, while it is being read."""
         self._body = b""
+        self._owed_answers = OwedAnswers.of(self.loop)
         self._idle = IdleTimer(self.loop, self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
@@ -75,7 +77,7 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to read a message; what a request needs beyond that is made when it becomes one."""
-        self._pay()  # answers come in the order of what they answer
+        self.pay()  # answers come in the order of what they answer
         self._idle.wake()
         self.url = b""
         self.headers = []
@@ -120,7 +122,7 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> None:
         """Answer a sender who has no more to say, but may still listen."""
-        self._pay()
+        self.pay()
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -130,7 +132,7 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Do not wait for the rest of a refused body."""
-        self._pay()
+        self.pay()
         if self._refused is None:
             super().shutdown()
         else:
@@ -145,7 +147,7 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """End a connection on which something came that is no HTTP; a delivery in hand is answered first."""
-        self._pay()
+        self.pay()
         if isinstance(self.cycle, _InHand) and not self.cycle.response_complete:
             self.flow.pause_reading()
             self.cycle.keep_alive = False
@@ -196,6 +198,7 @@ class DeliveryProtocol(HttpToolsProtocol):
             return False
         self._offered = None
         self._body = b""
+        self.headers = []
         self._unset_keepalive_if_required()  # it came in one piece with another one
         self.cycle = taken  # type: ignore[assignment]  # uvicorn asks no more of it than there is
         return True
@@ -226,11 +229,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         return True
 
     def _answer_refused(self, *, last: bool) -> None:
-        """Refuse: at once where it is the last answer, otherwise once all that is there has been read.
-
-        An answer calls forth the next delivery. If that were read at once as well, a loop that has thousands of
-        connections to read from would get round neither to the others nor to what it has already let in.
-        """
+        """Refuse: at once where it is the last answer, otherwise once all that is there has been read."""
         component, refusal = self._refused, self._refusal
         if component is None or refusal is None or self.transport.is_closing():
             return
@@ -240,9 +239,10 @@ class DeliveryProtocol(HttpToolsProtocol):
         else:
             self._refused = None
             self._owed = refusal.answer
-            self.loop.call_soon(self._pay)
+            self.headers = []  # they hold a key; and thousands that are kept until then would be in each other's way
+            self._owed_answers.add(self, self.loop)
 
-    def _pay(self) -> None:
+    def pay(self) -> None:
         """Give the answer that is owed, if one is."""
         if self._owed is not None:
             answer, self._owed = self._owed, None

@@ -97,7 +97,7 @@ def application() -> object:
     # What was imported stays until the end: the collector need not look at it each time, nor as often as it does.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(50_000, 20, 20)
     settings = settings_or_exit()
     configure_logging(settings.log_level, settings.log_format)
     role = os.environ.get(_ROLE_VARIABLE, "all")

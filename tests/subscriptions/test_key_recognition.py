@@ -223,7 +223,7 @@ async def test_a_failure_keeps_no_key_in_memory(empty_database_url: str) -> None
     try:
         asked_for = await asyncio.gather(ask(), ask())
         async with asyncio.timeout(10):
-            while any(key() is not None for key in asked_for):  # a thread that has just answered lets go last
+            while any(key() is not None for key in asked_for):  # noqa: ASYNC110  a thread lets go last
                 await asyncio.sleep(0.001)
     finally:
         gc.enable()
