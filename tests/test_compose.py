@@ -68,3 +68,14 @@ def test_no_secret_and_no_name_that_is_not_a_setting_stands_in_the_file(service:
             assert _VARIABLE.search(value), name
     if service in OURS:
         assert set(environment) <= SETTINGS
+
+
+def test_the_build_is_given_what_the_image_is_made_of_and_nothing_else() -> None:
+    root = FILE.parent.parent
+    copied = set()
+    for line in (root / "docker" / "Dockerfile").read_text(encoding="utf-8").splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            copied.update(line.split()[1:-1])
+    rules = (root / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in rules
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == copied
