@@ -1,7 +1,7 @@
 """A load generator: keep-alive connections that each send the next event as soon as the last one was answered.
 
 Run as a process of its own, on a core of its own: ``python -m benchmarks.load --port 8888 --key ews_…``. It prints one
-JSON object. It speaks just enough HTTP/1.1 for answers with a ``Content-Length``.
+JSON object.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import uvloop
+
+from benchmarks.answers import Answers
 
 _BODY = (
     '{{"type":"track","event":"Order Completed","messageId":"{run}-%010d","userId":"cust_%04d",'
@@ -43,6 +45,7 @@ class Load:
     latencies: list[float] = field(default_factory=list)
     ledger: list[str] | None = None
     broken: int = 0
+    answers: Answers = field(default_factory=Answers)
 
     def __post_init__(self) -> None:
         credentials = base64.b64encode(f"{self.key}:".encode()).decode()
@@ -77,19 +80,13 @@ class _Sender(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received = self._received + data if self._received else data
-        head_end = self._received.find(b"\r\n\r\n")
-        if head_end < 0:
+        load = self._load
+        answer = load.answers.read(self._received)
+        if answer is None:
             return
-        head = self._received[:head_end].lower()
-        if not head.endswith(b"\r\ncontent-length: 0"):
-            _, found, rest = head.partition(b"content-length:")
-            length = int(rest.partition(b"\r\n")[0]) if found else 0
-            if len(self._received) < head_end + 4 + length:
-                return
         self._received = b""
         now = time.perf_counter()
-        status = int(head[9:12])
-        load = self._load
+        status = answer.status
         load.statuses[status] += 1
         load.latencies.append(now - self._started)
         if load.ledger is not None and 200 <= status < 300:

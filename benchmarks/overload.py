@@ -25,39 +25,20 @@ from collections import Counter, deque
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import uvloop
 
 from benchmarks import postgres, servers
+from benchmarks.answers import Answers
 from benchmarks.load import Load
 from db.event_log.opening import open_event_log
 
 _TICK_SECONDS = 0.002
 _WAITING = 512
 """Connections that wait for their answers, when it is measured what is taken: enough to fill each commit."""
-_MOST_KNOWN = 100
 _LATE_SECONDS = 5.0
 """How long Segment waits for an answer (contract 5.7)."""
-
-
-class Answer(NamedTuple):
-    """What an answer says."""
-
-    status: str
-    stays_open: bool
-
-
-def _read(received: bytes) -> Answer | None:
-    head_end = received.find(b"\r\n\r\n")
-    if head_end < 0:
-        return None
-    head = received[:head_end].lower()
-    _, found, rest = head.partition(b"content-length:")
-    length = int(rest.partition(b"\r\n")[0]) if found else 0
-    if len(received) < head_end + 4 + length:
-        return None
-    return Answer(head[9:12].decode(), b"connection: close" not in head)
 
 
 @dataclass
@@ -81,7 +62,7 @@ class Offered:
     most_due: int = 0
     longest_pause: float = 0.0
     until: float = 0.0
-    known: dict[bytes, Answer] = field(default_factory=dict)
+    answers: Answers = field(default_factory=Answers)
 
     def send_due(self) -> None:
         """Give what is due to the connections that wait for nothing, and open others for the rest."""
@@ -103,17 +84,6 @@ class Offered:
         except OSError:
             self.statuses["refused"] += 1
             self.opened -= 1
-
-    def read(self, received: bytes) -> Answer | None:
-        """Read an answer, if it is there as a whole; of those that are alike, the first one of each second."""
-        answer = self.known.get(received)
-        if answer is None:
-            answer = _read(received)
-            if answer is not None:
-                if len(self.known) >= _MOST_KNOWN:
-                    self.known.clear()
-                self.known[received] = answer
-        return answer
 
     def answered(self, status: str, message_id: str, scheduled: float) -> None:
         """Take note of an answer, or of a connection that was cut off."""
@@ -154,12 +124,12 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received = self._received + data if self._received else data
-        answer = self._offered.read(self._received)
+        answer = self._offered.answers.read(self._received)
         if answer is None or self._scheduled is None:
             return
         self._received = b""
         scheduled, self._scheduled = self._scheduled, None
-        self._offered.answered(answer.status, self._message_id, scheduled)
+        self._offered.answered(str(answer.status), self._message_id, scheduled)
         if answer.stays_open:
             self._offered.free.append(self)
             self._offered.send_due()
