@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from subscriptions.receiving.exchange import message_body, message_headers
 from subscriptions.receiving.prepared_answer import PreparedAnswer
 from subscriptions.receiving.pressure import Pressure
 
@@ -22,7 +21,7 @@ class EarlyRefusal:
     Args:
         pressure: tells what is too much; the webhook's own.
         answered: told the component and the status of each answer.
-        retry_after_seconds: what the answer says.
+        answer: what ``Webhook`` answers to the same.
         body_bytes: beyond so many bytes a refused body is not waited for any more.
         body_seconds: nor after so long.
     """
@@ -31,8 +30,8 @@ class EarlyRefusal:
         self,
         pressure: Pressure,
         answered: Callable[[str, int], None],
+        answer: PreparedAnswer,
         *,
-        retry_after_seconds: int,
         body_bytes: int,
         body_seconds: float,
     ) -> None:
@@ -40,6 +39,4 @@ class EarlyRefusal:
         self.answered = answered
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
-        body = message_body(MESSAGE)
-        retry_after = (b"retry-after", str(retry_after_seconds).encode())
-        self.answer = PreparedAnswer(STATUS, (*message_headers(body), retry_after), body)
+        self.answer = answer

@@ -76,7 +76,7 @@ class Webhook:
         self.early_refusal = EarlyRefusal(
             self._pressure,
             reception.answered,
-            retry_after_seconds=self._limits.retry_after_seconds,
+            self._answers.prepared(STATUS, MESSAGE),
             body_bytes=self._limits.body_bytes,
             body_seconds=self._limits.body_seconds,
         )
