@@ -21,6 +21,7 @@ from db.clock import utc_now
 from db.control import service_secrets
 from db.database import Database
 from db.encryption import EncryptionKeys, generate_encryption_key
+from db.event_log.sqlite import admission
 from db.migrate import migrate
 from subscriptions.api_keys import ApiKeys
 from tests.leak_watch import _hooks, leak_watch
@@ -30,6 +31,17 @@ __all__ = ["_hooks", "leak_watch"]
 # How long an example takes to draw or to run says something about the machine, not about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience_with_the_disk() -> Iterator[None]:
+    """How long a commit takes says something about the machine as well: a slow one is no reason to refuse events.
+
+    Refusing them is tested with a clock of its own.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(admission, "COMMIT_BUDGET_SECONDS", 60.0)
+        yield
 
 
 @pytest.fixture(scope="session")

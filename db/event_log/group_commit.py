@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from db.event_log.records import EventLogUnavailable
+from db.event_log.records import TooManyWaiting
 from db.event_log.waiter import Waiter
 
 _Item = TypeVar("_Item")
@@ -47,7 +47,7 @@ class GroupCommit(Generic[_Item, _Result]):
         """Return what will hold the item's result once its group is committed, or whatever ``commit`` raised.
 
         Raises:
-            EventLogUnavailable: too many items are waiting.
+            TooManyWaiting: too many items are waiting.
         """
         future: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
         self.submit_for(future, item)
@@ -57,10 +57,10 @@ class GroupCommit(Generic[_Item, _Result]):
         """Tell ``waiter`` the item's result once its group is committed, or whatever ``commit`` raised.
 
         Raises:
-            EventLogUnavailable: too many items are waiting; then the waiter is told nothing.
+            TooManyWaiting: too many items are waiting; then the waiter is told nothing.
         """
         if len(self._waiting) >= self._most_waiting:
-            raise EventLogUnavailable("too many events are waiting to be stored")
+            raise TooManyWaiting("too many events are waiting to be stored")
         self._waiting.append((item, waiter))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())

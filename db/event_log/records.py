@@ -18,6 +18,18 @@ class EventLogUnavailable(Exception):
     """The log cannot take or give events now: the store is down, or too many events are waiting. Try again."""
 
 
+class CommitsTooSlow(EventLogUnavailable):
+    """The last commit took so long that an event let in now would be answered too late."""
+
+
+class DiskNearlyFull(EventLogUnavailable):
+    """There is room left only for handling what is stored already."""
+
+
+class TooManyWaiting(EventLogUnavailable):
+    """As many events as memory is meant to hold wait for their commit."""
+
+
 class EventLogOutdated(EventLogUnavailable):
     """A shared log is not at the newest revision; the text says how to bring it there."""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from db.event_log.group_commit import GroupCommit
-from db.event_log.records import EventLogUnavailable
+from db.event_log.records import EventLogUnavailable, TooManyWaiting
 
 
 async def test_what_waits_during_a_commit_goes_into_the_next_one() -> None:
@@ -57,7 +57,7 @@ async def test_too_many_waiting_items_are_refused() -> None:
     group_commit = GroupCommit(commit, most_waiting=3)
     waiting = [group_commit.submit(item) for item in range(3)]
     await asyncio.sleep(0)
-    with pytest.raises(EventLogUnavailable, match="too many"):
+    with pytest.raises(TooManyWaiting, match="too many"):
         await group_commit.submit(4)
     go.set()
     assert await asyncio.gather(*waiting) == [0, 1, 2]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
-from db.event_log.records import EventLogUnavailable
+from db.event_log.records import CommitsTooSlow
 from subscriptions.receiving import store_trouble
 from subscriptions.receiving.store_trouble import StoreTroubles
 from tests.oauth_app.operations import running_service
@@ -67,12 +67,12 @@ def test_every_kind_of_trouble_is_told_when_it_begins(
     for _ in range(3):
         troubles.refused(STORING, AWAY)
         troubles.refused("looking up an API key", AWAY)
-        troubles.refused(STORING, EventLogUnavailable("too many events wait"))
+        troubles.refused(STORING, CommitsTooSlow("commits take too long"))
         troubles.refused(STORING, TimeoutError())
     assert [message.partition(": ")[2] for message in caplog.messages] == [
         "storing an event failed (OperationalError)",
         "looking up an API key failed (OperationalError)",
-        "storing an event failed (EventLogUnavailable)",
+        "storing an event failed (CommitsTooSlow)",
         "storing an event failed (TimeoutError)",
     ]
     ticks.now += 60

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from db.event_log.records import EventLogUnavailable
+from db.event_log.records import CommitsTooSlow, DiskNearlyFull
 
 LEAST_FREE_BYTES = 64 * 1024 * 1024
 """Room that is left for handling and erasing what is stored already."""
@@ -30,16 +30,17 @@ class Admission:
         """Let an event in.
 
         Raises:
-            EventLogUnavailable: not now.
+            CommitsTooSlow: for as long as the last commit took.
+            DiskNearlyFull: until there is room.
         """
         now = self._clock()
         if now < self._closed_until:
-            raise EventLogUnavailable("commits take too long")
+            raise CommitsTooSlow("commits take too long")
         if now - self._looked_at >= _LOOK_EVERY_SECONDS:
             self._looked_at = now
             self._is_full = self._folder.exists() and shutil.disk_usage(self._folder).free < LEAST_FREE_BYTES
         if self._is_full:
-            raise EventLogUnavailable("the disk is nearly full")
+            raise DiskNearlyFull("the disk is nearly full")
 
     @contextmanager
     def timed(self) -> Iterator[None]:

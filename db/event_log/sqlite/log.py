@@ -34,6 +34,7 @@ from db.event_log.records import (
     Proof,
     ReplayPolicy,
     Settlement,
+    TooManyWaiting,
 )
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
@@ -231,7 +232,7 @@ class SqliteEventLog:
 
     def _flush_soon(self) -> None:
         if len(self._appends) + len(self._settlements) >= self._most_waiting:
-            raise EventLogUnavailable("too many events are waiting to be stored")
+            raise TooManyWaiting("too many events are waiting to be stored")
         if not self._flush_is_due:
             loop = asyncio.get_running_loop()
             self._flush_is_due = True
