@@ -141,7 +141,9 @@ def _result(
         wait = timedelta(0)  # the process was most likely only restarted
     else:
         wait = policy.delay(attempt, jitter=jitter)
-    in_time = now + wait - since <= policy.window or attempt < policy.least_attempts
+    # Nobody asked for the time that passes while processes die: attempts without a result are counted only.
+    asked_for = verdict.state is not HandlerState.UNKNOWN
+    in_time = not asked_for or now + wait - since <= policy.window or attempt < policy.least_attempts
     if attempt < policy.attempts and in_time:
         return HandlerResult(verdict.handler, verdict.state, verdict.reason, now + wait)
     times = "1 attempt" if attempt == 1 else f"{attempt} attempts"

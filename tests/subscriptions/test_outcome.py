@@ -111,6 +111,16 @@ def test_time_in_which_nobody_tried_gives_nothing_up() -> None:
         assert settlement.state is EventState.PENDING
 
 
+@pytest.mark.parametrize("attempts", range(20))
+def test_attempts_without_a_result_are_given_up_by_their_number_alone(attempts: int) -> None:
+    """A process that is killed again and again for days says nothing of its handlers."""
+    before = HandlerRecord("h", HandlerState.UNKNOWN, attempts, NOW, "no result", NOW, NOW - timedelta(days=4))
+    verdict = Verdict("h", HandlerState.UNKNOWN, "no result")
+    event = claimed(attempts, unfinished=(before,) if attempts else ())
+    settlement = conclude(event, [verdict], policy=RetryPolicy(), now=NOW, jitter=1.0)
+    assert settlement.state is (EventState.PENDING if attempts < 19 else EventState.DEAD_LETTER)
+
+
 def test_one_attempt_without_a_result_is_repeated_at_once_and_many_are_given_up() -> None:
     verdict = Verdict("fatal", HandlerState.UNKNOWN, "no result")
     first = conclude(claimed(), [verdict], policy=RetryPolicy(), now=NOW, jitter=1.0)
