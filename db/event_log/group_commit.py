@@ -14,6 +14,8 @@ _Result = TypeVar("_Result")
 
 _MOST_ROUNDS = 16
 """How often the event loop may go round while a group is still growing."""
+_ENOUGH = 16
+"""So many are a group, whoever else may come: what a commit costs by itself is small for each of them."""
 
 
 class GroupCommit(Generic[_Item, _Result]):
@@ -22,6 +24,10 @@ class GroupCommit(Generic[_Item, _Result]):
     The first item is committed at once, with what the event loop can add to it without waiting; those that arrive
     while a commit runs wait for the next one. So a quiet service answers without delay, and a busy one commits once
     for many.
+
+    Senders that wait for their answers would all be in one group, and this process would have nothing to do while
+    the store commits it. So a group begins with half of what is in hand, and the next one is on its way before those
+    of the last are told: the store commits one half while the other is answered and comes back with something new.
 
     Args:
         commit: writes a group in one transaction and returns one result for each item, in order; an exception as
@@ -41,6 +47,7 @@ class GroupCommit(Generic[_Item, _Result]):
         self._largest = largest
         self._most_waiting = most_waiting
         self._waiting: list[tuple[_Item, Waiter[_Result]]] = []
+        self._in_hand = 0
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, item: _Item) -> asyncio.Future[_Result]:
@@ -70,38 +77,71 @@ class GroupCommit(Generic[_Item, _Result]):
         while self._task is not None and not self._task.done():
             await asyncio.wait({self._task})
 
-    async def _until_no_more_come(self) -> None:
+    @property
+    def _enough(self) -> int:
+        return min(max(_ENOUGH, self._in_hand // 2), self._largest)
+
+    async def _until_enough_came(self) -> None:
         """Go on collecting as long as each round of the event loop brings more, within bounds."""
         before = 0
         for _ in range(_MOST_ROUNDS):
-            if not before < len(self._waiting) < self._largest:
+            if not before < len(self._waiting) < self._enough:
                 return
             before = len(self._waiting)
             await asyncio.sleep(0)
 
     async def _run(self) -> None:
         while self._waiting:
-            await self._until_no_more_come()
-            group, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
-            # A waiter that was cancelled meanwhile (a client that hung up) needs no commit.
-            group = [(item, waiter) for item, waiter in group if not waiter.done()]
-            if not group:
+            await self._until_enough_came()
+            group = self._begin()
+            while group is not None:
+                await group.end()
+                self._in_hand = len(group) + len(self._waiting)
+                following = self._begin() if len(self._waiting) >= self._enough // 2 else None
+                if following is None:
+                    group.tell()
+                else:  # after the first step of the next commit, which sends what is to be stored
+                    asyncio.get_running_loop().call_soon(group.tell)
+                group = following
+
+    def _begin(self) -> _Group[_Item, _Result] | None:
+        """Begin to commit what waits; ``None`` when nobody waits for it any more."""
+        members, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+        # A waiter that was cancelled meanwhile (a client that hung up) needs no commit.
+        members = [(item, waiter) for item, waiter in members if not waiter.done()]
+        return _Group(self._commit([item for item, _ in members]), members) if members else None
+
+
+class _Group(Generic[_Item, _Result]):
+    """Items that are being committed, and who waits for them."""
+
+    def __init__(
+        self, commit: Awaitable[Sequence[_Result | Exception]], members: Sequence[tuple[_Item, Waiter[_Result]]]
+    ) -> None:
+        self._commit = asyncio.ensure_future(commit)
+        self._members = members
+        self._outcomes: Sequence[_Result | Exception] = ()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    async def end(self) -> None:
+        """Wait until the commit is over; who is cancelled meanwhile cancels it, and everybody who waits for it."""
+        try:
+            self._outcomes = await self._commit
+        except Exception as error:
+            self._outcomes = [error] * len(self)
+        except BaseException:
+            for _, waiter in self._members:
+                waiter.cancel()
+            raise
+
+    def tell(self) -> None:
+        """Hand each waiter its own outcome."""
+        for (_, waiter), outcome in zip(self._members, self._outcomes, strict=True):
+            if waiter.done():
                 continue
-            try:
-                results = await self._commit([item for item, _ in group])
-            except Exception as error:
-                for _, waiter in group:
-                    if not waiter.done():
-                        waiter.set_exception(error)
-            except BaseException:
-                for _, waiter in group:
-                    waiter.cancel()
-                raise
+            if isinstance(outcome, Exception):
+                waiter.set_exception(outcome)
             else:
-                for (_, waiter), result in zip(group, results, strict=True):
-                    if waiter.done():
-                        continue
-                    if isinstance(result, Exception):
-                        waiter.set_exception(result)
-                    else:
-                        waiter.set_result(result)
+                waiter.set_result(outcome)
