@@ -112,15 +112,25 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= _MOST_NAMED else f"{shown} and {len(names) - _MOST_NAMED} more"
 
 
-def retire_old_keys(keys: Mapping[str, bytes], *, in_use: Collection[str]) -> dict[str, bytes]:
+def retire_old_keys(keys: Mapping[str, bytes], *, in_use: Collection[str], added: str | None) -> dict[str, bytes]:
     """Return the first key alone.
 
+    Args:
+        added: a key that waits in the last place; it is new, and would be gone with the old ones.
+
     Raises:
-        RotationRefused: there is no other key, or a stored ciphertext still needs one, or the first is not in use.
+        RotationRefused: there is no other key, or one that waits, or a stored ciphertext still needs one, or the first
+            is not in use.
     """
     current, *old = keys
     if not old:
         raise RotationRefused("there is only one key; nothing can be retired")
+    if added is not None:
+        raise RotationRefused(
+            f"the key '{added}' was added and does not encrypt yet; when every process has it, go on with: "
+            "enable-with-segment encryption-keys rotate --stage use. If you do not want it any more, take it out of "
+            "the value yourself: nothing stored needs it"
+        )
     needed = [key_id for key_id in old if key_id in in_use]
     if needed:
         raise RotationRefused(

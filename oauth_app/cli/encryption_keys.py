@@ -173,7 +173,7 @@ async def _rotate(settings: Settings, stage: RotationStage) -> Mapping[str, byte
         keys = use_newest_key(configured, in_use=told.in_use, replaced=told.replaced)
         check_known(next(iter(keys)), told.known, setting=told.setting)
         return keys
-    keys = retire_old_keys(configured, in_use=told.in_use)
+    keys = retire_old_keys(configured, in_use=told.in_use, added=told.added)
     check_encrypts(told.current, told.known, setting=told.setting)
     return keys
 

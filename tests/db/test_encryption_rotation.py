@@ -25,8 +25,8 @@ def test_every_other_key_is_kept_in_its_order() -> None:
 
 
 def test_old_keys_are_retired_when_nothing_needs_them() -> None:
-    assert retire_old_keys(USED, in_use={"new"}) == {"new": NEW}
-    assert retire_old_keys(USED, in_use=set()) == {"new": NEW}
+    assert retire_old_keys(USED, in_use={"new"}, added=None) == {"new": NEW}
+    assert retire_old_keys(USED, in_use=set(), added=None) == {"new": NEW}
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,10 @@ def test_using_a_key_that_is_not_new_is_refused(
 )
 def test_retiring_a_key_that_is_needed_is_refused(keys: dict[str, bytes], in_use: set[str], word: str) -> None:
     with pytest.raises(RotationRefused, match=word):
-        retire_old_keys(keys, in_use=in_use)
+        retire_old_keys(keys, in_use=in_use, added=None)
+
+
+@pytest.mark.parametrize("keys", [ADDED, {"old": OLD, "older": OLD, "new": NEW}], ids=["alone", "beside an old one"])
+def test_retiring_is_refused_while_a_new_key_waits_to_be_used(keys: dict[str, bytes]) -> None:
+    with pytest.raises(RotationRefused, match=r"'new' was added .* --stage use"):
+        retire_old_keys(keys, in_use={"old"}, added="new")

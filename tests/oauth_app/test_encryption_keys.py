@@ -135,6 +135,25 @@ def test_tk_05_a_step_out_of_order_is_refused_and_says_what_to_do() -> None:
     assert "add one first" in refused.stderr
 
 
+def test_tk_05_a_key_that_waits_to_be_used_is_not_retired_with_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENCRYPTION_KEYS", command("rotate").stdout.strip())
+    start()
+    (old, new) = status()["configured"]
+    refused = command("rotate", "--stage", "retire")
+    assert refused.exit_code == 1
+    assert refused.stdout == ""
+    assert f"the key '{new}' was added and does not encrypt yet" in refused.stderr
+    assert "encryption-keys rotate --stage use" in refused.stderr
+
+    monkeypatch.setenv("ENCRYPTION_KEYS", command("rotate", "--stage", "use").stdout.strip())
+    start()
+    assert command("reencrypt").exit_code == 0
+    monkeypatch.setenv("ENCRYPTION_KEYS", f"{os.environ['ENCRYPTION_KEYS']},{generate_encryption_key()}")
+    assert len(status()["configured"]) == 3
+    assert old in status()["configured"]
+    assert command("rotate", "--stage", "retire").exit_code == 1, "nor when an old one could go"
+
+
 def test_a_rotation_of_a_key_file_keeps_its_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(os.environ["ENCRYPTION_KEYS"], encoding="utf-8")
