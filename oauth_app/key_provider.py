@@ -61,4 +61,9 @@ def _plain_provider(settings: Settings) -> KeyProvider:
         return KeyFile(Path(settings.encryption_keys_file))
     if settings.encryption_keys is not None:
         return EnvironmentKeys(settings.encryption_keys.get_secret_value())
-    raise SettingsInvalid(["ENCRYPTION_KEYS is not set. Make one with: enable-with-segment encryption-keys generate"])
+    raise SettingsInvalid(
+        [
+            "ENCRYPTION_KEYS is not set, nor is ENCRYPTION_KEYS_FILE. "
+            "Make a key with: enable-with-segment encryption-keys generate"
+        ]
+    )
