@@ -24,7 +24,7 @@ from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.short_way import STORING, ShortWay
 from subscriptions.receiving.store_trouble import store_trouble
-from subscriptions.receiving.watchdog import Wait, Watchdog
+from subscriptions.receiving.watchdog import Watchdog
 
 _LOOKING_UP = "looking up an API key"
 _READING = "reading a body"
@@ -150,10 +150,10 @@ class Webhook:
         except (DeliveryRefused, ClientGone):
             raise
         except Exception as error:
-            trouble = _trouble(wait, error)
-            if trouble is None:
-                raise
-            raise trouble from error
+            # Raised elsewhere: an error in a variable of a frame that it went through keeps that frame, here with the
+            # headers and the key in them, until the collector comes by.
+            _refuse_in_trouble(wait.doing, error)
+            raise
         reception.observer.stored(record, duplicate=appended.event_id is None, started=started)
         reception.received(holder.install_id)
 
@@ -166,10 +166,13 @@ class Webhook:
         return await self._keys.look_up(key, presentation=headers.only(b"authorization"))
 
 
-def _trouble(wait: Wait, error: Exception) -> DeliveryRefused | None:
-    """Return the refusal for trouble with our stores and for what is late; ``None`` for a bug."""
-    if wait.doing != _READING:
-        return store_trouble(wait.doing, error)
+def _refuse_in_trouble(doing: str, error: Exception) -> None:
+    """Refuse a delivery for trouble with our stores and for what is late; return if it is a bug.
+
+    Raises:
+        DeliveryRefused: with 503.
+    """
+    if doing != _READING:
+        raise store_trouble(doing, error) from error
     if isinstance(error, TimeoutError):
-        return DeliveryRefused(503, "The body did not arrive in time. Try again.")
-    return None
+        raise DeliveryRefused(503, "The body did not arrive in time. Try again.") from error
