@@ -37,10 +37,9 @@ async def get(session: AsyncSession, key_id: str) -> ApiKey | None:
     return await session.get(ApiKey, key_id)
 
 
-async def find_by_hash(session: AsyncSession, key_hash: str) -> tuple[ApiKey, Account] | None:
-    """Return the key of a keyed hash and its account, whatever state they are in."""
-    statement = select(ApiKey, Account).where(ApiKey.key_hash == key_hash, ApiKey.account == Account.id)
-    return (await session.exec(statement)).first()
+async def find_by_hash(session: AsyncSession, key_hash: str) -> ApiKey | None:
+    """Return the key of a keyed hash, whatever state it is in."""
+    return (await session.exec(select(ApiKey).where(ApiKey.key_hash == key_hash))).first()
 
 
 async def read_by_hashes(database: Database, key_hashes: Collection[str]) -> dict[str, tuple[ApiKey, Account]]:

@@ -195,7 +195,7 @@ async def test_who_asks_long_after_a_query_began_is_not_told_what_it_read(
     async with sqlite_database.transaction() as session:
         found = await api_keys.find_by_hash(session, recognition.hash(keys[0]))
         assert found is not None
-        await api_keys.revoke(session, found[0].id, now=utc_now())
+        await api_keys.revoke(session, found.id, now=utc_now())
     now = 1.0
     second = asyncio.create_task(recognition.look_up(keys[0]))
     await asked(first, second)
