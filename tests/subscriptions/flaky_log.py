@@ -18,10 +18,14 @@ from db.event_log.records import (
     Settlement,
 )
 from db.event_log.waiter import Waiter
+from tests.subscriptions.stepping_waiter import SteppingWaiter
 
 
 class FlakyLog:
-    """An event log that fails at chosen moments and hands everything else on to a real one."""
+    """An event log that fails at chosen moments and hands everything else on to a real one.
+
+    ``failing`` names what fails before anything happens; ``appended`` is the answer to an append, after its commit.
+    """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -33,10 +37,14 @@ class FlakyLog:
             raise EventLogUnavailable(f"{method} failed")
 
     async def append(self, event: NewEvent) -> Appended:
-        return await self._log.append(event)
+        self._check("append")
+        appended = await self._log.append(event)
+        self._check("appended")
+        return appended
 
     def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
-        self._log.append_for(waiter, event)
+        self._check("append")
+        self._log.append_for(SteppingWaiter(waiter, lambda: self._check("appended")), event)
 
     async def claim(self, components: Collection[str], **options: Any) -> list[ClaimedEvent]:
         self._check("claim")

@@ -161,10 +161,16 @@ async def open_receiver(
     webhook_limits: WebhookLimits | None = None,
     dispatch_limits: DispatchLimits | None = None,
     event_log: EventLog | None = None,
+    around_log: Callable[[StoredEventLog], EventLog] | None = None,
     signed_limits: SignedWebhookLimits | None = None,
     observer: Observer | None = None,
 ) -> AsyncIterator[Receiver]:
-    """Open a service over fresh stores. On SQLite the event log gets a file of its own, as in production."""
+    """Open a service over fresh stores. On SQLite the event log gets a file of its own, as in production.
+
+    Args:
+        event_log: what is received goes there instead.
+        around_log: makes what stands between the doors for deliveries and the log; the dispatcher goes past it.
+    """
     clock = Clock()
     async with AsyncExitStack() as stack:
         database = Database.open(url)
@@ -183,7 +189,7 @@ async def open_receiver(
         reception = Reception(
             components,
             api_keys,
-            event_log or log,
+            event_log or (around_log(log) if around_log else log),
             PersonHash(person),
             on_received=received.append,
             observer=observer or Observer(),

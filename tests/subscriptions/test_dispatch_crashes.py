@@ -12,9 +12,8 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,89 +30,21 @@ from db.event_log.opening import open_event_log
 from db.event_log.records import (
     Appended,
     ClaimedEvent,
-    ErasureReport,
     EventFilter,
     EventLogUnavailable,
     NewEvent,
-    Predecessor,
     Settlement,
 )
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.tables import EventState, HandlerState
-from db.event_log.waiter import Waiter
 from subscriptions import Event, InvalidEventPayload, Subscription
 from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
 from tests.event_log.events import NOON, new_event, settle
+from tests.subscriptions.mortal_log import MortalLog
 
 HANDLERS = ("steady", "shaky", "in_order")
-
-
-class ProcessDied(Exception):
-    """The process is gone: nothing that it does from here on has an effect."""
-
-
-class Mortal:
-    """An event log as seen by a process that dies at the n-th await."""
-
-    def __init__(self, log: StoredEventLog, dies_after: int | None) -> None:
-        self._log = log
-        self._left = dies_after
-        self.died = asyncio.Event()
-
-    async def step(self) -> None:
-        """Come past an await: die here, if it is the one."""
-        if self._left is not None:
-            self._left -= 1
-            if self._left < 0:
-                self.died.set()
-        if self.died.is_set():
-            raise EventLogUnavailable("the process is dead") from ProcessDied()
-
-    async def append(self, event: NewEvent) -> Appended:
-        await self.step()
-        appended = await self._log.append(event)
-        await self.step()
-        return appended
-
-    def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
-        self._log.append_for(waiter, event)
-
-    async def claim(self, components: Collection[str], **options: Any) -> list[ClaimedEvent]:
-        await self.step()
-        claimed = await self._log.claim(components, **options)
-        await self.step()
-        return claimed
-
-    async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
-        await self.step()
-        return await self._log.predecessors(event_ids)
-
-    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        await self.step()
-        settled = await self._log.settle_all(settlements)
-        await self.step()
-        return settled
-
-    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
-        await self.step()
-        await self._log.renew(lease, event_ids, until=until)
-
-    async def release(self, lease: str, event_ids: Sequence[int]) -> None:
-        await self.step()
-        await self._log.release(lease, event_ids)
-
-    async def erase(self, settlement: Settlement) -> ErasureReport | None:
-        await self.step()
-        return await self._log.erase(settlement)
-
-    async def bring_forward(self, components: Collection[str], **options: Any) -> int:
-        await self.step()
-        return await self._log.bring_forward(components, **options)
-
-    async def due(self, components: Collection[str], *, now: datetime) -> int:
-        return await self._log.due(components, now=now)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,7 +70,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.order: dict[str, list[int]] = {}
         self.failures: dict[str, int] = {}
         self.frozen: list[ClaimedEvent] = []
-        self.process: Mortal | None = None
+        self.process: MortalLog | None = None
         self.log = self._open_log()
         self.database = self._open_database()
 
@@ -192,9 +123,12 @@ class CrashMachine(RuleBasedStateMachine):
 
         return subscription
 
-    @rule(number=st.integers(0, 11), sender=st.integers(0, 1), dies=st.none() | st.integers(0, 1))
-    def deliver(self, number: int, sender: int, dies: int | None) -> None:
-        """Receive a message, perhaps not for the first time, perhaps dying before or after the commit."""
+    @rule(number=st.integers(0, 11), sender=st.integers(0, 1), dies=st.none() | st.integers(0, 1), short=st.booleans())
+    def deliver(self, number: int, sender: int, dies: int | None, short: bool) -> None:
+        """Receive a message, perhaps not for the first time, perhaps dying before or after the commit.
+
+        It comes as a request or, ``short``, without a task that waits for it.
+        """
         message_id = f"{sender}-{number}"
         body = f'{{"type":"track","event":"Step","userId":"u-{sender}-{number % 2}","messageId":"{message_id}"}}'
         event = new_event(
@@ -206,9 +140,9 @@ class CrashMachine(RuleBasedStateMachine):
             person_hash=f"u-{sender}-{number % 2}",
             body=body.encode(),
         )
-        process = Mortal(self.log, dies)
+        process = MortalLog(self.log, dies)
         try:
-            appended = self.runner.run(process.append(event))
+            appended = self.runner.run(self._append_for_a_waiter(process, event) if short else process.append(event))
         except EventLogUnavailable:
             self._restart()
             if message_id not in self.acknowledged:  # not acknowledged, though it may have been stored
@@ -219,6 +153,11 @@ class CrashMachine(RuleBasedStateMachine):
             self.acknowledged[message_id] = appended.event_id
         assert message_id in self.acknowledged
 
+    async def _append_for_a_waiter(self, process: MortalLog, event: NewEvent) -> Appended:
+        waiter: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        process.append_for(waiter, event)
+        return await waiter
+
     @rule(number=st.integers(0, 11), sender=st.integers(0, 1), failures=st.integers(-1, 3))
     def arrange(self, number: int, sender: int, failures: int) -> None:
         """Let a handler fail for a message some times, or refuse it for good."""
@@ -227,7 +166,7 @@ class CrashMachine(RuleBasedStateMachine):
     @rule(dies=st.none() | st.integers(0, 60))
     def dispatch(self, dies: int | None) -> None:
         """Run a dispatcher until nothing is due, or until it dies."""
-        self.process = Mortal(self.log, dies)
+        self.process = MortalLog(self.log, dies)
         limits = DispatchLimits(calls_per_handler=2, events_in_flight=8, lane_seconds=60, lease_seconds=15)
         dispatcher = Dispatcher(
             {"acme-crm": self._subscription()},
@@ -243,7 +182,7 @@ class CrashMachine(RuleBasedStateMachine):
             self._restart()
         self._take_note()
 
-    async def _run(self, dispatcher: Dispatcher, process: Mortal) -> None:
+    async def _run(self, dispatcher: Dispatcher, process: MortalLog) -> None:
         working = asyncio.create_task(dispatcher.run_due())
         dying = asyncio.create_task(process.died.wait())
         await asyncio.wait({working, dying}, return_when=asyncio.FIRST_COMPLETED)

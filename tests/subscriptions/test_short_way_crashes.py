@@ -1,0 +1,104 @@
+"""A delivery that is taken without a request, while the event log fails or the process dies around its commit."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import TypeAlias
+
+import pytest
+
+from db.event_log.log import EventLog
+from subscriptions.receiving.exchange import Headers
+from tests.subscriptions.flaky_log import FlakyLog
+from tests.subscriptions.mortal_log import MortalLog
+from tests.subscriptions.receiver import Open, Receiver, Recorder, basic, track
+
+AroundLog: TypeAlias = Callable[[EventLog], EventLog]
+
+
+async def take(receiver: Receiver, *message_ids: str) -> list[int]:
+    """Offer deliveries to the short way at the same moment; it has to take them. Returns how they were answered."""
+    way = receiver.webhook.short_way(is_open=lambda: True)
+    presented = basic(receiver.key).encode()
+    assert (await receiver.api_keys.recognition.look_up(receiver.key, presentation=presented)).holder is not None
+    statuses: list[int] = []
+    answered = asyncio.Event()
+
+    def answer(status: int) -> None:
+        statuses.append(status)
+        if len(statuses) == len(message_ids):
+            answered.set()
+
+    for message_id in message_ids:
+        body = json.dumps(track(message_id)).encode()
+        headers = Headers([(b"authorization", presented), (b"content-length", str(len(body)).encode())])
+        assert way.take("acme-crm", headers, body, lambda given: answer(given.status))
+    async with asyncio.timeout(20):
+        await answered.wait()
+    assert receiver.webhook.pressure.running == 0
+    return statuses
+
+
+async def in_log(receiver: Receiver) -> list[str | None]:
+    return [record.message_id for record in await receiver.records()]
+
+
+def failing(moment: str) -> AroundLog:
+    def around(log: EventLog) -> EventLog:
+        flaky = FlakyLog(log)
+        flaky.failing = {moment}
+        return flaky
+
+    return around
+
+
+def dying(steps: int | None) -> AroundLog:
+    return lambda log: MortalLog(log, steps)
+
+
+@pytest.mark.parametrize(
+    ("around_log", "statuses", "stored"),
+    [
+        (failing("append"), [503, 503], []),
+        (failing("appended"), [503, 503], ["m-1", "m-2"]),
+        (dying(0), [503, 503], []),
+        (dying(1), [503, 503], ["m-1"]),
+        (dying(2), [503, 503], ["m-1", "m-2"]),
+        (dying(3), [202, 503], ["m-1", "m-2"]),
+        (dying(None), [202, 202], ["m-1", "m-2"]),
+    ],
+    ids=[
+        "fails before the commit",
+        "fails after the commit",
+        "dies before anything",
+        "dies before the second is handed over",
+        "dies after the commit",
+        "dies between two answers",
+        "lives",
+    ],
+)
+async def test_nothing_is_accepted_that_is_not_known_to_be_stored(
+    opened: Open, around_log: AroundLog, statuses: list[int], stored: list[str]
+) -> None:
+    async with opened(Recorder().subscription, around_log=around_log) as receiver:
+        assert sorted(await take(receiver, "m-1", "m-2")) == statuses
+        assert sorted(map(str, await in_log(receiver))) == stored
+        assert receiver.received == [None] * statuses.count(202)
+
+
+@pytest.mark.parametrize("moment", ["append", "appended"])
+async def test_what_was_answered_503_is_stored_once_when_it_comes_again(opened: Open, moment: str) -> None:
+    logs: list[FlakyLog] = []
+
+    def around(log: EventLog) -> EventLog:
+        logs.append(FlakyLog(log))
+        return logs[0]
+
+    async with opened(Recorder().subscription, around_log=around) as receiver:
+        logs[0].failing = {moment}
+        assert await take(receiver, "m-1") == [503]
+        logs[0].failing = set()
+        assert await take(receiver, "m-1") == [202]
+        assert await in_log(receiver) == ["m-1"]
