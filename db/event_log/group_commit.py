@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from db.event_log.records import TooManyWaiting
+from db.event_log.frames import without_frames
+from db.event_log.records import EventLogUnavailable, TooManyWaiting
 from db.event_log.waiter import Waiter
 
 _Item = TypeVar("_Item")
@@ -141,7 +142,9 @@ class _Group(Generic[_Item, _Result]):
         for (_, waiter), outcome in zip(self._members, self._outcomes, strict=True):
             if waiter.done():
                 continue
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, EventLogUnavailable):
+                waiter.set_exception(without_frames(outcome))
+            elif isinstance(outcome, Exception):  # a bug, whose place has to be known
                 waiter.set_exception(outcome)
             else:
                 waiter.set_result(outcome)

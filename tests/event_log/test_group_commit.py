@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -48,6 +49,17 @@ async def test_a_commit_that_fails_fails_for_its_group_only() -> None:
     answers = await asyncio.gather(*(group_commit.submit(item) for item in (1, 2)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [EventLogUnavailable] * 2
     assert await group_commit.submit(2) == 2
+
+
+@pytest.mark.parametrize(("error", "frames"), [(EventLogUnavailable("down"), []), (KeyError("bug"), ["commit"])])
+async def test_of_a_bug_whoever_waits_learns_the_place(error: Exception, frames: list[str]) -> None:
+    async def commit(_items: Sequence[int]) -> list[int]:
+        raise error
+
+    told = (await asyncio.gather(GroupCommit(commit).submit(1), return_exceptions=True))[0]
+    assert told is error
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    assert names[-1:] == frames
 
 
 async def test_too_many_waiting_items_are_refused() -> None:

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import apsw
 
+from db.event_log.frames import without_frames
 from db.event_log.instants import to_microseconds
 from db.event_log.records import (
     Appended,
@@ -59,6 +60,9 @@ _FORGET_AGAIN_SECONDS = 1.0
 
 #: What SQLite says about a row, not about the file: the row's neighbours can be stored all the same.
 _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, TypeError, UnicodeError, ValueError)
+
+#: The store fails; anything else is a bug of ours.
+_EXPECTED = (apsw.Error, EventLogUnavailable, OSError)
 
 
 class SqliteEventLog:
@@ -290,6 +294,8 @@ class SqliteEventLog:
                 return [], [False]
             if not isinstance(error, _REFUSED) or count == 1:
                 failure = error if isinstance(error, EventLogUnavailable) else _unavailable(error)
+                if isinstance(error, _EXPECTED):  # of a bug the place has to be known
+                    without_frames(failure)
                 return [failure] * len(events), [failure] * len(settlements)
         half, rest = count // 2, max(0, count // 2 - len(events))
         first = self._store(events[:half], settlements[:rest])
