@@ -195,6 +195,7 @@ def test_tk_04_a_start_without_the_right_keys_exits_non_zero_and_names_the_varia
     monkeypatch: pytest.MonkeyPatch, logging_as_before: None, value: str | None
 ) -> None:
     monkeypatch.setenv("HANDLERS", "examples.acme_crm.handlers:crm")
+    monkeypatch.setenv("BASE_URL", "http://localhost:1")  # where it is not set, serve sets it for good
     if value is None:
         monkeypatch.delenv("ENCRYPTION_KEYS")
     else:
