@@ -24,9 +24,12 @@ from db.encryption import EncryptionKeys, generate_encryption_key
 from db.event_log.sqlite import admission
 from db.migrate import migrate
 from subscriptions.api_keys import ApiKeys
+from tests import scratch
 from tests.leak_watch import _hooks, leak_watch
 
 __all__ = ["_hooks", "leak_watch"]
+
+scratch.settle()
 
 # How long an example takes to draw or to run says something about the machine, not about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -57,6 +60,7 @@ def postgres_socket() -> Iterator[str]:
     try:
         # What is tested here is not whether PostgreSQL survives a power cut.
         server.psql("ALTER SYSTEM SET fsync = off")
+        server.psql("ALTER SYSTEM SET max_wal_size = '128MB'")
         server.psql("SELECT pg_reload_conf()")
         yield server.get_uri().partition("host=")[2]
     finally:
@@ -135,7 +139,7 @@ async def sqlite_database(sqlite_template: Path, tmp_path: Path) -> AsyncIterato
 @asynccontextmanager
 async def _new_postgres(socket: str, template: str) -> AsyncIterator[str]:
     name = f"test_{uuid4().hex}"
-    await _postgres(socket, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    await _postgres(socket, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
     yield _postgres_url(socket, name)
     await _postgres(socket, f'DROP DATABASE "{name}" WITH (FORCE)')
 

@@ -5,9 +5,22 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests import scratch
 from tests.crash.rig import Report, Rig
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on a real disk, where a commit takes a moment: more kills meet one that is under way."""
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch.DISK))
+    with tempfile.TemporaryDirectory(prefix="kills") as folder:
+        yield Path(folder)
 
 
 def _check(report: Report, kills: int) -> None:
@@ -22,13 +35,13 @@ def _check(report: Report, kills: int) -> None:
     assert report.is_clean
 
 
-async def test_killing_the_service_while_its_clock_jumps_by_hours_and_days_loses_nothing(tmp_path: Path) -> None:
-    _check(await Rig(tmp_path, seed=20260302, moves_clock=True).run(28), 28)
+async def test_killing_the_service_while_its_clock_jumps_by_hours_and_days_loses_nothing(on_disk: Path) -> None:
+    _check(await Rig(on_disk, seed=20260302, moves_clock=True).run(28), 28)
 
 
-async def test_killing_web_dispatcher_and_database_loses_nothing_and_is_answered_503(tmp_path: Path) -> None:
+async def test_killing_web_dispatcher_and_database_loses_nothing_and_is_answered_503(on_disk: Path) -> None:
     victims = ("service", "dispatcher", "service", "dispatcher", "database")
-    report = await Rig(tmp_path, engine="postgresql", victims=victims, seed=20260303, moves_clock=True).run(22)
+    report = await Rig(on_disk, engine="postgresql", victims=victims, seed=20260303, moves_clock=True).run(22)
     _check(report, 22)
     assert set(report.kills) == set(victims)
     assert report.statuses[503] > 0
