@@ -77,6 +77,16 @@ async def find_tombstones(
     }
 
 
+async def wait_for_others(connection: AsyncConnection, event_id: int) -> None:
+    """Wait, in this transaction, until no other one erases somebody of the same account.
+
+    Two deletions that cover each other's events would both hold their own and want the other's: a deadlock, of which
+    PostgreSQL takes notice after a second only.
+    """
+    key = func.hashtextextended(col(StoredEvent.account), 0)
+    await connection.execute(select(func.pg_advisory_xact_lock(key)).where(col(StoredEvent.id) == event_id))
+
+
 async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> ErasureReport:
     """Remove the bodies and error texts of the events that a delete covers, and note that it is done.
 

@@ -100,6 +100,7 @@ class SqlEventLog:
 
     async def erase(self, settlement: Settlement) -> ErasureReport | None:
         async with self._transaction() as connection:
+            await erasing.wait_for_others(connection, settlement.event_id)
             if not all(await claiming.settle(connection, [settlement])):
                 return None
             return await erasing.wipe(connection, settlement.event_id, now=settlement.at)

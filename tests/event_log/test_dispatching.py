@@ -218,3 +218,18 @@ async def test_one_result_that_cannot_be_stored_keeps_no_other_from_being_stored
     assert list(first) == [True, True, True, False, True]
     assert list(second) == [True, True, True]
     assert not appended.duplicate
+
+
+async def test_people_who_were_merged_into_each_other_are_erased_at_the_same_moment(event_log: StoredEventLog) -> None:
+    people = [f"person-{number}" for number in range(4)]
+    for person in people:
+        await event_log.append(new_event(f"delete {person}", type="delete", person_hash=person))
+    deletes = await event_log.claim(COMPONENTS, limit=9, lease="a", now=NOON, until=later(minutes=1))
+    for person, other in zip(people, [*people[1:], people[0]], strict=True):
+        merge = new_event(f"merge {person}", type="alias", person_hash=person, previous_hash=other)
+        await event_log.append(merge)
+    ended = [Settlement(delete.id, "a", EventState.HANDLED, NOON) for delete in deletes]
+    # Each covers the events of all the others, their deletes included: whoever is first does the work of all.
+    reports = await asyncio.gather(*(event_log.erase(settlement) for settlement in ended))
+    assert [report.merged_ids for report in reports if report is not None] == [3]
+    assert {record.erased for record in await event_log.find(EventFilter())} == {True}
