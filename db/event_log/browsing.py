@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     RowMapping,
     Text,
+    and_,
     bindparam,
     delete,
     func,
@@ -25,9 +26,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import claiming
-from db.event_log.records import UNFINISHED, Backlog, EventCounts, EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.records import (
+    UNFINISHED,
+    Backlog,
+    Deletion,
+    EventCounts,
+    EventDetail,
+    EventFilter,
+    EventRecord,
+    Proof,
+)
 from db.event_log.statements import in_state, is_any
-from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
+from db.event_log.tables import Erasure, EventState, HandlerOutcome, HandlerState, StoredEvent
 
 _CHUNK = 1_000
 _UNHANDLED = (EventState.PENDING, EventState.DEAD_LETTER)
@@ -81,7 +91,26 @@ async def tail(connection: AsyncConnection, after_id: int, wanted: EventFilter, 
 
 async def show(connection: AsyncConnection, message_id: str) -> list[EventDetail]:
     """Return every event of a message id with its body and outcomes."""
-    statement = select(*_RECORD).where(*_of_message(message_id)).order_by(col(StoredEvent.id))
+    return await _details(connection, *_of_message(message_id))
+
+
+async def deletion_of(connection: AsyncConnection, event_id: int) -> Deletion | None:
+    """Return the deletion that the person's tombstone belongs to."""
+    of_person = and_(
+        col(Erasure.account) == col(StoredEvent.account),
+        col(Erasure.component) == col(StoredEvent.component),
+        col(Erasure.person_hash) == col(StoredEvent.person_hash),
+    )
+    statement = select(col(Erasure.event_id), col(Erasure.completed_at)).join(StoredEvent, of_person)
+    found = (await connection.execute(statement.where(col(StoredEvent.id) == event_id))).first()
+    if found is None:
+        return None
+    details = await _details(connection, col(StoredEvent.id) == found.event_id)
+    return Deletion(found.event_id, found.completed_at is not None, details[0] if details else None)
+
+
+async def _details(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[EventDetail]:
+    statement = select(*_RECORD).where(*conditions).order_by(col(StoredEvent.id))
     rows = (await connection.execute(statement)).mappings().all()
     event_ids = [row["id"] for row in rows]
     outcomes = await claiming.handler_outcomes(connection, event_ids)

@@ -10,6 +10,7 @@ from db.event_log.records import (
     Appended,
     Backlog,
     ClaimedEvent,
+    Deletion,
     ErasureReport,
     EventCounts,
     EventDetail,
@@ -113,6 +114,10 @@ class EventArchive(Protocol):
 
     async def show(self, message_id: str) -> list[EventDetail]:
         """Return every event of a message id (one for each install that received it)."""
+        ...
+
+    async def deletion_of(self, event_id: int) -> Deletion | None:
+        """Return the deletion that does the work of a delete message; ``None`` when there is none."""
         ...
 
     async def prove(self, message_ids: Sequence[str]) -> Proof:

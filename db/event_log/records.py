@@ -181,6 +181,17 @@ class ErasureReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Deletion:
+    """The deletion that does the work of a delete message: the newest one of that person."""
+
+    event_id: int
+    completed: bool
+    """Whether everything of the person is wiped, up to when they were deleted."""
+    detail: EventDetail | None
+    """The event that does it, as long as the log has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class EventFilter:
     """Which events an operator wants to see; empty fields let everything through."""
 

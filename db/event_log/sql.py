@@ -21,6 +21,7 @@ from db.event_log.records import (
     Appended,
     Backlog,
     ClaimedEvent,
+    Deletion,
     ErasureReport,
     EventCounts,
     EventDetail,
@@ -131,6 +132,10 @@ class SqlEventLog:
     async def show(self, message_id: str) -> list[EventDetail]:
         async with self._transaction() as connection:
             return await browsing.show(connection, message_id)
+
+    async def deletion_of(self, event_id: int) -> Deletion | None:
+        async with self._transaction() as connection:
+            return await browsing.deletion_of(connection, event_id)
 
     async def prove(self, message_ids: Sequence[str]) -> Proof:
         async with self._transaction() as connection:

@@ -13,6 +13,7 @@ import httpx
 from db.control import audit
 from db.database import Database
 from db.event_log.log import EventArchive
+from db.event_log.records import Deletion
 from db.event_log.tables import EventState, HandlerState
 from db.identifiers import new_id
 
@@ -27,12 +28,14 @@ class ErasureRefused(Exception):
 class ErasureReceipt:
     """What was erased where, without personal data.
 
-    ``state`` is the delete's own: ``handled`` once everything is done. ``stored_events`` were wiped from the log, dead
-    letters among them, for the person and ``merged_ids`` other ids. ``handlers`` are the partner's own, sinks among
-    them, with what they answered.
+    ``state`` is that of the deletion that does the work: ``handled`` once everything is done. That is another message's
+    when the person was to be deleted already; ``done_by`` is its messageId. ``stored_events`` were wiped from the log,
+    dead letters among them, for the person and ``merged_ids`` other ids. ``handlers`` are the partner's own, sinks
+    among them, with what they answered.
     """
 
     message_id: str
+    done_by: str | None
     account: str
     component: str
     state: EventState
@@ -45,8 +48,8 @@ class ErasureReceipt:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing of the person is left. A repeated delete was the work of the one before it."""
-        return self.state in (EventState.HANDLED, EventState.REPEATED_DELETE)
+        """Whether nothing of the person is left."""
+        return self.state is EventState.HANDLED
 
 
 def delete_message(user_id: str, *, now: datetime) -> dict[str, Any]:
@@ -84,20 +87,32 @@ async def find_receipt(archive: EventArchive, database: Database, message_id: st
     details = [detail for detail in await archive.show(message_id) if detail.record.type == "delete"]
     if not details:
         return None
-    detail = details[0]
+    record = details[0].record
+    work = Deletion(record.id, completed=record.state is EventState.HANDLED, detail=details[0])
+    if record.state is EventState.REPEATED_DELETE:
+        work = await archive.deletion_of(record.id) or Deletion(0, completed=False, detail=None)
     async with database.transaction() as session:
-        noted = await audit.list_newest(session, action=ERASED, subject=f"event {detail.record.id}", limit=1)
+        noted = await audit.list_newest(session, action=ERASED, subject=f"event {work.event_id}", limit=1)
     counts = noted[0].detail if noted else {}
-    record = detail.record
     return ErasureReceipt(
         message_id=message_id,
+        done_by=None if work.detail is None else work.detail.record.message_id,
         account=record.account,
         component=record.component,
-        state=record.state,
+        state=_state_of(work),
         requested_at=record.received_at,
         erased_through=min(record.occurred_at, record.received_at),
-        completed_at=record.finished_at,
+        completed_at=None if work.detail is None else work.detail.record.finished_at,
         stored_events=counts.get("events"),
         merged_ids=counts.get("merged_ids"),
-        handlers={handler.handler: handler.state for handler in detail.handlers},
+        handlers={} if work.detail is None else {one.handler: one.state for one in work.detail.handlers},
     )
+
+
+def _state_of(work: Deletion) -> EventState:
+    """Return how far a deletion is. One that the log has no more, and that was never completed, was given up."""
+    if work.detail is not None and work.detail.record.state is EventState.PENDING:
+        return EventState.PENDING
+    if work.completed:
+        return EventState.HANDLED
+    return EventState.DEAD_LETTER if work.detail is None else work.detail.record.state

@@ -133,11 +133,14 @@ def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Sh
     assert first.exit_code == 1  # nobody serves, so it waits
     receipt = json.loads(first.stdout)
     assert (receipt["state"], receipt["complete"]) == ("pending", False)
+    repeated = shell.run(f"{line} --wait 0")
+    assert repeated.exit_code == 1  # it is the first one's work, and that is not done
+    assert json.loads(repeated.stdout)["done_by"] == receipt["message_id"]
     assert within(handle) >= 1
     again = shell.run(line.removesuffix(" --json"))
     assert again.exit_code == 0, again.output
-    assert "repeated_delete" in again.stdout
-    assert "karin" not in first.output + again.output
+    assert receipt["message_id"] in again.stdout
+    assert "karin" not in first.output + repeated.output + again.output
 
     async def receipts(stores: Stores) -> list[Any]:
         from subscriptions.archive.erasure import find_receipt

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from db.control import audit
 from db.encryption import EncryptionKeys
+from db.event_log.records import Settlement
+from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState, HandlerState
-from subscriptions import Event, InstallContext, InvalidEventPayload, RetryError, Subscription
-from subscriptions.archive.erasure import ERASED, ErasureRefused, delete_message, find_receipt, send_delete
+from subscriptions import Event, InstallContext, InvalidEventPayload, RetryError, Subscription, ValidationError
+from subscriptions.archive.erasure import (
+    ERASED,
+    ErasureReceipt,
+    ErasureRefused,
+    delete_message,
+    find_receipt,
+    send_delete,
+)
+from tests.event_log.events import NOON, SMALL, new_event, settle
 from tests.subscriptions.receiver import Open, open_receiver
 
 
@@ -138,6 +149,96 @@ async def test_a_merge_after_the_deletion_erases_what_is_held_under_the_other_id
         async with receiver.database.transaction() as session:
             noted = await audit.list_newest(session, action=ERASED)
         assert "lead" not in json.dumps([entry.detail for entry in noted])
+
+
+async def test_wh_15_a_repeated_delete_is_complete_when_the_deletion_that_does_the_work_is(opened: Open) -> None:
+    subscription, answers = Subscription("acme-crm"), list[Exception]()
+    subscription.to(Shelf(), types=["identify", "alias"])
+
+    @subscription.on("delete")
+    async def forget(event: Event) -> None:
+        if answers:
+            raise answers.pop(0)
+
+    async with opened(subscription) as receiver:
+
+        async def send(message_id: str, **event: str) -> None:
+            await receiver.deliver({"type": "delete", "userId": "karin", "messageId": message_id, **event})
+
+        async def receipt(message_id: str) -> ErasureReceipt:
+            found = await find_receipt(receiver.log, receiver.database, message_id)
+            assert found is not None
+            assert found.complete == (found.state is EventState.HANDLED) == (found.stored_events is not None)
+            return found
+
+        async def run() -> None:
+            await receiver.dispatcher.run_due()
+            receiver.clock.advance(seconds=2)
+
+        await send("i-1", type="identify")
+        await send("a-1", type="alias", previousId="lead")
+        await run()
+        answers.append(RetryError("later"))
+        await send("d-1")
+        await send("d-2")
+        await send("d-3", userId="lead")
+        await run()
+        for message_id in ("d-2", "d-3"):
+            assert (await receiver.only(message_id=message_id)).state is EventState.REPEATED_DELETE
+            pending = await receipt(message_id)
+            assert (pending.state, pending.done_by, pending.completed_at) == (EventState.PENDING, "d-1", None)
+        assert not (await receiver.only(message_id="i-1")).erased
+        await run()
+        assert (await receiver.only(message_id="i-1")).erased
+        first = await receipt("d-1")
+        assert (first.complete, first.done_by, first.stored_events) == (True, "d-1", 5)
+        for message_id in ("d-2", "d-3"):
+            asked_at = receiver.clock() - timedelta(seconds=4)
+            follows = replace(first, message_id=message_id, requested_at=asked_at, erased_through=asked_at)
+            assert await receipt(message_id) == follows
+
+        # A later deletion that is given up finishes nobody's.
+        await send("i-2", type="identify")
+        await run()
+        answers += [RetryError("later"), ValidationError("never")]
+        await send("d-4")
+        await send("d-5")
+        await run()
+        assert (await receipt("d-5")).state is EventState.PENDING
+        await run()
+        assert (await receipt("d-5")).state is EventState.DEAD_LETTER
+        await send("d-6")
+        await run()
+        assert [(await receipt(message_id)).complete for message_id in ("d-4", "d-5", "d-6")] == [False, True, True]
+
+
+@pytest.mark.parametrize("state", [EventState.HANDLED, EventState.DEAD_LETTER])
+async def test_the_receipt_of_a_repeated_delete_outlives_the_event_that_did_the_work(
+    tmp_path: Path, on_sqlite: Open, state: EventState
+) -> None:
+    """Retention drops whole segments: the first delete can be gone while the second is still there."""
+    hour = timedelta(hours=1)
+    async with on_sqlite(Subscription("acme-crm")) as receiver:
+        log = SqliteEventLog(tmp_path / "short.db", limits=SMALL)
+        await log.append(new_event("d-1", type="delete"))
+        for number in range(10):
+            await log.append(new_event(f"m-{number}", person_hash="somebody-else"))
+        await log.append(new_event("d-2", type="delete", received_at=NOON + hour, occurred_at=NOON + hour))
+        claimed = await log.claim(["acme-crm"], limit=20, lease="lease", now=NOON, until=NOON + hour)
+        for event in claimed:
+            handled = Settlement(event.id, event.lease, EventState.HANDLED, NOON)
+            if event.type != "delete":
+                assert await settle(log, handled)
+            elif state is EventState.HANDLED:
+                assert await log.erase(handled)
+            else:
+                assert await settle(log, replace(handled, state=state))
+        assert await log.drop_before(NOON + hour) == 10
+        receipt = await find_receipt(log, receiver.database, "d-2")
+        assert receipt is not None
+        assert (receipt.state, receipt.done_by, receipt.handlers) == (state, None, {})
+        assert receipt.complete == (state is EventState.HANDLED)
+        await log.close()
 
 
 async def test_a_delete_that_is_not_accepted_says_so(on_sqlite: Open) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.message_key import key_of_message
-from db.event_log.records import Backlog, EventCounts, EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.records import Backlog, Deletion, EventCounts, EventDetail, EventFilter, EventRecord, Proof
 from db.event_log.sqlite import claiming, outcomes
 from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.segment import DEAD_LETTER, PENDING, placeholders
+from db.event_log.sqlite.segment import DEAD_LETTER, PENDING, Segment, placeholders
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.states import NUMBERS, STATES
 
@@ -61,14 +61,35 @@ def tail(
 
 def show(segments: Segments, catalogue: Catalogue, message_id: str) -> list[EventDetail]:
     """Return every event of a message id with its body and outcomes."""
-    return [
-        EventDetail(_record(catalogue, row[:-3]), row[-3], json.loads(row[-2] or "{}"), tuple(outcomes.read(row[-1])))
-        for segment in segments
-        for row in segment.select(
-            f"SELECT {_RECORD}, body, settings, outcomes {_FROM} WHERE {_OF_MESSAGE} ORDER BY events.id",
-            (key_of_message(message_id),),
+    key = key_of_message(message_id)
+    return [detail for segment in segments for detail in _details(segment, catalogue, _OF_MESSAGE, key)]
+
+
+def deletion_of(segments: Segments, catalogue: Catalogue, event_id: int) -> Deletion | None:
+    """Return the deletion that the person's tombstone belongs to."""
+    segment = segments.of_event(event_id)
+    row = None if segment is None else segment.first("SELECT origin, person_hash FROM events WHERE id = ?", (event_id,))
+    if row is None:
+        return None
+    origin, person = catalogue.origin(row[0]), row[1] or ""
+    found = catalogue.tombstones(origin.account, origin.component, [person]).get(person)
+    if found is None:
+        return None
+    tombstone, work = found
+    segment = segments.of_event(work.event_id)
+    details = [] if segment is None else list(_details(segment, catalogue, "events.id = ?", work.event_id))
+    return Deletion(work.event_id, tombstone.completed, details[0] if details else None)
+
+
+def _details(segment: Segment, catalogue: Catalogue, condition: str, value: object) -> Iterator[EventDetail]:
+    for row in segment.select(
+        f"SELECT {_RECORD}, body, settings, outcomes {_FROM} WHERE {condition} ORDER BY events.id",
+        (value,),
+    ):
+        body, settings, handlers = row[-3:]
+        yield EventDetail(
+            _record(catalogue, row[:-3]), body, json.loads(settings or "{}"), tuple(outcomes.read(handlers))
         )
-    ]
 
 
 def prove(segments: Segments, message_ids: Sequence[str]) -> Proof:

@@ -24,6 +24,7 @@ from db.event_log.records import (
     Appended,
     Backlog,
     ClaimedEvent,
+    Deletion,
     ErasureReport,
     EventCounts,
     EventDetail,
@@ -178,6 +179,9 @@ class SqliteEventLog:
 
     async def show(self, message_id: str) -> list[EventDetail]:
         return self._read(lambda catalogue, segments: browsing.show(segments, catalogue, message_id))
+
+    async def deletion_of(self, event_id: int) -> Deletion | None:
+        return self._read(lambda catalogue, segments: browsing.deletion_of(segments, catalogue, event_id))
 
     async def prove(self, message_ids: Sequence[str]) -> Proof:
         return self._read(lambda _, segments: browsing.prove(segments, message_ids))
