@@ -16,6 +16,7 @@ from db.event_log.log import StoredEventLog
 from db.event_log.records import Backlog, EventLogUnavailable
 from db.migrate import is_current
 from oauth_app.settings import Settings
+from subscriptions.receiving.backlog_limit import BacklogLimit
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Readiness:
 
     checks: dict[str, bool]
     backlog: Backlog | None
+    backlog_limit: BacklogLimit | None = None
 
     @property
     def ready(self) -> bool:
@@ -42,11 +44,18 @@ class Readiness:
             found["backlog"] = {
                 "pending": self.backlog.pending,
                 "oldest_seconds": 0 if oldest is None else max(0, int((now - oldest).total_seconds())),
+                **self._limit_as_json(),
             }
         return found
 
+    def _limit_as_json(self) -> dict[str, object]:
+        limit = self.backlog_limit
+        return {} if limit is None else {"limit": limit.most, "full": limit.is_reached}
 
-async def examine(settings: Settings, database: Database, event_log: StoredEventLog) -> Readiness:
+
+async def examine(
+    settings: Settings, database: Database, event_log: StoredEventLog, backlog_limit: BacklogLimit | None = None
+) -> Readiness:
     """Look at both stores and the disk."""
     backlog = await _backlog(event_log)
     return Readiness(
@@ -56,6 +65,7 @@ async def examine(settings: Settings, database: Database, event_log: StoredEvent
             "disk": has_room((settings.database_url, settings.effective_event_log_url)),
         },
         backlog,
+        backlog_limit,
     )
 
 

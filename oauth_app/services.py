@@ -24,6 +24,7 @@ from oauth_app.signed_links import StatusLinks
 from oauth_app.store_metrics import StoreMetrics
 from subscriptions.api_keys import ApiKeys
 from subscriptions.provisioning.provisioner import Provisioner
+from subscriptions.receiving.backlog_limit import BacklogLimit
 
 PartnerSession: TypeAlias = Callable[[Request], Awaitable[str | None]]
 
@@ -51,6 +52,8 @@ class Services:
     partner_session: PartnerSession | None
     wake_outbox: Callable[[], None]
     clock: Clock
+    backlog_limit: BacklogLimit | None = None
+    """Missing where no deliveries are taken, or as many as fit on the disk."""
 
 
 def services_of(request: Request) -> Services:

@@ -131,6 +131,12 @@ class Settings(BaseSettings):
         gt=0,
         description="How large the event log may grow, in GiB, before the oldest events go; by default unbounded.",
     )
+    most_pending_events: int = Field(
+        default=10_000_000,
+        ge=0,
+        le=1_000_000_000_000,
+        description="How many events may wait for your handlers before new ones are answered 503; 0 for no limit.",
+    )
     dedupe_days: int = Field(
         default=30,
         ge=1,

@@ -19,6 +19,7 @@ from db.event_log.log import EventArchive
 from db.event_log.records import EventLogUnavailable
 from oauth_app.exposition import Family, Sample
 from oauth_app.metrics import PREFIX
+from subscriptions.receiving.backlog_limit import BacklogLimit
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +33,14 @@ class StoreMetrics:
         self,
         control: Database,
         event_log: EventArchive,
+        backlog_limit: BacklogLimit | None = None,
         *,
         clock: Clock = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._control = control
         self._event_log = event_log
+        self._backlog_limit = backlog_limit
         self._clock = clock
         self._monotonic = monotonic
         self._read_at: float | None = None
@@ -68,7 +71,20 @@ class StoreMetrics:
             logger.warning("The control store cannot be measured (%s)", type(problem).__name__)
             reachable["control"] = False
         up = [Sample(int(answers), {"store": store}) for store, answers in reachable.items()]
-        return [*found, _gauge("store_up", "Whether a store answers.", *up)]
+        return [*found, _gauge("store_up", "Whether a store answers.", *up), *self._of_backlog_limit()]
+
+    def _of_backlog_limit(self) -> list[Family]:
+        limit = self._backlog_limit
+        if limit is None:
+            return []
+        return [
+            _gauge("events_pending_limit", "How many events may wait.", Sample(limit.most)),
+            _gauge(
+                "backlog_full",
+                "Whether this process refuses deliveries because so many events wait.",
+                Sample(int(limit.is_reached)),
+            ),
+        ]
 
     async def _of_event_log(self, now: datetime) -> list[Family]:
         backlog = await self._event_log.backlog()

@@ -58,6 +58,7 @@ from subscriptions.provisioning.provisioner import Provisioner
 from subscriptions.provisioning.reconciliation import Reconciler
 from subscriptions.provisioning.reconciliation_sweep import ReconciliationSweep
 from subscriptions.receiving import store_trouble
+from subscriptions.receiving.backlog_limit import BacklogLimit
 from subscriptions.receiving.early_refusal import EarlyRefusal
 from subscriptions.receiving.endpoint import Endpoint
 from subscriptions.receiving.install_activity import InstallActivity
@@ -218,6 +219,10 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run), BackgroundJob("presence", presence.run)]
+        backlog_limit: BacklogLimit | None = None
+        if role != "worker" and settings.most_pending_events:
+            backlog_limit = BacklogLimit(stores.event_log, webhook.pressure, most=settings.most_pending_events)
+            jobs.append(BackgroundJob("backlog limit", backlog_limit.run))
         if role != "web":
             jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
             jobs.append(BackgroundJob("retention", _retention(settings, stores).run))
@@ -236,6 +241,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             panic=panic,
             api_keys=api_keys,
             metrics=metrics,
+            backlog_limit=backlog_limit,
         )
         await stack.enter_async_context(running(jobs))
         short_way = webhook.short_way(is_open=lambda: panic.known() is False)
@@ -269,6 +275,7 @@ def _services(
     panic: PanicSwitch,
     api_keys: ApiKeys,
     metrics: Metrics,
+    backlog_limit: BacklogLimit | None,
 ) -> Services:
     partner_session = load_partner_session(settings)
     flow = None
@@ -289,7 +296,7 @@ def _services(
         database=stores.control,
         event_log=stores.event_log,
         metrics=metrics,
-        store_metrics=StoreMetrics(stores.control, stores.event_log),
+        store_metrics=StoreMetrics(stores.control, stores.event_log, backlog_limit),
         pages=Pages(
             partner_name=settings.partner_name,
             support_url=settings.support_url,
@@ -307,6 +314,7 @@ def _services(
         partner_session=partner_session,
         wake_outbox=outbox.wake,
         clock=utc_now,
+        backlog_limit=backlog_limit,
     )
 
 

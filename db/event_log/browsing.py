@@ -182,6 +182,12 @@ async def backlog(connection: AsyncConnection) -> Backlog:
     return Backlog(pending, dead_letters, await connection.scalar(oldest))
 
 
+async def count_pending(connection: AsyncConnection, most: int) -> int:
+    """Count pending events, but no further than ``most``."""
+    some = select(col(StoredEvent.id)).where(in_state(EventState.PENDING)).limit(most)
+    return int(await connection.scalar(select(func.count()).select_from(some.subquery())) or 0)
+
+
 def _record(row: RowMapping) -> EventRecord:
     return EventRecord(**{name.name: row[name.name] for name in fields(EventRecord)})
 

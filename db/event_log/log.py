@@ -153,6 +153,10 @@ class EventArchive(Protocol):
         """Tell how much is pending, and since when."""
         ...
 
+    async def count_pending(self, most: int) -> int:
+        """Count pending events, but no further than ``most``: cheap enough to be asked every few seconds."""
+        ...
+
     async def size(self) -> int:
         """Return how many bytes the log takes on the disk, or in its database."""
         ...

@@ -165,6 +165,10 @@ class SqlEventLog:
         async with self._transaction() as connection:
             return await browsing.backlog(connection)
 
+    async def count_pending(self, most: int) -> int:
+        async with self._transaction() as connection:
+            return await browsing.count_pending(connection, most)
+
     async def check(self) -> None:
         try:
             current = await is_current(self._database, "event_log")

@@ -13,6 +13,12 @@ from subscriptions.receiving.pressure import Pressure
 
 STATUS = 503
 MESSAGE = "Too many deliveries at the same moment. Try again."
+SHUT_MESSAGE = "Too many events wait to be handled. Try again."
+
+
+def message_of(pressure: Pressure) -> str:
+    """Return why a delivery is refused."""
+    return SHUT_MESSAGE if pressure.is_shut else MESSAGE
 
 
 class EarlyRefusal:
@@ -21,7 +27,7 @@ class EarlyRefusal:
     Args:
         pressure: tells what is too much; the webhook's own.
         answered: told the component and the status of each answer.
-        answer: what ``Webhook`` answers to the same.
+        prepared: puts the answer of ``Webhook`` together, of a status and a message.
         body_bytes: beyond so many bytes a refused body is not waited for any more.
         body_seconds: nor after so long.
     """
@@ -30,7 +36,7 @@ class EarlyRefusal:
         self,
         pressure: Pressure,
         answered: Callable[[str, int], None],
-        answer: PreparedAnswer,
+        prepared: Callable[[int, str], PreparedAnswer],
         *,
         body_bytes: int,
         body_seconds: float,
@@ -39,4 +45,9 @@ class EarlyRefusal:
         self.answered = answered
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
-        self.answer = answer
+        self._answers = {message: prepared(STATUS, message) for message in (MESSAGE, SHUT_MESSAGE)}
+
+    @property
+    def answer(self) -> PreparedAnswer:
+        """What ``Webhook`` answers to the same."""
+        return self._answers[message_of(self.pressure)]

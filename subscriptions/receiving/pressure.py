@@ -2,7 +2,8 @@
 
 What is too much is refused before its body is read, at a fraction of the cost of taking it. A count alone is not
 enough for that: on a slow machine the same number of deliveries keeps the loop busy for longer than Segment waits
-(contract 5.7). So the count shrinks while one turn of the loop takes too long, and grows back by itself.
+(contract 5.7). So the count shrinks while one turn of the loop takes too long, and grows back by itself. And while too
+many events wait to be handled nothing is let in: that is a count of nothing, and costs no delivery a question more.
 """
 
 from __future__ import annotations
@@ -24,11 +25,22 @@ class Pressure:
         body_bytes: the largest body there can be.
     """
 
-    __slots__ = ("_body_bytes", "_bytes", "_expected", "_highest", "_most_bytes", "most", "running")
+    __slots__ = (
+        "_body_bytes",
+        "_bytes",
+        "_expected",
+        "_highest",
+        "_most_bytes",
+        "_most_when_open",
+        "is_shut",
+        "most",
+        "running",
+    )
 
     def __init__(self, most: int, *, most_bytes: int, body_bytes: int) -> None:
         self.running = 0
-        self.most = most
+        self.is_shut = False
+        self.most = self._most_when_open = most
         self._highest = most
         self._bytes = 0
         self._expected = 0
@@ -89,7 +101,19 @@ class Pressure:
 
     def turn_took(self, seconds: float) -> None:
         """Adapt to how long the event loop was busy with other things."""
-        self.most = admissible(self.most, self._highest, seconds)
+        self._most_when_open = admissible(self._most_when_open, self._highest, seconds)
+        if not self.is_shut:
+            self.most = self._most_when_open
+
+    def shut(self) -> None:
+        """Let nothing in, however short turns are, until :meth:`open`; what is in hand goes on."""
+        self.is_shut = True
+        self.most = 0
+
+    def open(self) -> None:
+        """Let deliveries in again, as many as turns allow."""
+        self.is_shut = False
+        self.most = self._most_when_open
 
 
 def admissible(most: int, highest: int, turn_seconds: float) -> int:

@@ -28,7 +28,7 @@ from subscriptions.receiving.answers import Answers, unexpected
 from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
-from subscriptions.receiving.early_refusal import MESSAGE, STATUS
+from subscriptions.receiving.early_refusal import STATUS, message_of
 from subscriptions.receiving.exchange import Headers, Scope, Send, path_below_mount
 from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
@@ -106,7 +106,7 @@ class SignedWebhook:
         self._watchdog.wake()
         admitted = self._pressure.admit(_NO_BYTES, None)
         if admitted is None:
-            await self._answers.give(send, component, STATUS, MESSAGE)
+            await self._answers.give(send, component, STATUS, message_of(self._pressure))
             return
         try:
             status, message = 202, await self._receive(component, key, scope, receive)

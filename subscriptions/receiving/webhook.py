@@ -17,7 +17,7 @@ from subscriptions.key_recognition import KeyLookup
 from subscriptions.receiving.answers import Answers, unexpected
 from subscriptions.receiving.authorization import presented_key
 from subscriptions.receiving.body import ClientGone, Receive, read_body
-from subscriptions.receiving.early_refusal import MESSAGE, STATUS, EarlyRefusal
+from subscriptions.receiving.early_refusal import STATUS, EarlyRefusal, message_of
 from subscriptions.receiving.exchange import Headers, Scope, Send, accept, path_below_mount
 from subscriptions.receiving.intake import Intake
 from subscriptions.receiving.pressure import Pressure
@@ -76,7 +76,7 @@ class Webhook:
         self.early_refusal = EarlyRefusal(
             self._pressure,
             reception.answered,
-            self._answers.prepared(STATUS, MESSAGE),
+            self._answers.prepared,
             body_bytes=self._limits.body_bytes,
             body_seconds=self._limits.body_seconds,
         )
@@ -103,7 +103,7 @@ class Webhook:
         headers = Headers(scope["headers"])
         admitted = self._pressure.admit(headers.get(b"content-length"), headers.get(b"content-encoding"))
         if admitted is None:
-            await self._answers.give(send, component, STATUS, MESSAGE)
+            await self._answers.give(send, component, STATUS, message_of(self._pressure))
             return
         try:
             await self._receive(component, scope, headers, receive)

@@ -125,6 +125,19 @@ async def test_an_operator_can_look_prove_and_retry(event_log: StoredEventLog) -
     assert [result.handler for result in event.finished] == ["count"]
 
 
+async def test_pending_events_are_counted_no_further_than_needed(event_log: StoredEventLog) -> None:
+    assert await event_log.count_pending(10) == 0
+    for number in range(5):
+        await event_log.append(new_event(dedupe_key=number.to_bytes(16)))
+    assert [await event_log.count_pending(most) for most in (1, 5, 1_000)] == [1, 5, 5]
+    (event_id,) = await _claim(event_log, limit=1)
+    assert await event_log.count_pending(10) == 5, "what is being worked on is not handled yet"
+    assert await settle(event_log, Settlement(event_id, "a", EventState.DEAD_LETTER, NOON))
+    assert await event_log.count_pending(10) == 4
+    assert await event_log.retry_dead_letters(None, now=NOON) == 1
+    assert await event_log.count_pending(10) == 5
+
+
 async def test_one_event_the_store_refuses_does_not_take_its_neighbours_along(event_log: StoredEventLog) -> None:
     refused = new_event("refused", account=None)
     answers = await asyncio.gather(

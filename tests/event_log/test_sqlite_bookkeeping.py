@@ -162,6 +162,21 @@ async def test_what_another_process_lets_be_handled_again_is_handed_out(small: S
     assert len(await _claim(small)) == 15
 
 
+async def test_pending_events_of_all_segments_are_counted_also_those_of_another_process(
+    small: SqliteEventLog, tmp_path: Path
+) -> None:
+    for number in range(25):
+        await small.append(new_event(dedupe_key=number.to_bytes(16)))
+    claimed = await small.claim(COMPONENTS, limit=12, lease="a", now=NOON, until=later(minutes=1))
+    await small.settle_all([Settlement(event.id, "a", EventState.DEAD_LETTER, NOON) for event in claimed])
+    assert [await small.count_pending(most) for most in (12, 13, 1_000)] == [12, 13, 13]
+    other = SqliteEventLog(tmp_path / "events.db", limits=SMALL)
+    assert await other.retry_dead_letters(None, now=NOON) == 12
+    await other.close()
+    assert await small.count_pending(1_000) == 25
+    assert (await small.backlog()).pending == 25
+
+
 async def test_a_file_that_takes_no_more_notes_takes_whole_ones_again_later(tmp_path: Path) -> None:
     held = HeldFile(tmp_path / "events.db")
     with largest_file_is(12):

@@ -150,17 +150,28 @@ def counts(segments: Segments, catalogue: Catalogue, now: datetime) -> EventCoun
 
 
 def backlog(segments: Segments) -> Backlog:
-    """Tell how much is pending, and since when. Only the partial indexes are read, and one row."""
+    """Tell how much is pending, and since when.
+
+    Only the partial indexes are read, of pending events that of one segment, and one row.
+    """
+    segments.refresh()
     pending = dead_letters = 0
     oldest: int | None = None
     for segment in segments:
         ((dead,),) = segment.select("SELECT count(*) FROM events WHERE state = 5")
         dead_letters += dead
-        ((count, first),) = segment.select("SELECT count(*), min(id) FROM events WHERE state = 0")
-        pending += count
-        if first is not None and oldest is None:
-            ((oldest,),) = segment.select("SELECT received_at FROM events WHERE id = ?", (first,))
+        pending += segment.waiting
+        if segment.waiting and oldest is None:
+            ((oldest,),) = segment.select(
+                "SELECT received_at FROM events WHERE id = (SELECT min(id) FROM events WHERE state = 0)"
+            )
     return Backlog(pending, dead_letters, None if oldest is None else to_instant(oldest))
+
+
+def count_pending(segments: Segments, most: int) -> int:
+    """Count pending events, but no further than ``most``. Each segment knows how many it has."""
+    segments.refresh()
+    return min(sum(segment.waiting for segment in segments), most)
 
 
 def _condition(catalogue: Catalogue, wanted: EventFilter) -> tuple[str, list[object]]:

@@ -216,6 +216,9 @@ class SqliteEventLog:
     async def backlog(self) -> Backlog:
         return self._read(lambda _, segments: browsing.backlog(segments))
 
+    async def count_pending(self, most: int) -> int:
+        return self._read(lambda _, segments: browsing.count_pending(segments, most))
+
     async def drop_before(self, instant: datetime) -> int:
         return self._read(lambda _, segments: segments.drop_before(to_microseconds(instant)))
 
