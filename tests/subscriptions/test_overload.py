@@ -14,7 +14,7 @@ from db.event_log.records import Appended, NewEvent
 from db.event_log.sqlite import SqliteEventLog
 from subscriptions.receiving.pressure import TURN_SECONDS, Pressure, admissible
 from subscriptions.receiving.webhook import WebhookLimits
-from tests.subscriptions.receiver import Open, Recorder
+from tests.subscriptions.receiver import Open, Recorder, basic
 
 EVENT = {"type": "identify", "userId": "u-1"}
 
@@ -64,6 +64,36 @@ async def test_wh_11_what_is_too_much_at_once_is_refused_early(
         assert answers == {202: 3}
         assert (await receiver.deliver({**EVENT, "messageId": "after"})).status_code == 202
         assert (await held_up.prove(["m-0", "m-1", "m-2", "after"])).missing == ()
+
+
+async def test_wh_14_places_that_one_sender_holds_are_free_again_within_the_limits(
+    on_sqlite: Open, recorder: Recorder
+) -> None:
+    async with on_sqlite(recorder.subscription, webhook_limits=WebhookLimits(deliveries_at_once=3)) as receiver:
+        loud, quiet = receiver.key, await receiver.mint("quiet")
+        reading = asyncio.Barrier(4)
+        statuses: list[int] = []
+
+        async def never_sent() -> NoReturn:
+            await reading.wait()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if "status" in message:
+                statuses.append(message["status"])
+
+        headers = [(b"authorization", basic(loud).encode()), (b"content-length", b"100")]
+        scope = {"type": "http", "method": "POST", "path": "/acme-crm", "headers": headers}
+        held = [asyncio.create_task(receiver.webhook(scope, never_sent, send)) for _ in range(3)]
+        await reading.wait()  # until all three of them wait for their bodies
+        assert (await receiver.deliver({**EVENT, "messageId": "m-1"}, key=quiet)).status_code == 503
+        watchdog = receiver.webhook.watchdog
+        for wait in tuple(watchdog.waits):
+            wait.look(watchdog.loop.time() + WebhookLimits().body_seconds)  # as if so much time had passed
+        await asyncio.gather(*held)
+        assert statuses == [503] * 3
+        assert (await receiver.deliver({**EVENT, "messageId": "m-1"}, key=quiet)).status_code == 202
 
 
 async def _nothing_is_read() -> NoReturn:
