@@ -265,12 +265,14 @@ _OUTCOME: tuple[Callable[[Settlement, HandlerResult], object], ...] = (
     lambda _, result: result.due_at,
 )
 _SAVE_OUTCOMES = """
-INSERT INTO handler_outcomes AS old (event_id, handler, state, attempts, at, error, due_at, since)
-SELECT r.id, r.handler, r.state, 1, r.at, r.error, r.due_at, r.at
+INSERT INTO handler_outcomes AS old (event_id, handler, state, attempts, at, error, due_at, since, results)
+SELECT r.id, r.handler, r.state, 1, r.at, r.error, r.due_at, CASE WHEN r.state <> 'unknown' THEN r.at END,
+  (r.state <> 'unknown')::int
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::timestamptz[])
   AS r (id, handler, state, at, error, due_at)
 ON CONFLICT (event_id, handler) DO UPDATE SET state = excluded.state, attempts = old.attempts + 1, at = excluded.at,
-  error = excluded.error, due_at = excluded.due_at
+  error = excluded.error, due_at = excluded.due_at, since = coalesce(old.since, excluded.since),
+  results = old.results + excluded.results
 """
 
 

@@ -107,7 +107,9 @@ class HandlerRecord:
     error: str | None
     due_at: datetime | None = None
     since: datetime | None = None
-    """When the first attempt ended."""
+    """When the first attempt with a result ended."""
+    results: int = 0
+    """How many of the attempts ended with a result; the others ended with whoever made them."""
 
     @property
     def finished(self) -> bool:

@@ -161,7 +161,9 @@ class HandlerOutcome(EventLogTable, table=True):
     due_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     """When a handler that is not finished may be called again."""
     since: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
-    """When the first of the attempts so far ended."""
+    """When the first attempt with a result ended."""
+    results: int = _counter()
+    """How many of the attempts ended with a result: all that are not ``unknown``."""
 
 
 class Erasure(EventLogTable, table=True):

@@ -11,9 +11,9 @@ class RetryPolicy:
     """Exponential backoff with jitter, and how often to try at all.
 
     The defaults try 20 times over about five hours. A handler that asks for longer waits is given up when the next
-    attempt would come later than ``window`` after the first one, but not before ``least_attempts``: the clock may have
-    been set, or the service stopped for days, and then time passed in which nobody tried. Attempts that ended without
-    a result, because the process died, are given up by their number alone.
+    attempt would come later than ``window`` after the first one with a result, but not before ``least_attempts`` had
+    one: the clock may have been set, or the service stopped for days, and then time passed in which nobody tried.
+    Attempts that ended without a result, because the process died, are given up by their number alone.
     """
 
     first: timedelta = timedelta(seconds=2)

@@ -134,6 +134,8 @@ def _result(
     if verdict.state not in UNFINISHED:
         return HandlerResult(verdict.handler, verdict.state, verdict.reason)
     attempt = 1 if before is None else before.attempts + 1
+    has_result = verdict.state is not HandlerState.UNKNOWN
+    results = has_result + (0 if before is None else before.results)
     since = now if before is None or before.since is None else before.since
     if verdict.retry_after is not None:
         wait = min(max(verdict.retry_after, timedelta(0)), LONGEST_WAIT)
@@ -142,8 +144,7 @@ def _result(
     else:
         wait = policy.delay(attempt, jitter=jitter)
     # Nobody asked for the time that passes while processes die: attempts without a result are counted only.
-    asked_for = verdict.state is not HandlerState.UNKNOWN
-    in_time = not asked_for or now + wait - since <= policy.window or attempt < policy.least_attempts
+    in_time = not has_result or now + wait - since <= policy.window or results < policy.least_attempts
     if attempt < policy.attempts and in_time:
         return HandlerResult(verdict.handler, verdict.state, verdict.reason, now + wait)
     times = "1 attempt" if attempt == 1 else f"{attempt} attempts"

@@ -71,6 +71,29 @@ async def test_an_attempt_whose_lease_ended_had_no_result(event_log: StoredEvent
     assert (first.interrupted, second.interrupted, third.interrupted) == (False, True, False)
 
 
+async def test_attempts_without_a_result_are_counted_apart(event_log: StoredEventLog) -> None:
+    """How long a handler has been failing is told from its results; what died before the first says nothing."""
+    await event_log.append(new_event())
+    seen = []
+    for hours, state in enumerate(
+        (HandlerState.UNKNOWN, HandlerState.UNKNOWN, HandlerState.RETRY, HandlerState.UNKNOWN, HandlerState.RETRY)
+    ):
+        at = later(hours=hours)
+        (event,) = await _claim(event_log, minutes=60 * hours)
+        seen += [(record.attempts, record.results, record.since) for record in event.unfinished]
+        result = HandlerResult("h", state, "why", at)
+        await settle(event_log, Settlement(event.id, event.lease, EventState.PENDING, at, (result,), available_at=at))
+    (event,) = await _claim(event_log, minutes=300)
+    seen += [(record.attempts, record.results, record.since) for record in event.unfinished]
+    first = later(hours=2)
+    assert seen == [(1, 0, None), (2, 0, None), (3, 1, first), (4, 1, first), (5, 2, first)]
+    await settle(
+        event_log, Settlement(event.id, event.lease, EventState.HANDLED, NOON, (HandlerResult("h", HandlerState.DONE),))
+    )
+    ((handler,),) = [detail.handlers for detail in await event_log.show("m-1")]
+    assert (handler.attempts, handler.results, handler.since) == (6, 3, first)
+
+
 async def test_a_log_that_is_opened_again_knows_what_was_being_worked_on(database_url: str) -> None:
     url = database_url.replace("control.db", "events.db")
 

@@ -252,6 +252,30 @@ async def test_a_control_store_that_is_away_delays_an_event_and_no_more(opened: 
         assert set(await outcomes(receiver)) == {"take"}
 
 
+async def test_days_of_sudden_ends_leave_a_handler_all_its_attempts(opened: Open) -> None:
+    """A deployment that is killed again and again for days, and then one ordinary failure."""
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    async def handle(event: Event) -> None:
+        raise ConnectionError("away")
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver(track())
+        for death in range(6):
+            now = receiver.clock()
+            until = now + timedelta(seconds=15)
+            assert await receiver.log.claim(["acme-crm"], limit=1, lease=f"dead {death}", now=now, until=until)
+            receiver.clock.advance(hours=18)
+            await receiver.dispatcher._claim_and_start()
+            await receiver.dispatcher._finish()
+            receiver.clock.advance(minutes=2)
+        await receiver.dispatcher.run_due()
+        failed = (await outcomes(receiver))["handle"]
+        assert (failed.state, failed.attempts, failed.results) == (HandlerState.RETRY, 7, 1)
+        assert (await receiver.only()).state is EventState.PENDING
+
+
 async def test_an_attempt_without_a_result_is_on_record_and_a_fatal_event_is_given_up(on_sqlite: Open) -> None:
     subscription, calls = Subscription("acme-crm"), Counter[str | None]()
 

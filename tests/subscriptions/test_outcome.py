@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from db.event_log.instants import to_microseconds
 from db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult
+from db.event_log.sqlite import outcomes
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, EventNotSupported, InvalidEventPayload, RetryError, ValidationError
 from subscriptions.dispatch.backoff import RetryPolicy
@@ -52,7 +54,9 @@ def test_an_event_is_done_with_exactly_when_nothing_can_be_tried_again(
     policy = RetryPolicy(attempts=20)
     verdicts = [Verdict(f"now {number}", state, "why") for number, (state, _) in enumerate(now_states)]
     before = tuple(
-        HandlerRecord(f"now {number}", HandlerState.RETRY, attempts, NOW, "why", NOW, NOW - timedelta(hours=1))
+        HandlerRecord(
+            f"now {number}", HandlerState.RETRY, attempts, NOW, "why", NOW, NOW - timedelta(hours=1), attempts
+        )
         for number, (_, attempts) in enumerate(now_states)
         if attempts
     )
@@ -96,7 +100,7 @@ def test_each_handler_has_attempts_and_waits_of_its_own() -> None:
 def test_a_handler_is_given_up_when_its_window_is_over() -> None:
     policy = RetryPolicy(window=timedelta(hours=1))
     for since, state in ((59, EventState.PENDING), (60, EventState.DEAD_LETTER)):
-        before = HandlerRecord("slow", HandlerState.RETRY, 4, NOW, "429", NOW, NOW - timedelta(minutes=since))
+        before = HandlerRecord("slow", HandlerState.RETRY, 4, NOW, "429", NOW, NOW - timedelta(minutes=since), 4)
         verdict = Verdict("slow", HandlerState.RETRY, "429", timedelta(minutes=1))
         settlement = conclude(claimed(4, unfinished=(before,)), [verdict], policy=policy, now=NOW, jitter=1.0)
         assert settlement.state is state
@@ -119,6 +123,46 @@ def test_attempts_without_a_result_are_given_up_by_their_number_alone(attempts: 
     event = claimed(attempts, unfinished=(before,) if attempts else ())
     settlement = conclude(event, [verdict], policy=RetryPolicy(), now=NOW, jitter=1.0)
     assert settlement.state is (EventState.PENDING if attempts < 19 else EventState.DEAD_LETTER)
+
+
+died, fails, days = Verdict("h", HandlerState.UNKNOWN), Verdict("h", HandlerState.RETRY), timedelta(days=4)
+verdicts = st.one_of(
+    st.just(died),
+    st.just(fails),
+    st.integers(0, 48).map(lambda hours: Verdict("h", HandlerState.RETRY, "429", timedelta(hours=hours))),
+)
+moves = st.one_of(st.just(timedelta(0)), st.integers(-240, 240).map(lambda hours: timedelta(hours=hours)))
+
+
+@given(st.lists(st.tuples(verdicts, moves), min_size=20, max_size=20))
+@example(
+    [*[(died, timedelta(hours=18))] * 6, *[(fails, timedelta(0))] * 14]
+)  # days of deaths, and one ordinary failure
+@example([(died, days), *[(fails, days)] * 19])
+@example([*[(fails, timedelta(hours=1)), (died, timedelta(days=1))] * 10])
+@example([(fails, timedelta(0)), *[(died, timedelta(days=1))] * 4, *[(fails, timedelta(days=1))] * 15])
+@example([(fails, timedelta(days=-3)), *[(fails, timedelta(days=3))] * 19])
+def test_a_handler_is_given_up_after_20_attempts_or_when_its_window_is_over_for_enough_results(
+    steps: list[tuple[Verdict, timedelta]],
+) -> None:
+    """Whatever dies and fails, and however the clock moves; as the SQLite log keeps outcomes."""
+    policy, now, text = RetryPolicy(), NOW, None
+    results: list[datetime] = []
+    for attempt, (verdict, moved) in enumerate(steps, 1):
+        before = tuple(outcomes.read(text))
+        settlement = conclude(claimed(attempt, unfinished=before), [verdict], policy=policy, now=now, jitter=1.0)
+        (result,) = settlement.results
+        wait = policy.delay(attempt, jitter=1.0) if verdict.retry_after is None else verdict.retry_after
+        over = False
+        if verdict.state is HandlerState.RETRY:
+            results.append(now)
+            over = len(results) >= 5 and now + min(wait, timedelta(hours=24)) - results[0] > policy.window
+        assert (result.state is HandlerState.FAILED) == (attempt == 20 or over)
+        if result.due_at is None:
+            return
+        text = outcomes.merge(text, settlement.results, to_microseconds(now))
+        now = result.due_at + moved
+    pytest.fail("it was never given up")
 
 
 def test_one_attempt_without_a_result_is_repeated_at_once_and_many_are_given_up() -> None:

@@ -25,8 +25,9 @@ def read(text: str | None) -> list[HandlerRecord]:
             error,
             None if due_at is None else to_instant(due_at),
             None if since is None else to_instant(since),
+            *results,  # logs of earlier versions have none
         )
-        for handler, state, attempts, at, error, due_at, since in sorted(orjson.loads(text))
+        for handler, state, attempts, at, error, due_at, since, *results in sorted(orjson.loads(text))
     ]
 
 
@@ -36,15 +37,21 @@ def merge(text: str | None, results: Sequence[HandlerResult], at: int) -> str | 
         return text
     outcomes = {} if text is None else {outcome[0]: outcome for outcome in orjson.loads(text)}
     for result in results:
-        earlier = outcomes.get(result.handler)
+        attempts, since, count = 0, None, 0
+        if result.handler in outcomes:
+            _, _, attempts, _, _, _, since, *counted = outcomes[result.handler]
+            count = sum(counted)
+        if result.state is not HandlerState.UNKNOWN:
+            since, count = at if since is None else since, count + 1
         outcomes[result.handler] = [
             result.handler,
             result.state.value,
-            1 if earlier is None else earlier[2] + 1,
+            attempts + 1,
             at,
             result.error,
             None if result.due_at is None else to_microseconds(result.due_at),
-            at if earlier is None else earlier[6],
+            since,
+            count,
         ]
     return orjson.dumps(list(outcomes.values())).decode()
 
@@ -72,6 +79,7 @@ def _write(outcomes: Sequence[HandlerRecord]) -> str:
             outcome.error,
             None if outcome.due_at is None else to_microseconds(outcome.due_at),
             None if outcome.since is None else to_microseconds(outcome.since),
+            outcome.results,
         ]
         for outcome in outcomes
     ]
