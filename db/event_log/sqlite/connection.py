@@ -53,3 +53,17 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def flush_recovered(connection: apsw.Connection) -> None:
+    """Have on the disk what a write-ahead log held when its file was opened.
+
+    A commit whose flush failed is refused, and may all the same be found by whoever opens the file next: in the
+    system's memory, from where no later flush of that log takes it to the disk. So it is copied into the file, that is
+    flushed, and then the log is begun anew: what the disk holds of the old one would hide what was copied.
+    """
+    frames = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()[0][1]
+    if int(frames or 0) > 0:
+        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+        with transaction(connection):  # a commit that changes nothing
+            connection.execute(f"PRAGMA user_version = {version}")

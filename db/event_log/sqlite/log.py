@@ -42,6 +42,7 @@ from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
 from db.event_log.sqlite.admission import Admission
 from db.event_log.sqlite.catalogue import Catalogue
+from db.event_log.sqlite.connection import flush_recovered
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.leases import Leases
 from db.event_log.sqlite.segments import Segments
@@ -95,6 +96,7 @@ class SqliteEventLog:
         self._appends: list[tuple[NewEvent, Waiter[Appended]]] = []
         self._settlements: list[tuple[Sequence[Settlement], asyncio.Future[Sequence[bool]]]] = []
         self._flush_is_due = False
+        self._may_be_unflushed = False
         self._may_hold_stale_tombstones = True
         self._admission = Admission(path.parent, clock=clock)
         self._forgetting: asyncio.TimerHandle | None = None
@@ -126,7 +128,7 @@ class SqliteEventLog:
         skip: Collection[str] = (),
     ) -> list[ClaimedEvent]:
         def work(catalogue: Catalogue, segments: Segments) -> list[ClaimedEvent]:
-            self._become_writer()
+            self._become_writer(catalogue, segments)
             return claiming.claim(
                 segments, catalogue, self._leases, components, limit=limit, lease=lease, now=now, until=until, skip=skip
             )
@@ -319,7 +321,7 @@ class SqliteEventLog:
         def work(catalogue: Catalogue, segments: Segments) -> None:
             nonlocal appended, settled
             if events:
-                self._become_writer()
+                self._become_writer(catalogue, segments)
                 segments.rotate_if_due(to_microseconds(events[0].received_at))
                 if self._may_hold_stale_tombstones:
                     catalogue.disown(segments.active.next_id)
@@ -350,6 +352,7 @@ class SqliteEventLog:
         if self._files is None:
             catalogue = Catalogue(self._path)
             self._files = catalogue, Segments(self._path, self._limits)
+            self._may_be_unflushed = True
         try:
             return work(*self._files)
         except (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError):
@@ -357,10 +360,15 @@ class SqliteEventLog:
             self._close_files()
             raise
 
-    def _become_writer(self) -> None:
+    def _become_writer(self, catalogue: Catalogue, segments: Segments) -> None:
         if self._writer.acquire():
             self._leases.remember_in(HeldFile(self._path))
             self._forget_deleted_later(0.0)  # what was erased just before the last process died
+        if self._may_be_unflushed:
+            flush_recovered(catalogue.connection)
+            if segments.active.holds_deleted:  # or its log is this process's own
+                flush_recovered(segments.active.connection)
+            self._may_be_unflushed = False
 
     def _forget_deleted_later(self, seconds: float) -> None:
         if self._forgetting is None:
