@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 
 from sqlalchemy import (
@@ -33,6 +33,7 @@ from db.event_log.records import (
     EventCounts,
     EventDetail,
     EventFilter,
+    EventPage,
     EventRecord,
     Proof,
 )
@@ -76,10 +77,38 @@ _STATES = (
 )
 
 
-async def find(connection: AsyncConnection, wanted: EventFilter, *, limit: int) -> list[EventRecord]:
-    """Return the newest events that match, the newest first."""
-    statement = select(*_RECORD).where(*_conditions(wanted)).order_by(col(StoredEvent.id).desc()).limit(limit)
-    return [_record(row) for row in (await connection.execute(statement)).mappings()]
+async def search(
+    connection: AsyncConnection, wanted: EventFilter, *, limit: int, before_id: int | None, most: int
+) -> EventPage:
+    """Return the newest events that match, from at most so many events below an id; the newest first."""
+    # These come in the order of their ids from an index; what else is asked for has to be looked at event by event.
+    ordered = [] if before_id is None else [col(StoredEvent.id) < before_id]
+    if wanted.state is not None and wanted.state is not EventState.HANDLED:
+        ordered.append(in_state(wanted.state))
+        wanted = replace(wanted, state=None)
+    others = _conditions(wanted)
+    statement = select(*_RECORD).where(*ordered, *others).order_by(col(StoredEvent.id).desc())
+    if wanted.message_id is not None:
+        found = [_record(row) for row in (await connection.execute(statement)).mappings()]  # few: one for each sender
+        return _page(found[:limit], limit)
+    first_id: int | None = None
+    if others:
+        stretch = select(col(StoredEvent.id)).where(*ordered).order_by(col(StoredEvent.id).desc())
+        first_id = await connection.scalar(stretch.offset(most - 1).limit(1))
+        if first_id is not None:
+            statement = statement.where(col(StoredEvent.id) >= first_id)
+    records = [_record(row) for row in (await connection.execute(statement.limit(limit))).mappings()]
+    if first_id is None or len(records) >= limit:
+        return _page(records, limit)
+    back_to = await connection.scalar(select(col(StoredEvent.received_at)).where(col(StoredEvent.id) == first_id))
+    return EventPage(tuple(records), first_id, back_to)
+
+
+def _page(records: Sequence[EventRecord], limit: int) -> EventPage:
+    """Return the events of a search that went on until there were enough, or to the end of the log."""
+    if len(records) < limit:
+        return EventPage(tuple(records))
+    return EventPage(tuple(records), records[-1].id, records[-1].received_at)
 
 
 async def tail(connection: AsyncConnection, after_id: int, wanted: EventFilter, *, limit: int) -> list[EventRecord]:

@@ -15,6 +15,7 @@ from db.event_log.records import (
     EventCounts,
     EventDetail,
     EventFilter,
+    EventPage,
     EventRecord,
     NewEvent,
     Predecessor,
@@ -105,7 +106,15 @@ class EventArchive(Protocol):
     """The operator's side: look, prove, and try again."""
 
     async def find(self, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
-        """Return the newest events that match, the newest first."""
+        """Return the newest events that match, the newest first, however far back they are. See :meth:`search`."""
+        ...
+
+    async def search(self, wanted: EventFilter, *, limit: int = 100, before_id: int | None = None) -> EventPage:
+        """Return the newest events that match, the newest first, from a bounded number of events.
+
+        Args:
+            before_id: look at events with lower ids only: to go on where another page ended.
+        """
         ...
 
     async def tail(self, after_id: int, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:

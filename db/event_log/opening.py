@@ -10,13 +10,18 @@ from sqlalchemy import event
 from db.database import Database, parse_url
 from db.event_log.log import StoredEventLog
 from db.event_log.records import ReplayPolicy
+from db.event_log.searching import SearchBounds
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sql import SqlEventLog
 from db.event_log.sqlite import SqliteEventLog
 
 
 def open_event_log(
-    url: str, *, replays: ReplayPolicy = ReplayPolicy.HOLD, segment_limits: SegmentLimits | None = None
+    url: str,
+    *,
+    replays: ReplayPolicy = ReplayPolicy.HOLD,
+    segment_limits: SegmentLimits | None = None,
+    search_bounds: SearchBounds | None = None,
 ) -> StoredEventLog:
     """Open ``sqlite+aiosqlite:///path`` (the driver's name is ignored: the log brings its own) or PostgreSQL.
 
@@ -27,8 +32,9 @@ def open_event_log(
     """
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return SqliteEventLog(Path(parsed.database or "events.db"), limits=segment_limits, replays=replays)
-    return SqlEventLog(_plan_once(Database.open(url)), replays=replays, limits=segment_limits)
+        path = Path(parsed.database or "events.db")
+        return SqliteEventLog(path, limits=segment_limits, replays=replays, bounds=search_bounds)
+    return SqlEventLog(_plan_once(Database.open(url)), replays=replays, limits=segment_limits, bounds=search_bounds)
 
 
 def _plan_once(database: Database) -> Database:

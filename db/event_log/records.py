@@ -234,6 +234,19 @@ class EventRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events that match, the newest first, and how far back was looked for them.
+
+    ``before_id`` is where to go on: events not looked at yet have lower ids. It is ``None`` at the end of the log.
+    """
+
+    records: tuple[EventRecord, ...] = ()
+    before_id: int | None = None
+    back_to: datetime | None = None
+    """When the oldest event that was looked at was received; ``None`` at the end of the log."""
+
+
+@dataclass(frozen=True, slots=True)
 class EventDetail:
     """An event with its body and the outcome of each handler."""
 

@@ -28,6 +28,7 @@ from db.event_log.records import (
     EventFilter,
     EventLogOutdated,
     EventLogUnavailable,
+    EventPage,
     EventRecord,
     NewEvent,
     Predecessor,
@@ -35,6 +36,7 @@ from db.event_log.records import (
     ReplayPolicy,
     Settlement,
 )
+from db.event_log.searching import SearchBounds, Step, find, search
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.waiter import Waiter
 from db.migrate import is_current
@@ -57,11 +59,17 @@ class SqlEventLog:
     """Implements ``EventLog`` and ``EventArchive``. The database has to be migrated (store ``event_log``)."""
 
     def __init__(
-        self, database: Database, *, replays: ReplayPolicy = ReplayPolicy.HOLD, limits: SegmentLimits | None = None
+        self,
+        database: Database,
+        *,
+        replays: ReplayPolicy = ReplayPolicy.HOLD,
+        limits: SegmentLimits | None = None,
+        bounds: SearchBounds | None = None,
     ) -> None:
         self._database = database
         self._replays = replays
         self._limits = limits or SegmentLimits()
+        self._bounds = bounds or SearchBounds()
         self._runway = Runway(database, self._limits)
         self._inserter = GroupInserter(database)
         self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(self._append)
@@ -122,8 +130,18 @@ class SqlEventLog:
             return await claiming.count_due(connection, now, components)
 
     async def find(self, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
-        async with self._transaction() as connection:
-            return await browsing.find(connection, wanted, limit=limit)
+        return await find(self._step(wanted), limit=limit)
+
+    async def search(self, wanted: EventFilter, *, limit: int = 100, before_id: int | None = None) -> EventPage:
+        return await search(self._step(wanted), self._bounds, limit=limit, before_id=before_id)
+
+    def _step(self, wanted: EventFilter) -> Step:
+        async def step(before_id: int | None, limit: int) -> EventPage:
+            most = self._bounds.events_in_step
+            async with self._transaction() as connection:
+                return await browsing.search(connection, wanted, limit=limit, before_id=before_id, most=most)
+
+        return step
 
     async def tail(self, after_id: int, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
         async with self._transaction() as connection:

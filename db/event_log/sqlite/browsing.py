@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.message_key import key_of_message
-from db.event_log.records import Backlog, Deletion, EventCounts, EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.records import Backlog, Deletion, EventCounts, EventDetail, EventFilter, EventPage, EventRecord, Proof
 from db.event_log.sqlite import claiming, outcomes
 from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.segment import DEAD_LETTER, PENDING, Segment, placeholders
+from db.event_log.sqlite.segment import (
+    DEAD_LETTER,
+    PENDING,
+    REPEATED_DELETE,
+    SUPPRESSED,
+    UNSUPPORTED,
+    Segment,
+    placeholders,
+)
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.states import NUMBERS, STATES
+from db.event_log.tables import EventState
 
 _RECORD = (
     "events.id, message_id, received_at, occurred_at, origin, type, event, state, attempts, available_at, finished_at,"
@@ -25,21 +35,87 @@ _FROM = "FROM events LEFT JOIN bodies ON bodies.id = events.id"
 _MESSAGES = "messages JOIN events USING (id)"
 _OF_MESSAGE = "events.id IN (SELECT id FROM messages WHERE key = ?)"
 _CHUNK = 500
+_HIGHEST_ID = 2**63 - 1
+_LOOK_UP = 4
+"""An event that an index leads to takes as long as so many that are passed in the order of their ids."""
 
 
-def find(segments: Segments, catalogue: Catalogue, wanted: EventFilter, *, limit: int) -> list[EventRecord]:
-    """Return the newest events that match, the newest first."""
+def search(
+    segments: Segments,
+    catalogue: Catalogue,
+    wanted: EventFilter,
+    *,
+    limit: int,
+    before_id: int | None,
+    most: int,
+) -> EventPage:
+    """Return the newest events that match, from at most so many events below an id; the newest first."""
+    if _origins(catalogue, wanted) == []:
+        return EventPage()
     condition, values = _condition(catalogue, wanted)
-    found: list[EventRecord] = []
+    records: list[EventRecord] = []
+    below = _HIGHEST_ID if before_id is None else min(before_id, _HIGHEST_ID)
+    oldest_id = below
     for segment in segments.newest_first():
-        if len(found) >= limit:
+        oldest_id = segment.first_id
+        if oldest_id >= below:
+            continue
+        if most <= 0 or len(records) >= limit:
             break
+        stretch = _stretch(segment, wanted, below, most)
         rows = segment.select(
-            f"SELECT {_RECORD} {_FROM} WHERE {condition} ORDER BY events.id DESC LIMIT ?",
-            (*values, limit - len(found)),
+            f"SELECT {_RECORD} {_FROM} WHERE events.id IN (SELECT id FROM events {stretch.index}"  # noqa: S608
+            f" WHERE id >= ? AND id < ? AND {condition} ORDER BY id DESC LIMIT ?) ORDER BY events.id DESC",
+            (stretch.first_id, below, *values, limit - len(records)),
         )
-        found += [_record(catalogue, row) for row in rows]
-    return found
+        records += [_record(catalogue, row) for row in rows]
+        most -= stretch.events
+        below = stretch.first_id
+    if len(records) >= limit:
+        below = records[-1].id
+    if below <= oldest_id:
+        return EventPage(tuple(records))
+    return EventPage(tuple(records), below, _received_at(segments, below))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """What a search looks through in one segment: from which id on, by which index, and how many events that are."""
+
+    first_id: int
+    index: str
+    events: int
+
+
+def _stretch(segment: Segment, wanted: EventFilter, below: int, most: int) -> _Stretch:
+    if wanted.message_id is not None:
+        return _Stretch(segment.first_id, "NOT INDEXED", 0)  # found by its key
+    if wanted.state is EventState.PENDING:
+        # Where more than that are pending, they are not looked through in the order of their ids.
+        ((pending,),) = segment.select(
+            "SELECT count(*) FROM (SELECT id FROM events INDEXED BY waiting WHERE state = 0 LIMIT ?)", (most + 1,)
+        )
+        if pending <= most:
+            return _Stretch(segment.first_id, "INDEXED BY waiting", pending)
+    elif wanted.state is not None and wanted.state is not EventState.HANDLED:
+        index = f"INDEXED BY {'dead_letters' if wanted.state is EventState.DEAD_LETTER else 'rare'}"
+        ((events, first_id),) = segment.select(
+            f"SELECT count(*), min(id) FROM (SELECT id FROM events {index}"  # noqa: S608
+            f" WHERE {_in_state(wanted.state)} AND id < ? ORDER BY id DESC LIMIT ?)",
+            (below, reach := max(1, most // _LOOK_UP)),
+        )
+        return _Stretch(first_id if events == reach else segment.first_id, index, events * _LOOK_UP)
+    ((newest,),) = segment.select("SELECT max(id) FROM events WHERE id < ?", (below,))
+    end_id = segment.first_id if newest is None else newest + 1
+    first_id = max(segment.first_id, end_id - most)
+    return _Stretch(first_id, "NOT INDEXED", end_id - first_id)
+
+
+def _received_at(segments: Segments, event_id: int) -> datetime | None:
+    """Tell when the first event from an id on was received."""
+    segment = segments.of_event(event_id)
+    found = segment and segment.first("SELECT received_at FROM events WHERE id >= ? ORDER BY id LIMIT 1", (event_id,))
+    return to_instant(found[0]) if found else None
 
 
 def tail(
@@ -177,8 +253,7 @@ def count_pending(segments: Segments, most: int) -> int:
 def _condition(catalogue: Catalogue, wanted: EventFilter) -> tuple[str, list[object]]:
     parts, values = ["TRUE"], list[object]()
     if wanted.state is not None:
-        # The number is written out: only then SQLite sees that the partial index of that state fits.
-        parts.append(f"state = {NUMBERS[wanted.state]}")
+        parts.append(_in_state(wanted.state))
     if wanted.type is not None:
         parts.append("type = ?")
         values.append(wanted.type)
@@ -192,17 +267,31 @@ def _condition(catalogue: Catalogue, wanted: EventFilter) -> tuple[str, list[obj
     if wanted.message_id is not None:
         parts.append(_OF_MESSAGE)
         values.append(key_of_message(wanted.message_id))
+    origins = _origins(catalogue, wanted)
+    if origins is not None:
+        parts.append(f"origin IN ({placeholders(len(origins))})")
+        values += origins
+    return " AND ".join(parts), values
+
+
+def _origins(catalogue: Catalogue, wanted: EventFilter) -> list[int] | None:
+    """Return the ids of the origins that a filter lets through; ``None`` where it lets all of them."""
     of_origin = {"account": wanted.account, "component": wanted.component, "install_id": wanted.install_id}
     asked = {name: value for name, value in of_origin.items() if value is not None}
-    if asked:
-        chosen = [
-            origin.id
-            for origin in catalogue.origins()
-            if all(getattr(origin, name) == value for name, value in asked.items())
-        ]
-        parts.append(f"origin IN ({placeholders(len(chosen))})")
-        values += chosen
-    return " AND ".join(parts), values
+    if not asked:
+        return None
+    return [
+        origin.id
+        for origin in catalogue.origins()
+        if all(getattr(origin, name) == value for name, value in asked.items())
+    ]
+
+
+def _in_state(state: EventState) -> str:
+    """Compare with a state as SQLite has to see it in order to find that a partial index fits: written out."""
+    number = NUMBERS[state]
+    is_rare = number in (UNSUPPORTED, SUPPRESSED, REPEATED_DELETE)
+    return f"state = {number}" + (" AND state IN (2, 3, 4)" if is_rare else "")
 
 
 def _record(catalogue: Catalogue, row: Sequence[Any]) -> EventRecord:

@@ -30,6 +30,7 @@ from db.event_log.records import (
     EventDetail,
     EventFilter,
     EventLogUnavailable,
+    EventPage,
     EventRecord,
     NewEvent,
     Predecessor,
@@ -38,6 +39,7 @@ from db.event_log.records import (
     Settlement,
     TooManyWaiting,
 )
+from db.event_log.searching import SearchBounds, Step, find, search
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
 from db.event_log.sqlite.admission import Admission
@@ -74,6 +76,7 @@ class SqliteEventLog:
         path: the catalogue's file; a missing folder is made.
         replays: what becomes of an event that Segment replays after it was handled.
         most_waiting: the most events and results that may wait for one commit; more are refused.
+        bounds: how far back one search looks.
         clock: seconds, for the time that commits take.
     """
 
@@ -84,12 +87,14 @@ class SqliteEventLog:
         limits: SegmentLimits | None = None,
         replays: ReplayPolicy = ReplayPolicy.HOLD,
         most_waiting: int = 10_000,
+        bounds: SearchBounds | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._limits = limits or SegmentLimits()
         self._replays = replays
         self._most_waiting = most_waiting
+        self._bounds = bounds or SearchBounds()
         self._files: tuple[Catalogue, Segments] | None = None
         self._writer = WriterLock(path)
         self._leases = Leases()
@@ -174,7 +179,22 @@ class SqliteEventLog:
         return self._read(lambda catalogue, segments: claiming.count_due(segments, catalogue, now, components))
 
     async def find(self, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
-        return self._read(lambda catalogue, segments: browsing.find(segments, catalogue, wanted, limit=limit))
+        return await find(self._step(wanted), limit=limit)
+
+    async def search(self, wanted: EventFilter, *, limit: int = 100, before_id: int | None = None) -> EventPage:
+        return await search(self._step(wanted), self._bounds, limit=limit, before_id=before_id)
+
+    def _step(self, wanted: EventFilter) -> Step:
+        most = self._bounds.events_in_step
+
+        async def step(before_id: int | None, limit: int) -> EventPage:
+            return self._read(
+                lambda catalogue, segments: browsing.search(
+                    segments, catalogue, wanted, limit=limit, before_id=before_id, most=most
+                )
+            )
+
+        return step
 
     async def tail(self, after_id: int, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
         return self._read(lambda catalogue, segments: browsing.tail(segments, catalogue, after_id, wanted, limit=limit))

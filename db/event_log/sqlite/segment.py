@@ -31,6 +31,8 @@ _RUN = 8_192
 _ACTIVE_CACHE = 64 * 1024 * 1024
 _SEALED_CACHE = 1024 * 1024
 
+#: Version 1 had no index of rare states.
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY,
@@ -58,6 +60,7 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS waiting ON events (origin, available_at) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS dead_letters ON events (id) WHERE state = 5;
+CREATE INDEX IF NOT EXISTS rare ON events (state) WHERE state IN (2, 3, 4);
 CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS seal (keys BLOB NOT NULL, newest INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (run INTEGER PRIMARY KEY, through INTEGER NOT NULL);
@@ -76,7 +79,7 @@ CREATE VIEW IF NOT EXISTS people AS
   UNION ALL
   SELECT coalesce(person_hash, device_hash) AS subject, id FROM events
   WHERE id > (SELECT coalesce(max(through), 0) FROM runs);
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 """
 
 _INDEX_MESSAGES = """
@@ -112,7 +115,7 @@ class Segment:
         self.first_id = first_id
         self.holds_deleted = self._write_ahead_log().exists() and self._write_ahead_log().stat().st_size > 0
         self.connection = open_connection(path, cache_bytes=_ACTIVE_CACHE)
-        if self._number("PRAGMA user_version") == 0:
+        if self._number("PRAGMA user_version") < _SCHEMA_VERSION:
             with transaction(self.connection):
                 self.connection.execute(_SCHEMA)
         self._version = self._data_version()
