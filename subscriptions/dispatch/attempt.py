@@ -39,6 +39,14 @@ class Attempt:
         """Note that a handler is not called this time."""
         self.waiting.append(Waiting(handler, until, reason))
 
+    def own_wait(self, handler: str, now: datetime) -> Waiting | None:
+        """Return what a handler's last attempt at the event left it to wait for, as long as that is not over."""
+        record = next((record for record in self.claimed.unfinished if record.handler == handler), None)
+        # A wait that began later than now is one that the clock was set back in; nobody knows how long it has been.
+        if record is None or record.due_at is None or not record.at <= now < record.due_at:
+            return None
+        return Waiting(handler, record.due_at, record.error or "waits for its next attempt")
+
     def finished(self, handler: str) -> bool:
         """Tell whether a handler is done with the event, as far as this attempt shows."""
         return all(other.handler != handler for other in self.waiting)

@@ -68,11 +68,8 @@ class Lanes:
     ) -> tuple[datetime, str] | None:
         """Return until when a handler cannot take an event, and why; ``None`` when it can."""
         handler = lane.handler
-        if attempt.claimed.unfinished:
-            earlier = next((record for record in attempt.claimed.unfinished if record.handler == handler.key), None)
-            # A wait that began later than now is one that the clock was set back in; nobody knows how long it has been.
-            if earlier is not None and earlier.due_at is not None and earlier.at <= now < earlier.due_at:
-                return earlier.due_at, earlier.error or "waits for its next attempt"
+        if attempt.claimed.unfinished and (own := attempt.own_wait(handler.key, now)) is not None:
+            return own.until, own.reason
         if self._pauses.handler_is_paused(attempt.claimed.component, handler):
             return self._later(attempt, now), _PAUSED
         if before and handler.ordered and _has_to_wait(attempt, lane, before):

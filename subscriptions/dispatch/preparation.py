@@ -43,7 +43,7 @@ class Preparation:
     async def of(self, claimed: ClaimedEvent, now: datetime) -> Attempt | Settlement:
         """Return the attempt at an event, or how it ends when there is nothing to call.
 
-        An attempt whose handlers have verdicts already is one that somebody began and never ended.
+        An attempt that has verdicts already is one that somebody began and never ended.
         """
         if claimed.suppressed and claimed.type != "alias":
             return _suppressed(claimed, now)
@@ -72,9 +72,7 @@ class Preparation:
         attempt = Attempt(claimed, event, install, self._handlers_left(claimed, event, subscription))
         if claimed.interrupted:
             logger.warning("The last attempt at event %d ended without a result", claimed.id)
-            attempt.verdicts = [
-                Verdict(handler.key, HandlerState.UNKNOWN, _INTERRUPTED) for handler in attempt.handlers
-            ]
+            _note_interruption(attempt, now)
         return attempt
 
     def _handlers_left(self, claimed: ClaimedEvent, event: Event, subscription: Subscription) -> tuple[Handler, ...]:
@@ -83,6 +81,19 @@ class Preparation:
             return wanted
         done = {result.handler for result in claimed.finished}
         return tuple(handler for handler in wanted if handler.key not in done)
+
+
+def _note_interruption(attempt: Attempt, now: datetime) -> None:
+    """Note that nobody knows what an attempt did which was begun before now and never ended.
+
+    A handler that has to wait until after now was not called by it. Which of the others were is not on record.
+    """
+    waits = {handler.key: attempt.own_wait(handler.key, now) for handler in attempt.handlers}
+    attempt.verdicts = [
+        Verdict(handler, HandlerState.UNKNOWN, _INTERRUPTED) for handler, wait in waits.items() if wait is None
+    ]
+    if attempt.verdicts:  # otherwise it goes on like any other
+        attempt.waiting = [wait for wait in waits.values() if wait is not None]
 
 
 def _suppressed(claimed: ClaimedEvent, now: datetime) -> Settlement:

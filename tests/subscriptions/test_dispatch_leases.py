@@ -19,6 +19,7 @@ from db.event_log.tables import EventState, HandlerState
 from subscriptions import (
     Event,
     InstallContext,
+    RetryError,
     Subscription,
 )
 from subscriptions.dispatch.dispatcher import Dispatcher
@@ -250,6 +251,55 @@ async def test_a_control_store_that_is_away_delays_an_event_and_no_more(opened: 
         assert calls == ["acme"]
         assert (await receiver.only()).state is EventState.HANDLED
         assert set(await outcomes(receiver)) == {"take"}
+
+
+async def test_a_sudden_end_costs_no_attempt_of_a_handler_that_was_not_called(opened: Open) -> None:
+    subscription, calls = Subscription("acme-crm"), Counter[str]()
+
+    @subscription.on("track")
+    async def soon(event: Event) -> None:
+        calls["soon"] += 1
+        if calls["soon"] == 1:
+            raise RetryError("busy", retry_after=timedelta(minutes=1))
+
+    @subscription.on("track")
+    async def late(event: Event) -> None:
+        calls["late"] += 1
+        if calls["late"] == 1:
+            raise RetryError("closed", retry_after=timedelta(hours=1))
+
+    async with opened(subscription) as receiver:
+
+        async def die() -> None:
+            """Begin an attempt as a process that is never heard of again, and let the next one find it."""
+            now = receiver.clock()
+            until = now + timedelta(seconds=15)
+            assert await receiver.log.claim(["acme-crm"], limit=1, lease=f"dead at {now}", now=now, until=until)
+            receiver.clock.advance(seconds=15)
+            await receiver.dispatcher._claim_and_start()
+            await receiver.dispatcher._finish()
+
+        await receiver.deliver(track())
+        await receiver.dispatcher.run_due()
+        closed = (await outcomes(receiver))["late"]
+        receiver.clock.advance(minutes=1)
+        await die()
+        after = await outcomes(receiver)
+        assert (after["soon"].state, after["soon"].attempts) == (HandlerState.UNKNOWN, 2)
+        assert after["late"] == closed
+        receiver.clock.advance(minutes=1)
+        await receiver.dispatcher.run_due()
+        assert calls == {"soon": 2, "late": 1}
+
+        # Nobody was called by this one, so nothing of it is on record.
+        assert await receiver.log.hasten("acme-crm", now=receiver.clock()) == 1
+        await die()
+        assert (await outcomes(receiver))["late"] == closed
+        assert (await receiver.only()).available_at == closed.due_at
+        receiver.clock.advance(hours=1)
+        await receiver.dispatcher.run_due()
+        assert calls == {"soon": 2, "late": 2}
+        assert (await receiver.only()).state is EventState.HANDLED
 
 
 async def test_days_of_sudden_ends_leave_a_handler_all_its_attempts(opened: Open) -> None:
