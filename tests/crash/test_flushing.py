@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from db.event_log.opening import open_event_log
 from db.event_log.records import EventFilter
 from db.event_log.sqlite import SqliteEventLog
 from subscriptions.observer import Observer
-from subscriptions.receiving.exchange import Headers
-from subscriptions.receiving.prepared_answer import PreparedAnswer
 from tests.crash.power_cut import Files, VolatileDisk, restore
 from tests.event_log.events import SMALL, new_event
-from tests.subscriptions.receiver import Receiver, Recorder, basic, open_receiver, track
+from tests.subscriptions.receiver import Recorder, open_receiver, track
+from tests.subscriptions.short_sender import offer
 from tests.subscriptions.signed_sender import Sender
 
 _SEGMENT_LOG = f"events.db.{1:015}-wal"
@@ -44,17 +42,6 @@ class PowerCuts(Observer):
         self.left.append(self._disk.kept(self._folder))
 
 
-async def take(receiver: Receiver, message_id: str) -> None:
-    """Deliver an event on the short way."""
-    presented = basic(receiver.key).encode()
-    await receiver.api_keys.recognition.look_up(receiver.key, presentation=presented)
-    body = json.dumps(track(message_id)).encode()
-    answers: asyncio.Future[PreparedAnswer] = asyncio.get_running_loop().create_future()
-    headers = Headers([(b"authorization", presented), (b"content-length", str(len(body)).encode())])
-    assert receiver.webhook.short_way(is_open=lambda: True).take("acme-crm", headers, body, answers.set_result)
-    assert (await answers).status == 202
-
-
 async def test_wh_08_what_was_answered_at_any_door_outlives_a_power_cut(
     disk: VolatileDisk, tmp_path: Path, encryption: EncryptionKeys
 ) -> None:
@@ -67,7 +54,8 @@ async def test_wh_08_what_was_answered_at_any_door_outlives_a_power_cut(
         for number in range(3):
             assert (await receiver.deliver(track(f"plain-{number}"))).status_code == 202
             assert (await sender.send(track(f"signed-{number}"))).status_code == 202
-            await take(receiver, f"short-{number}")
+            (short,) = await offer(receiver, f"short-{number}")
+            assert (await short).status == 202
             ids += [f"{way}-{number}" for way in ("plain", "signed", "short")]
             # Results need not wait for the disk; the next event has to, all the same.
             await receiver.dispatcher.run_due()

@@ -16,10 +16,12 @@ from db.event_log.opening import open_event_log
 from db.event_log.records import Appended, EventLogUnavailable, NewEvent
 from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState
+from db.event_log.waiter import Waiter
 from subscriptions import Event, InstallContext, InvalidEventPayload, Setting, Subscription
 from tests.subscriptions.answers import message
 from tests.subscriptions.broken_log import BrokenLog
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, Recorder, open_receiver
+from tests.subscriptions.short_sender import offer
 from tests.subscriptions.signed_sender import Sender, encode
 
 
@@ -34,6 +36,12 @@ class GatedLog(SqlEventLog):
         self.asked.set()
         await self.commit.wait()
         return Appended(1)
+
+    def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
+        async def tell() -> None:
+            waiter.set_result(await self.append(event))
+
+        self.telling = asyncio.create_task(tell())
 
 
 async def test_wh_08_nothing_is_answered_before_the_commit(on_sqlite: Open) -> None:
@@ -50,6 +58,18 @@ async def test_wh_08_nothing_is_answered_before_the_commit(on_sqlite: Open) -> N
             assert not answering.done()
             log.commit.set()
             assert (await answering).status_code == 202
+
+
+async def test_wh_08_nothing_is_answered_before_the_commit_on_the_short_way(on_sqlite: Open) -> None:
+    log = GatedLog()
+    async with on_sqlite(Recorder().subscription, event_log=log) as receiver:
+        (answer,) = await offer(receiver, "m-1")
+        await log.asked.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not answer.done()
+        log.commit.set()
+        assert (await answer).status == 202
 
 
 async def test_wh_08_what_was_answered_is_there_for_whoever_opens_the_log_next(tmp_path: Path, on_sqlite: Open) -> None:

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
 
 from db.event_log.log import EventLog
-from subscriptions.receiving.exchange import Headers
 from tests.subscriptions.flaky_log import FlakyLog
 from tests.subscriptions.mortal_log import MortalLog
-from tests.subscriptions.receiver import Open, Receiver, Recorder, basic, track
+from tests.subscriptions.receiver import Open, Receiver, Recorder
+from tests.subscriptions.short_sender import offer
 
 AroundLog: TypeAlias = Callable[[EventLog], EventLog]
 
 
 async def take(receiver: Receiver, *message_ids: str) -> list[int]:
     """Offer deliveries to the short way at the same moment; it has to take them. Returns how they were answered."""
-    way = receiver.webhook.short_way(is_open=lambda: True)
-    presented = basic(receiver.key).encode()
-    assert (await receiver.api_keys.recognition.look_up(receiver.key, presentation=presented)).holder is not None
-    statuses: list[int] = []
-    answered = asyncio.Event()
-
-    def answer(status: int) -> None:
-        statuses.append(status)
-        if len(statuses) == len(message_ids):
-            answered.set()
-
-    for message_id in message_ids:
-        body = json.dumps(track(message_id)).encode()
-        headers = Headers([(b"authorization", presented), (b"content-length", str(len(body)).encode())])
-        assert way.take("acme-crm", headers, body, lambda given: answer(given.status))
     async with asyncio.timeout(20):
-        await answered.wait()
+        statuses = [(await answer).status for answer in await offer(receiver, *message_ids)]
     assert receiver.webhook.pressure.running == 0
     return statuses
 

@@ -1,0 +1,25 @@
+"""Deliveries on the short way, as the HTTP server offers them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from subscriptions.receiving.exchange import Headers
+from subscriptions.receiving.prepared_answer import PreparedAnswer
+from tests.subscriptions.receiver import Receiver, basic, track
+
+
+async def offer(receiver: Receiver, *message_ids: str) -> list[asyncio.Future[PreparedAnswer]]:
+    """Offer deliveries at the same moment, which have to be taken; returns what will hold their answers."""
+    way = receiver.webhook.short_way(is_open=lambda: True)
+    presented = basic(receiver.key).encode()
+    assert (await receiver.api_keys.recognition.look_up(receiver.key, presentation=presented)).holder is not None
+    answers: list[asyncio.Future[PreparedAnswer]] = []
+    for message_id in message_ids:
+        body = json.dumps(track(message_id)).encode()
+        headers = Headers([(b"authorization", presented), (b"content-length", str(len(body)).encode())])
+        answer: asyncio.Future[PreparedAnswer] = asyncio.get_running_loop().create_future()
+        assert way.take("acme-crm", headers, body, answer.set_result)
+        answers.append(answer)
+    return answers
