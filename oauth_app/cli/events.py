@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from db.clock import utc_now
-from db.event_log.records import EventDetail, EventFilter, EventRecord, Proof
+from db.event_log.records import EventDetail, EventFilter, EventPage, Proof
 from db.event_log.tables import EventState
 from oauth_app.acts import Act, note
 from oauth_app.cli import replay
-from oauth_app.cli.output import AsJson, Reason, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
 from subscriptions.archive.dead_letter_groups import DeadLetterGroup, find_groups, retry_group
@@ -26,6 +26,7 @@ events = typer.Typer(help="Received events.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Events that handlers kept failing on.", no_args_is_help=True)
 
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="The most events to show.")]
+Before = Annotated[int | None, typer.Option(min=1, help="Only ids below this: to go on where a list ended.")]
 _PROVE_AT_ONCE = 5_000
 
 
@@ -42,14 +43,16 @@ def list_events(
     event_type: Annotated[str | None, typer.Option("--type", help="Only this type, such as track.")] = None,
     state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
     limit: Limit = 50,
+    *,
+    before: Before = None,
     as_json: AsJson = False,
 ) -> None:
-    """List received events, the newest first.
+    """List received events, the newest first. Where a filter matches few, it says how far back it looked.
 
     Example: enable-with-segment events list --account acct_42 --type track
     """
     wanted = EventFilter(account=account, type=event_type, state=state)
-    _print_records(run(_find(settings_or_exit(), wanted, limit)), as_json=as_json)
+    _print_page(run(_search(settings_or_exit(), wanted, limit, before)), as_json=as_json)
 
 
 @events.command()
@@ -120,12 +123,13 @@ def prove(
 
 
 @dead_letters.command("list")
-def list_dead_letters(limit: Limit = 50, as_json: AsJson = False) -> None:
+def list_dead_letters(limit: Limit = 50, before: Before = None, as_json: AsJson = False) -> None:
     """List events that were given up, with the reason.
 
     Example: enable-with-segment dead-letters list
     """
-    _print_records(run(_find(settings_or_exit(), EventFilter(state=EventState.DEAD_LETTER), limit)), as_json=as_json)
+    wanted = EventFilter(state=EventState.DEAD_LETTER)
+    _print_page(run(_search(settings_or_exit(), wanted, limit, before)), as_json=as_json)
 
 
 @dead_letters.command()
@@ -178,23 +182,26 @@ def _outcome(handler: HandlerReceipt) -> str:
     return f"{handler.state.value} after {handler.after.total_seconds():.3f} s{times}{error}"
 
 
-def _print_records(found: Sequence[EventRecord], *, as_json: bool) -> None:
+def _print_page(page: EventPage, *, as_json: bool) -> None:
     if as_json:
-        print_json(found)
-        return
-    print_table(
-        ["id", "received", "account", "type", "event", "state", "attempts", "messageId", "last error"],
-        [
-            (r.id, r.received_at, r.account, r.type, r.event, r.state.value, r.attempts, r.message_id, r.last_error)
-            for r in found
-        ],
-        empty="No event matches.",
-    )
+        print_json(page.records)
+    else:
+        print_table(
+            ["id", "received", "account", "type", "event", "state", "attempts", "messageId", "last error"],
+            [
+                (r.id, r.received_at, r.account, r.type, r.event, r.state.value, r.attempts, r.message_id, r.last_error)
+                for r in page.records
+            ],
+            empty="No event matches." if page.before_id is None else "No event matches so far.",
+        )
+    if page.before_id is not None and page.back_to is not None:
+        # Not among the events, so that a program that reads those does not stumble over it.
+        err.print(f"Searched back to {page.back_to:%Y-%m-%d %H:%M:%S}. Older events: --before {page.before_id}")
 
 
-async def _find(settings: Settings, wanted: EventFilter, limit: int) -> list[EventRecord]:
+async def _search(settings: Settings, wanted: EventFilter, limit: int, before_id: int | None) -> EventPage:
     async with open_stores(settings) as stores:
-        return await stores.event_log.find(wanted, limit=limit)
+        return await stores.event_log.search(wanted, limit=limit, before_id=before_id)
 
 
 async def _show(settings: Settings, message_id: str) -> list[EventDetail]:

@@ -1,12 +1,14 @@
-"""Events in the dashboard: the newest, one receipt, dead letters and trying them again."""
+"""Events in the dashboard: the newest and those before, one receipt, dead letters and trying them again."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse, Response
 
-from db.event_log.records import EventFilter
+from db.event_log.records import EventFilter, EventPage
 from db.event_log.tables import EventState
 from oauth_app.acts import Act
 from oauth_app.dashboard.access import Visit
@@ -14,10 +16,11 @@ from oauth_app.dashboard.payloads import in_full, masked
 
 _SHOWN = 100
 _MOST_DIGITS = 15
+_FILTERS = ("account", "type", "message_id", "install", "state")
 
 
 async def list_events(visit: Visit) -> Response:
-    """The newest events that match."""
+    """The newest events that match, or those before."""
     query = {name: value.strip()[:200] for name, value in visit.request.query_params.items()}
     state = query.get("state", "")
     wanted = EventFilter(
@@ -27,8 +30,10 @@ async def list_events(visit: Visit) -> Response:
         message_id=_text(query, "message_id"),
         state=EventState(state) if state in set(EventState) else None,
     )
-    found = await visit.services.event_log.find(wanted, limit=_SHOWN)
-    return visit.page("events.html", events=found, wanted=wanted, states=[s.value for s in EventState], most=_SHOWN)
+    found = await visit.services.event_log.search(wanted, limit=_SHOWN, before_id=_before(query))
+    asked = {name: value for name in _FILTERS if (value := query.get(name))}
+    states = [state.value for state in EventState]
+    return visit.page("events.html", page=found, wanted=wanted, states=states, older=_older(found, asked))
 
 
 async def show_event(visit: Visit) -> Response:
@@ -45,8 +50,10 @@ async def show_payload(visit: Visit) -> Response:
 
 async def list_dead_letters(visit: Visit) -> Response:
     """Events that were given up."""
-    found = await visit.services.event_log.find(EventFilter(state=EventState.DEAD_LETTER), limit=_SHOWN)
-    return visit.page("dead_letters.html", events=found, most=_SHOWN)
+    before_id = _before(visit.request.query_params)
+    wanted = EventFilter(state=EventState.DEAD_LETTER)
+    found = await visit.services.event_log.search(wanted, limit=_SHOWN, before_id=before_id)
+    return visit.page("dead_letters.html", page=found, older=_older(found, {}))
 
 
 async def retry_dead_letters(visit: Visit) -> Response:
@@ -67,6 +74,17 @@ async def _receipt(visit: Visit, message_id: str, *, clear: bool) -> Response:
     shown = [(detail, None if detail.body is None else (in_full if clear else masked)(detail.body)) for detail in found]
     readable = any(payload is not None for _, payload in shown)
     return visit.page("event.html", message_id=message_id, shown=shown, clear=clear, readable=readable)
+
+
+def _before(query: Mapping[str, str]) -> int | None:
+    """Return the id that the events shown are to be older than."""
+    before = query.get("before", "")
+    return int(before) if re.fullmatch(rf"[0-9]{{1,{_MOST_DIGITS}}}", before) else None
+
+
+def _older(page: EventPage, asked: Mapping[str, str]) -> str | None:
+    """Return the query that goes on where a page ended; ``None`` at the end of the log."""
+    return None if page.before_id is None else urlencode({**asked, "before": page.before_id})
 
 
 def _text(query: dict[str, str], name: str) -> str | None:

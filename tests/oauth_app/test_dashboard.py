@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +27,7 @@ from oauth_app.dashboard.payloads import in_full, masked
 from oauth_app.dashboard.routes import ACTS, PAGES
 from oauth_app.operators.roles import Operator, Role
 from subscriptions.dispatch.dispatcher import Dispatcher
+from tests.event_log.events import new_event
 from tests.oauth_app.operations import SERVICE, Operations, crm, running_service
 
 HOSTILE = "<script>alert('x')</script>\"'&{{7*7}}"
@@ -273,6 +276,27 @@ async def test_events_are_found_by_what_they_are(service: Operations) -> None:
     for nothing in ("account=other", "state=dead_letter", "account=%00", "type=alias", "install=x"):
         assert "No event matches" in (await _get(service, f"/dashboard/events?{nothing}")).text
     assert (await _get(service, "/dashboard/events?state=nonsense")).status_code == 200
+
+
+async def test_older_events_are_a_link_away_and_the_filter_goes_along(service: Operations) -> None:
+    log = service.services.event_log
+    new = (new_event(f"m-{number:03}", account="a&b", type="track") for number in range(230))
+    await asyncio.gather(*(log.append(event) for event in new))
+    await _sign_in(service, Role.VIEWER)
+    path, seen = "/dashboard/events?account=a%26b&type=track&state=&before=nonsense", list[str]()
+    for count in (100, 100, 30):
+        page = (await _get(service, path)).text
+        shown = re.findall(r">(m-\d{3})<", page)
+        assert len(shown) == count
+        seen += shown
+        link = re.search(r'<a href="([^"]*)">Look further back', page)
+        path = unescape(link[1]) if link else ""
+        assert ("Searched back to 2026-03-02 12:00:00 UTC" in page) is bool(path)
+    assert path == ""
+    assert seen == [f"m-{number:03}" for number in reversed(range(230))]
+    for path in ("/dashboard/events?before=1", "/dashboard/dead-letters?before=999999999999999999999"):
+        page = (await _get(service, path)).text
+        assert "Look further back" not in page
 
 
 async def test_da_02_no_page_shows_a_secret(service: Operations) -> None:

@@ -1,4 +1,4 @@
-"""``events replay|pause|resume|erase`` and ``dead-letters groups|retry --group``, as an operator types them."""
+"""``events list|replay|pause|resume|erase`` and ``dead-letters groups|retry --group``, as an operator types them."""
 
 from __future__ import annotations
 
@@ -154,3 +154,13 @@ def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Sh
     assert found.complete
     assert (found.stored_events, found.merged_ids) == (1, 0)
     assert {name: state.value for name, state in found.handlers.items()} == {"forget (delete)": "done"}
+
+
+def test_a_list_says_how_far_back_it_looked_and_how_to_go_on(shell: Shell) -> None:
+    first = shell.run("events list --type track --limit 2 --json")
+    assert [event["message_id"] for event in json.loads(first.stdout)] == ["m-2", "m-1"]
+    assert "Searched back to 2026-03-02 12:00:00. Older events: --before 2" in first.stderr
+    rest = shell.run("events list --type track --before 2 --json")
+    assert [event["message_id"] for event in json.loads(rest.stdout)] == ["m-0"]
+    assert rest.stderr == ""
+    assert "No event matches." in shell.run("dead-letters list --before 1").stdout
