@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from db.postgresql_connection import PostgresqlConnection, drop_silent
 from db.private_file import make_private
 from db.quick_reads import LocalReads, QuickReads, ThreadReads
 from db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
@@ -48,7 +49,14 @@ class Database:
         parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite":
             return cls(_sqlite_engine(parsed), LocalReads(_sqlite_reading_engine(parsed)))
-        engine = create_async_engine(parsed, pool_size=5, max_overflow=5, pool_pre_ping=True, hide_parameters=True)
+        engine = create_async_engine(
+            parsed,
+            pool_size=5,
+            max_overflow=5,
+            hide_parameters=True,
+            connect_args={"connection_class": PostgresqlConnection},
+        )
+        drop_silent(engine.sync_engine)
         return cls(engine, ThreadReads(parsed))
 
     @property

@@ -17,6 +17,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from db.postgresql_connection import PostgresqlConnection
+
 _Columns = TypeVarTuple("_Columns")
 
 _AGAIN_SECONDS = 0.005
@@ -117,7 +119,11 @@ class ThreadReads:
                         raise
             if self._engine is None:
                 self._engine = create_async_engine(
-                    self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT", hide_parameters=True
+                    self._url,
+                    poolclass=NullPool,
+                    isolation_level="AUTOCOMMIT",
+                    hide_parameters=True,
+                    connect_args={"connection_class": PostgresqlConnection},
                 )
             self._connection = await self._engine.connect()
             return await self._read(self._connection, statement)

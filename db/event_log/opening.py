@@ -15,6 +15,10 @@ from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sql import SqlEventLog
 from db.event_log.sqlite import SqliteEventLog
 
+_SILENCE = "5s"
+"""Longer than any transaction pauses between its statements, for it waits for nothing else. What Segment sends again
+after it got no answer waits for the locks of the first time."""
+
 
 def open_event_log(
     url: str,
@@ -34,15 +38,17 @@ def open_event_log(
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "events.db")
         return SqliteEventLog(path, limits=segment_limits, replays=replays, bounds=search_bounds)
-    return SqlEventLog(_plan_once(Database.open(url)), replays=replays, limits=segment_limits, bounds=search_bounds)
+    return SqlEventLog(_configured(Database.open(url)), replays=replays, limits=segment_limits, bounds=search_bounds)
 
 
-def _plan_once(database: Database) -> Database:
-    """Let every connection plan each statement once, instead of anew for its values.
+def _configured(database: Database) -> Database:
+    """Let every connection plan each statement once, and the server end what a process left unfinished.
 
     Every statement finds its rows by an index, one after the other, whatever it is asked for. With many partitions,
     planning takes longer than running; and estimates over all of them, of which few are looked into, would set off a
     compilation, or have all pending events read to settle a few.
+
+    A process that the server cannot hear any more may have left a transaction open, and others wait for its locks.
     """
 
     @event.listens_for(database.engine.sync_engine, "connect")
@@ -51,6 +57,7 @@ def _plan_once(database: Database) -> Database:
         cursor.execute("SET plan_cache_mode = force_generic_plan")
         for setting in ("jit", "enable_hashjoin", "enable_mergejoin"):
             cursor.execute(f"SET {setting} = off")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_SILENCE}'")
         cursor.close()
         connection.commit()
 

@@ -7,6 +7,7 @@ dropping three tables. A new day begins a new partition by letting the sequence 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,8 @@ TABLES = ("events", "bodies", "handler_outcomes")
 
 #: Ids that are always covered beyond the newest event, so that a group never finds itself without a partition.
 _AHEAD = 2_000
+#: Longer than those who wait for the next events do: what is made for the first of them is there for the others.
+_SECONDS = 10.0
 _LOCK = 732118440002
 _DIGITS = 15
 _BOUNDS = re.compile(r"FROM \('(\d+)'\) TO \('(\d+)'\)")
@@ -65,13 +68,18 @@ class Runway:
         self._is_known = False
 
     async def prepare(self, now: datetime) -> None:
-        """Make sure that the next events have a partition, and begin a new one when the newest is old."""
+        """Make sure that the next events have a partition, and begin a new one when the newest is old.
+
+        Raises:
+            TimeoutError: the server took too long.
+        """
         if self._is_known and not self._is_old(now):
             return
-        await self._extend()
-        if self._is_old(now):
-            await self._begin_another()
+        async with asyncio.timeout(_SECONDS):
             await self._extend()
+            if self._is_old(now):
+                await self._begin_another()
+                await self._extend()
 
     def noticed(self, event_id: int, received_at: datetime) -> None:
         """Take note of an event that was stored."""

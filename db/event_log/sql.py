@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
 from itertools import islice
 
@@ -53,6 +54,16 @@ _FAILURES = (
 
 #: What PostgreSQL says about a row, not about itself: the row's neighbours can be stored all the same.
 _REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+
+_SECONDS = 10.0
+"""How long receiving and dispatching wait for PostgreSQL; a lease is not over by then. What takes longer is taken for
+lost, and tried again on another connection."""
+_DELETE_SECONDS = 30.0
+"""Storing a delete looks for everybody who was merged into the person, and may not fail for being much."""
+_LONG_SECONDS = 600.0
+"""Looking through all events, or changing many of them, may take minutes."""
+_RETENTION_SECONDS = 3_600.0
+"""What was dropped by then stays dropped, and the rest is next time's."""
 
 
 class SqlEventLog:
@@ -108,7 +119,7 @@ class SqlEventLog:
         return self._settlements.submit(settlements)
 
     async def erase(self, settlement: Settlement) -> ErasureReport | None:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             await erasing.wait_for_others(connection, settlement.event_id)
             if not all(await claiming.settle(connection, [settlement])):
                 return None
@@ -117,7 +128,7 @@ class SqlEventLog:
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
         brought, after = 0, 0
         while True:  # a transaction for each portion, so that nobody waits long for these rows
-            async with self._transaction() as connection:
+            async with self._long_transaction() as connection:
                 ids = await replaying.bring_forward(
                     connection, components, now=now, attempted_from=attempted_from, after_id=after
                 )
@@ -138,17 +149,17 @@ class SqlEventLog:
     def _step(self, wanted: EventFilter) -> Step:
         async def step(before_id: int | None, limit: int) -> EventPage:
             most = self._bounds.events_in_step
-            async with self._transaction() as connection:
+            async with self._long_transaction() as connection:
                 return await browsing.search(connection, wanted, limit=limit, before_id=before_id, most=most)
 
         return step
 
     async def tail(self, after_id: int, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await browsing.tail(connection, after_id, wanted, limit=limit)
 
     async def show(self, message_id: str) -> list[EventDetail]:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await browsing.show(connection, message_id)
 
     async def deletion_of(self, event_id: int) -> Deletion | None:
@@ -156,19 +167,19 @@ class SqlEventLog:
             return await browsing.deletion_of(connection, event_id)
 
     async def prove(self, message_ids: Sequence[str]) -> Proof:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await browsing.prove(connection, message_ids)
 
     async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await browsing.retry_dead_letters(connection, event_ids, now=now)
 
     async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await replaying.revive(connection, event_ids, handler=handler, now=now)
 
     async def hasten(self, component: str, *, now: datetime, limit: int = 1_000) -> int:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await replaying.hasten(connection, component, now=now, limit=limit)
 
     async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
@@ -176,11 +187,11 @@ class SqlEventLog:
             return await replaying.predecessors(connection, event_ids)
 
     async def counts(self, now: datetime) -> EventCounts:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await browsing.counts(connection, now)
 
     async def backlog(self) -> Backlog:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await browsing.backlog(connection)
 
     async def count_pending(self, most: int) -> int:
@@ -189,7 +200,8 @@ class SqlEventLog:
 
     async def check(self) -> None:
         try:
-            current = await is_current(self._database, "event_log")
+            async with asyncio.timeout(_SECONDS):
+                current = await is_current(self._database, "event_log")
         except (SQLAlchemyError, OSError) as error:
             raise _unavailable(error) from error
         if not current:
@@ -198,17 +210,17 @@ class SqlEventLog:
             )
 
     async def drop_before(self, instant: datetime) -> int:
-        with _naming_failures():
+        async with _within(_RETENTION_SECONDS):
             dropped = await forgetting.drop_before(self._database, instant)
             await forgetting.forget_keys(self._database, self._limits.dedupe)
         return dropped
 
     async def drop_over(self, limit_bytes: int) -> int:
-        with _naming_failures():
+        async with _within(_RETENTION_SECONDS):
             return await forgetting.drop_over(self._database, limit_bytes)
 
     async def size(self) -> int:
-        with _naming_failures():
+        async with _within(_LONG_SECONDS):
             return await forgetting.size(self._database)
 
     async def close(self) -> None:
@@ -241,7 +253,7 @@ class SqlEventLog:
             with _naming_failures():
                 await self._runway.prepare(received_at)
             if any(event.type == "delete" for event in events):
-                async with self._transaction() as connection:
+                async with self._transaction(_DELETE_SECONDS) as connection:
                     appended = await appending.append(connection, events, self._replays)
             else:
                 appended = await self._append_shortly(events)
@@ -289,10 +301,20 @@ class SqlEventLog:
         return [*first, *await self._settle_together(settlements[half:])]
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        with _naming_failures():
-            async with self._database.engine.begin() as connection:
-                yield connection
+    async def _transaction(self, seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
+        async with _within(seconds or _SECONDS), self._database.engine.begin() as connection:
+            yield connection
+
+    def _long_transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._transaction(_LONG_SECONDS)
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """Take a database that did not answer in time for one that failed."""
+    with _naming_failures():
+        async with asyncio.timeout(seconds):
+            yield
 
 
 @contextmanager

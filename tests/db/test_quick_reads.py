@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, literal, select
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from db import quick_reads
@@ -18,6 +17,7 @@ from db.control import accounts
 from db.control.tables import Account
 from db.database import Database
 from db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
+from tests.relay import relayed
 
 ACCOUNTS = select(Account).order_by("id")
 BACKEND = select(func.pg_backend_pid())
@@ -115,44 +115,20 @@ async def test_nothing_holds_the_file_after_a_read(sqlite_database: Database, tm
         other.execute("ROLLBACK")
 
 
-class Relay:
-    """Between a driver and PostgreSQL: lets through what is said on a connection until that is frozen."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self.flows: list[asyncio.Event] = []
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.flows.append(flows := asyncio.Event())
-        flows.set()
-        answers, questions = await asyncio.open_unix_connection(self._path)
-        await asyncio.gather(self._pass_on(flows, reader, questions), self._pass_on(flows, answers, writer))
-
-    async def _pass_on(self, flows: asyncio.Event, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            while data := await reader.read(65_536):
-                await flows.wait()
-                writer.write(data)
-
-
 async def test_a_server_that_is_gone_without_a_word_is_waited_for_no_longer_than_is_useful(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = make_url(postgresql_url)
-    relay = Relay(f"{url.query['host']}/.s.PGSQL.5432")
-    async with await asyncio.start_server(relay.serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        database = Database.open(f"postgresql+asyncpg://postgres@127.0.0.1:{port}/{url.database}?ssl=disable")
+    async with relayed(postgresql_url) as (relay, url):
+        database = Database.open(url)
         try:
             before = (await database.reads.rows(BACKEND))[0]
-            relay.flows[0].clear()
+            relay.silence()
             monkeypatch.setattr(quick_reads, "_ANSWER_SECONDS", 0.2)
             with pytest.raises(TimeoutError):
                 await database.reads.rows(BACKEND)
             monkeypatch.setattr(quick_reads, "_ANSWER_SECONDS", 10)
             assert (await database.reads.rows(BACKEND))[0] != before
         finally:
-            relay.flows[0].set()
             await database.close()
 
 
