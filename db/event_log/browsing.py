@@ -11,11 +11,13 @@ from datetime import datetime
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    LargeBinary,
     RowMapping,
     Text,
     and_,
     bindparam,
     delete,
+    exists,
     func,
     literal_column,
     select,
@@ -26,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import claiming
+from db.event_log.message_key import key_of_message
 from db.event_log.records import (
     UNFINISHED,
     Backlog,
@@ -38,7 +41,8 @@ from db.event_log.records import (
     Proof,
 )
 from db.event_log.statements import in_state, is_any
-from db.event_log.tables import Erasure, EventState, HandlerOutcome, HandlerState, StoredEvent
+from db.event_log.storable_text import may_stand_for_others, storable
+from db.event_log.tables import Erasure, EventState, HandlerOutcome, HandlerState, MessageKey, StoredEvent
 
 _CHUNK = 1_000
 _UNHANDLED = (EventState.PENDING, EventState.DEAD_LETTER)
@@ -69,10 +73,12 @@ _RECORD = (
 # The index of messages is over their hashes, which are a third as long as the ids.
 _STATES = (
     text(
-        "SELECT message_id, state FROM unnest(:wanted) AS wanted (id) JOIN events"
+        "SELECT wanted.id, wanted.key, state FROM unnest(:ids, :keys) AS wanted (id, key) JOIN events"
         " ON hashtextextended(message_id, 0) = hashtextextended(wanted.id, 0) AND message_id = wanted.id"
+        " WHERE wanted.key IS NULL"
+        " OR NOT EXISTS (SELECT FROM message_keys WHERE message_keys.id = events.id AND message_keys.key <> wanted.key)"
     )
-    .bindparams(bindparam("wanted", type_=ARRAY(Text)))
+    .bindparams(bindparam("ids", type_=ARRAY(Text)), bindparam("keys", type_=ARRAY(LargeBinary)))
     .columns(state=StoredEvent.__table__.c.state.type)  # type: ignore[attr-defined]
 )
 
@@ -155,15 +161,17 @@ async def _details(connection: AsyncConnection, *conditions: ColumnElement[bool]
 async def prove(connection: AsyncConnection, message_ids: Sequence[str]) -> Proof:
     """Compare message ids with the log: which never arrived, and which are not finished with."""
     wanted = list(dict.fromkeys(message_ids))
-    states: dict[str, set[EventState]] = defaultdict(set)
+    stored = [_as_stored(message_id) for message_id in wanted]
+    states: dict[tuple[str, bytes | None], set[EventState]] = defaultdict(set)
     for start in range(0, len(wanted), _CHUNK):
-        part = {"wanted": wanted[start : start + _CHUNK]}
-        for message_id, state in (await connection.execute(_STATES, part)).all():
-            states[str(message_id)].add(state)
+        ids, keys = zip(*stored[start : start + _CHUNK], strict=True)
+        for message_id, key, state in (await connection.execute(_STATES, {"ids": ids, "keys": keys})).all():
+            states[message_id, key].add(state)
+    pairs = list(zip(wanted, stored, strict=True))
     return Proof(
         checked=len(wanted),
-        missing=tuple(message_id for message_id in wanted if message_id not in states),
-        unhandled=tuple(message_id for message_id in wanted if states.get(message_id, set()) & {*_UNHANDLED}),
+        missing=tuple(message_id for message_id, one in pairs if one not in states),
+        unhandled=tuple(message_id for message_id, one in pairs if states.get(one, set()) & {*_UNHANDLED}),
     )
 
 
@@ -221,12 +229,25 @@ def _record(row: RowMapping) -> EventRecord:
     return EventRecord(**{name.name: row[name.name] for name in fields(EventRecord)})
 
 
-def _of_message(message_id: str) -> tuple[ColumnElement[bool], ...]:
+def _of_message(message_id: str) -> list[ColumnElement[bool]]:
+    stored, key = _as_stored(message_id)
     indexed = func.hashtextextended(col(StoredEvent.message_id), literal_column("0"))
-    return (
-        indexed == func.hashtextextended(message_id, literal_column("0")),
-        col(StoredEvent.message_id) == message_id,
-    )
+    conditions = [
+        indexed == func.hashtextextended(stored, literal_column("0")),
+        col(StoredEvent.message_id) == stored,
+    ]
+    if key is not None:
+        conditions.append(~exists().where(col(MessageKey.id) == col(StoredEvent.id), col(MessageKey.key) != key))
+    return conditions
+
+
+def _as_stored(message_id: str) -> tuple[str, bytes | None]:
+    """Return how a message id is stored, and its key where others are stored alike.
+
+    The log knows its messages' keys for as long as they count as duplicates.
+    """
+    stored = storable(message_id)
+    return stored, key_of_message(message_id) if may_stand_for_others(stored) else None
 
 
 def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
@@ -235,9 +256,10 @@ def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
         "component": col(StoredEvent.component),
         "install_id": col(StoredEvent.install_id),
         "type": col(StoredEvent.type),
-        "event": col(StoredEvent.event),
     }
     conditions = [column == value for name, column in columns.items() if (value := getattr(wanted, name)) is not None]
+    if wanted.event is not None:
+        conditions.append(col(StoredEvent.event) == storable(wanted.event))
     if wanted.state is not None:
         conditions.append(in_state(wanted.state))
     if wanted.message_id is not None:

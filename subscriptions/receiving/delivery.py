@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 from db.event_log.message_key import key_of_body, key_of_message
 from db.event_log.records import NewEvent
+from db.event_log.storable_text import storable
 from subscriptions.event import Event
 from subscriptions.key_recognition import KeyHolder
 from subscriptions.receiving.person_hash import PersonHash
 from subscriptions.setting import SettingValue
-
-_MAX_NAME = 200
 
 
 def new_event(
@@ -24,6 +23,7 @@ def new_event(
 ) -> NewEvent:
     """Build the log's record of an event that was checked."""
     message_id = event.message_id
+    name = event.event if event.type == "track" else None
     return NewEvent(
         scope=holder.scope,
         dedupe_key=key_of_body(body) if message_id is None else key_of_message(message_id),
@@ -33,9 +33,9 @@ def new_event(
         component=holder.component,
         key_id=holder.key_id,
         install_id=holder.install_id,
-        message_id=storable(message_id),
+        message_id=None if message_id is None else storable(message_id),
         type=event.type,
-        event=storable(event.event) if event.type == "track" else None,
+        event=None if name is None else storable(name),
         person_hash=person_hash.of(event.user_id),
         device_hash=person_hash.of(event.anonymous_id),
         previous_hash=person_hash.of(event.previous_id) if event.type == "alias" else None,
@@ -43,10 +43,3 @@ def new_event(
         settings=settings,
         replay=event.is_replay,
     )
-
-
-def storable(text: str | None) -> str | None:
-    """Cut a text to a column's size and replace NUL, which PostgreSQL cannot store."""
-    if text is None or (len(text) <= _MAX_NAME and "\0" not in text):
-        return text
-    return text[:_MAX_NAME].replace("\0", "\ufffd")

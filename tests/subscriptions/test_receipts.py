@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 from db.encryption import EncryptionKeys
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, RetryError, Subscription
 from subscriptions.archive.receipts import Receipt, receipt_of
-from tests.subscriptions.receiver import Receiver, open_receiver
+from tests.subscriptions.receiver import Open, Receiver, Recorder, open_receiver, track
 
 TRACK = {"type": "track", "event": "Paid", "userId": "u-1", "messageId": "m-1"}
 
@@ -77,3 +78,24 @@ async def test_each_account_that_received_a_message_has_a_receipt_of_its_own(
             ("globex", "ins_globex"),
         ]
         assert "u-1" not in repr(receipts)
+
+
+async def test_messages_with_very_long_ids_are_proven_and_shown_one_by_one(opened: Open) -> None:
+    """What is stored of an id is cut, so several ids can be stored alike."""
+    recorder, start = Recorder(types=("track",)), "long-" + "x" * 195
+    stored = [start, f"{start}-1", f"{start}-2", "with\0nul"]
+    missing = [f"{start}-3", start[:-1], "with\ufffdnul", "short"]
+    async with opened(recorder.subscription) as receiver:
+        for message_id in stored[:-1]:
+            assert (await receiver.deliver(track(message_id, "Step " * 50))).status_code == 202
+        await receiver.dispatcher.run_due()
+        assert (await receiver.deliver(track(stored[-1]))).status_code == 202
+        proof = await receiver.log.prove([*stored, *missing, *stored])
+        assert (proof.checked, proof.missing, proof.unhandled) == (8, tuple(missing), ("with\0nul",))
+        for message_id in stored:
+            (detail,) = await receiver.log.show(message_id)
+            assert json.loads(detail.body or b"")["messageId"] == message_id
+            assert (await receiver.only(message_id=message_id)).id == detail.record.id
+        for message_id in missing:
+            assert await receiver.log.show(message_id) == []
+        assert len(await receiver.records(event="Step " * 50)) == 3

@@ -25,6 +25,7 @@ from db.event_log.sqlite.segment import (
 )
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.states import NUMBERS, STATES
+from db.event_log.storable_text import storable
 from db.event_log.tables import EventState
 
 _RECORD = (
@@ -259,7 +260,7 @@ def _condition(catalogue: Catalogue, wanted: EventFilter) -> tuple[str, list[obj
         values.append(wanted.type)
     if wanted.event is not None:
         parts.append("event = ?")
-        values.append(wanted.event)
+        values.append(storable(wanted.event))
     for comparison, instant in ((">=", wanted.received_from), ("<", wanted.received_before)):
         if instant is not None:
             parts.append(f"received_at {comparison} ?")
