@@ -15,6 +15,7 @@ from db.database import Database, parse_url
 from db.event_log.log import StoredEventLog
 from db.event_log.records import Backlog, EventLogUnavailable
 from db.migrate import is_current
+from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.settings import Settings
 from subscriptions.receiving.backlog_limit import BacklogLimit
 
@@ -54,10 +55,14 @@ class Readiness:
 
 
 async def examine(
-    settings: Settings, database: Database, event_log: StoredEventLog, backlog_limit: BacklogLimit | None = None
+    settings: Settings,
+    database: Database,
+    event_log: StoredEventLog,
+    recent_backlog: RecentBacklog,
+    backlog_limit: BacklogLimit | None = None,
 ) -> Readiness:
     """Look at both stores and the disk."""
-    backlog = await _backlog(event_log)
+    backlog = await _backlog(event_log, recent_backlog)
     return Readiness(
         {
             "control_store": await _is_current(database),
@@ -90,10 +95,11 @@ async def _is_current(database: Database) -> bool:
         return False
 
 
-async def _backlog(event_log: StoredEventLog) -> Backlog | None:
+async def _backlog(event_log: StoredEventLog, recent_backlog: RecentBacklog) -> Backlog | None:
     try:
         await event_log.check()
-        return await event_log.backlog()
+        await event_log.count_pending(1)  # now, whatever is known of the backlog
+        return await recent_backlog.read()
     except EventLogUnavailable as problem:
         logger.warning("the event log does not answer: %s", problem)
         return None

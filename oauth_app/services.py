@@ -19,6 +19,7 @@ from oauth_app.operators import Operators
 from oauth_app.pages import Pages
 from oauth_app.panic import PanicSwitch
 from oauth_app.rate_limits import RateLimits
+from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
 from oauth_app.store_metrics import StoreMetrics
@@ -39,6 +40,7 @@ class Services:
     event_log: StoredEventLog
     metrics: Metrics
     store_metrics: StoreMetrics
+    recent_backlog: RecentBacklog
     pages: Pages
     api_keys: ApiKeys
     api_tokens: ApiTokens

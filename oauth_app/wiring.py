@@ -37,6 +37,7 @@ from oauth_app.panic import PanicSwitch, StoppableWebhook
 from oauth_app.parts import api_keys_of, connect_links_of, sign_in_links_of
 from oauth_app.presence import Presence
 from oauth_app.rate_limits import RateLimits
+from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.services import Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
@@ -232,6 +233,8 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
                     interval = timedelta(hours=settings.reconcile_hours)
                     sweep = ReconciliationSweep(stores.control, interval=interval, wake=outbox.wake)
                     jobs.append(BackgroundJob("reconciliation", sweep.run))
+        recent_backlog = RecentBacklog(stores.event_log)
+        stack.push_async_callback(recent_backlog.close)
         services = _services(
             settings,
             stores,
@@ -242,6 +245,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             api_keys=api_keys,
             metrics=metrics,
             backlog_limit=backlog_limit,
+            recent_backlog=recent_backlog,
         )
         await stack.enter_async_context(running(jobs))
         short_way = webhook.short_way(is_open=lambda: panic.known() is False)
@@ -276,6 +280,7 @@ def _services(
     api_keys: ApiKeys,
     metrics: Metrics,
     backlog_limit: BacklogLimit | None,
+    recent_backlog: RecentBacklog,
 ) -> Services:
     partner_session = load_partner_session(settings)
     flow = None
@@ -297,6 +302,7 @@ def _services(
         event_log=stores.event_log,
         metrics=metrics,
         store_metrics=StoreMetrics(stores.control, stores.event_log, backlog_limit),
+        recent_backlog=recent_backlog,
         pages=Pages(
             partner_name=settings.partner_name,
             support_url=settings.support_url,

@@ -46,5 +46,11 @@ async def healthz(_request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Whether the service can take events, and how many wait; 503 with the names of what is in the way."""
     services = services_of(request)
-    found = await examine(services.settings, services.database, services.event_log, services.backlog_limit)
+    found = await examine(
+        services.settings,
+        services.database,
+        services.event_log,
+        services.recent_backlog,
+        services.backlog_limit,
+    )
     return JSONResponse(found.as_json(services.clock()), status_code=200 if found.ready else 503)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _LOOK_EVERY_SECONDS = 2.0
 _LEAST_REST = 20
 """Where counting takes long (PostgreSQL, millions of events), the pause after it is so many times as long."""
+_LONGEST_REST_SECONDS = 120.0
 _LONGEST_COUNT_SECONDS = 60.0
 _OPEN_BELOW_PERCENT = 90
 
@@ -64,7 +65,8 @@ class BacklogLimit:
         while True:
             started = self._clock()
             await self.look()
-            await self._sleep(max(_LOOK_EVERY_SECONDS, (self._clock() - started) * _LEAST_REST))
+            rest = (self._clock() - started) * _LEAST_REST
+            await self._sleep(min(max(_LOOK_EVERY_SECONDS, rest), _LONGEST_REST_SECONDS))
 
     async def look(self) -> None:
         """Count, and shut or open the door."""
@@ -80,7 +82,7 @@ class BacklogLimit:
         if not self.is_reached and pending >= self.most:
             self._pressure.shut()
             logger.warning(
-                "Answering 503: %d events wait to be handled, as many as MOST_PENDING_EVENTS allows;"
+                "Answering 503: %d events or more wait to be handled, as many as MOST_PENDING_EVENTS allows;"
                 " deliveries are taken again when less than %d %% of them do",
                 pending,
                 _OPEN_BELOW_PERCENT,

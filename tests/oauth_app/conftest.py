@@ -34,6 +34,7 @@ from oauth_app.operators.sessions import Sessions
 from oauth_app.pages import Pages
 from oauth_app.panic import PanicSwitch
 from oauth_app.rate_limits import RateLimits
+from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.services import PartnerSession, Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
@@ -174,6 +175,7 @@ def build_front_door(
         event_log=event_log,
         metrics=Metrics(),
         store_metrics=StoreMetrics(database, event_log, clock=clock),
+        recent_backlog=RecentBacklog(event_log),
         api_keys=api_keys,
         api_tokens=ApiTokens(database, clock),
         operators=Operators(
@@ -217,6 +219,7 @@ def build_front_door(
         try:
             yield RunningService(services, PlainTextResponse("no webhook here"))
         finally:
+            await services.recent_backlog.close()
             await panic.close()
             await identity.aclose()
             await event_log.close()
