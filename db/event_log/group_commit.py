@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from db.event_log.frames import without_frames
 from db.event_log.records import EventLogUnavailable, TooManyWaiting
 from db.event_log.waiter import Waiter
+
+logger = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -17,6 +20,8 @@ _MOST_ROUNDS = 16
 """How often the event loop may go round while a group is still growing."""
 _ENOUGH = 16
 """So many are a group, whoever else may come: what a commit costs by itself is small for each of them."""
+_FEW = 256
+"""Of so many that wait nobody looks who has gone."""
 
 
 class GroupCommit(Generic[_Item, _Result]):
@@ -48,6 +53,7 @@ class GroupCommit(Generic[_Item, _Result]):
         self._largest = largest
         self._most_waiting = most_waiting
         self._waiting: list[tuple[_Item, Waiter[_Result]]] = []
+        self._look_at = min(_FEW, most_waiting)
         self._in_hand = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -67,11 +73,24 @@ class GroupCommit(Generic[_Item, _Result]):
         Raises:
             TooManyWaiting: too many items are waiting; then the waiter is told nothing.
         """
-        if len(self._waiting) >= self._most_waiting:
-            raise TooManyWaiting("too many events are waiting to be stored")
+        if len(self._waiting) >= self._look_at:
+            self._make_room()
         self._waiting.append((item, waiter))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
+
+    def _make_room(self) -> None:
+        """Let go of items for which nobody waits any more, and look again when there are twice as many as are left.
+
+        While the store hangs those who wait are answered that it does, and others come.
+        """
+        self._waiting = [member for member in self._waiting if not member[1].done()]
+        if len(self._waiting) >= self._most_waiting:
+            raise TooManyWaiting("too many events are waiting to be stored")
+        self._look_later()
+
+    def _look_later(self) -> None:
+        self._look_at = min(max(_FEW, 2 * len(self._waiting)), self._most_waiting)
 
     async def close(self) -> None:
         """Wait until everything that was submitted is committed or refused."""
@@ -92,22 +111,29 @@ class GroupCommit(Generic[_Item, _Result]):
             await asyncio.sleep(0)
 
     async def _run(self) -> None:
-        while self._waiting:
-            await self._until_enough_came()
-            group = self._begin()
-            while group is not None:
-                await group.end()
-                self._in_hand = len(group) + len(self._waiting)
-                following = self._begin() if len(self._waiting) >= self._enough // 2 else None
-                if following is None:
-                    group.tell()
-                else:  # after the first step of the next commit, which sends what is to be stored
-                    asyncio.get_running_loop().call_soon(group.tell)
-                group = following
+        try:
+            while self._waiting:
+                await self._until_enough_came()
+                group = self._begin()
+                while group is not None:
+                    await group.end()
+                    self._in_hand = len(group) + len(self._waiting)
+                    following = self._begin() if len(self._waiting) >= self._enough // 2 else None
+                    if following is None:
+                        group.tell()
+                    else:  # after the first step of the next commit, which sends what is to be stored
+                        asyncio.get_running_loop().call_soon(group.tell)
+                    group = following
+        except BaseException:  # who waits behind a group that was cancelled would wait for good
+            waiting, self._waiting = self._waiting, []
+            for _, waiter in waiting:
+                waiter.cancel()
+            raise
 
     def _begin(self) -> _Group[_Item, _Result] | None:
         """Begin to commit what waits; ``None`` when nobody waits for it any more."""
         members, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+        self._look_later()
         # A waiter that was cancelled meanwhile (a client that hung up) needs no commit.
         members = [(item, waiter) for item, waiter in members if not waiter.done()]
         return _Group(self._commit([item for item, _ in members]), members) if members else None
@@ -129,22 +155,31 @@ class _Group(Generic[_Item, _Result]):
     async def end(self) -> None:
         """Wait until the commit is over; who is cancelled meanwhile cancels it, and everybody who waits for it."""
         try:
-            self._outcomes = await self._commit
+            outcomes = await self._commit
         except Exception as error:
             self._outcomes = [error] * len(self)
         except BaseException:
             for _, waiter in self._members:
                 waiter.cancel()
             raise
+        else:
+            if len(outcomes) != len(self):
+                wrong = RuntimeError(f"{len(self)} items were committed, and {len(outcomes)} have a result")
+                outcomes = [wrong] * len(self)
+            self._outcomes = outcomes
 
     def tell(self) -> None:
-        """Hand each waiter its own outcome."""
-        for (_, waiter), outcome in zip(self._members, self._outcomes, strict=True):
-            if waiter.done():
-                continue
-            if isinstance(outcome, EventLogUnavailable):
-                waiter.set_exception(without_frames(outcome))
-            elif isinstance(outcome, Exception):  # a bug, whose place has to be known
-                waiter.set_exception(outcome)
-            else:
-                waiter.set_result(outcome)
+        """Hand each waiter its own outcome, and keep none: an error leads back here by its frames."""
+        outcomes, self._outcomes = self._outcomes, ()
+        del self._commit
+        for (_, waiter), outcome in zip(self._members, outcomes, strict=True):
+            try:
+                if isinstance(outcome, Exception):
+                    if isinstance(outcome, EventLogUnavailable):  # of a bug the place has to be known
+                        without_frames(outcome)
+                    if not waiter.done():
+                        waiter.set_exception(outcome)
+                elif not waiter.done():
+                    waiter.set_result(outcome)
+            except Exception:
+                logger.exception("Somebody could not be told what became of an event; the others of its group are")

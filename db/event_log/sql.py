@@ -195,7 +195,7 @@ class SqlEventLog:
             return await browsing.backlog(connection)
 
     async def count_pending(self, most: int) -> int:
-        async with self._transaction() as connection:
+        async with self._long_transaction() as connection:
             return await browsing.count_pending(connection, most)
 
     async def check(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import pytest
@@ -128,6 +130,160 @@ async def test_who_waits_without_a_task_is_told_the_same() -> None:
     group_commit._task.cancel()
     await group_commit.close()
     assert told[3:] == ["cancelled"]
+
+
+class Item:
+    """Something that can be asked whether it is still there."""
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize(
+    ("error", "alone"), [(EventLogUnavailable, True), (EventLogUnavailable, False), (KeyError, False)]
+)
+async def test_of_a_group_that_failed_when_all_had_gone_nothing_is_kept(error: type[Exception], *, alone: bool) -> None:
+    go = asyncio.Event()
+
+    def fail(_items: Sequence[Item]) -> None:
+        raise error
+
+    async def commit(items: Sequence[Item]) -> list[int | Exception]:
+        await go.wait()
+        results: list[int | Exception] = []
+        try:
+            fail(items)
+        except error as problem:
+            if not alone:
+                raise
+            results += [problem] * len(items)
+        return results
+
+    group_commit: GroupCommit[Item, int] = GroupCommit(commit)
+    gone = [Told([]) for _ in range(50)]
+    items = [Item() for _ in gone]
+    kept = [weakref.ref(item) for item in items]
+    for waiter in gone:
+        group_commit.submit_for(waiter, items.pop())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    for waiter in gone:
+        waiter.is_done = True
+    go.set()
+    await group_commit.close()
+    assert [reference() for reference in kept if reference() is not None] == []
+
+
+@pytest.mark.usefixtures("_no_collector")
+async def test_while_the_store_hangs_those_who_have_gone_hold_nothing() -> None:
+    go = asyncio.Event()
+
+    async def commit(items: Sequence[Item]) -> list[Item]:
+        await go.wait()
+        return list(items)
+
+    group_commit = GroupCommit(commit)
+    kept: list[weakref.ref[Item]] = []
+    patient = [group_commit.submit(Item())]
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    def send(number: int) -> None:
+        future = group_commit.submit(item := Item())
+        if number % 50:
+            future.cancel()
+            kept.append(weakref.ref(item))
+        else:
+            patient.append(future)
+
+    for number in range(5_000):
+        send(number)
+    assert len([1 for reference in kept if reference() is not None]) <= 256
+    go.set()
+    assert len(set(await asyncio.gather(*patient))) == len(patient)
+    await group_commit.close()
+
+
+async def test_room_is_made_by_those_who_have_gone() -> None:
+    go = asyncio.Event()
+
+    async def commit(items: Sequence[int]) -> list[int]:
+        await go.wait()
+        return list(items)
+
+    group_commit = GroupCommit(commit, most_waiting=3)
+    waiting = [group_commit.submit(item) for item in range(3)]
+    waiting[1].cancel()
+    waiting[1] = group_commit.submit(1)
+    with pytest.raises(TooManyWaiting):
+        group_commit.submit(4)
+    go.set()
+    assert await asyncio.gather(*waiting) == [0, 1, 2]
+
+
+async def test_who_waits_behind_a_group_that_is_cancelled_is_told_so() -> None:
+    began = asyncio.Event()
+
+    async def commit(items: Sequence[int]) -> list[int]:
+        began.set()
+        if 1 in items:
+            await asyncio.Event().wait()
+        return list(items)
+
+    group_commit = GroupCommit(commit)
+    first = group_commit.submit(1)
+    await began.wait()
+    behind = group_commit.submit(2)
+    assert group_commit._task is not None
+    group_commit._task.cancel()
+    await group_commit.close()
+    assert first.cancelled()
+    assert behind.cancelled()
+    assert await group_commit.submit(3) == 3
+
+
+@pytest.mark.parametrize("results", [[], [1], [1, 2, 3]], ids=len)
+async def test_a_wrong_number_of_results_is_an_error_for_everybody(results: list[int]) -> None:
+    async def commit(items: Sequence[int]) -> list[int]:
+        return results if 1 in items else list(items)
+
+    group_commit = GroupCommit(commit)
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*map(group_commit.submit, (1, 2)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RuntimeError] * 2
+    assert await group_commit.submit(3) == 3
+
+
+class Odd(Told):
+    """A waiter that does what none may do."""
+
+    def set_result(self, result: object) -> None:
+        raise KeyError(result)
+
+    def set_exception(self, error: Exception) -> None:
+        raise KeyError from error
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_waiter_that_raises_keeps_no_other_from_being_told(
+    caplog: pytest.LogCaptureFixture, *, fails: bool
+) -> None:
+    async def commit(items: Sequence[int]) -> list[int | Exception]:
+        return [EventLogUnavailable("down") if fails else item for item in items]
+
+    group_commit: GroupCommit[int, int] = GroupCommit(commit)
+    told: list[object] = []
+    for item in range(3):
+        group_commit.submit_for(Odd([]) if item == 1 else Told(told), item)
+    await group_commit.close()
+    assert told == (["down"] * 2 if fails else [0, 2])
+    assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
 class Shop:
