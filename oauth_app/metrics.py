@@ -10,7 +10,7 @@ from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from db.event_log.records import ClaimedEvent, NewEvent
+from db.event_log.records import Appended, ClaimedEvent, NewEvent
 from db.event_log.tables import EventState, HandlerState
 from oauth_app.exposition import Family, Histogram, Sample
 from subscriptions.event import Event
@@ -30,6 +30,7 @@ class Metrics(Observer):
         self._deliveries: Counter[tuple[str, int]] = Counter()
         self._received: Counter[str] = Counter()
         self._duplicates: Counter[str] = Counter()
+        self._differing: Counter[str] = Counter()
         self._commits = Histogram(_COMMIT_BOUNDS)
         self._results: Counter[tuple[str, str, HandlerState]] = Counter()
         self._handlers: dict[tuple[str, str], Histogram] = {}
@@ -39,8 +40,10 @@ class Metrics(Observer):
     def answered(self, component: str, status: int) -> None:
         self._deliveries[component, status] += 1
 
-    def stored(self, event: NewEvent, *, duplicate: bool, started: float) -> None:
-        (self._duplicates if duplicate else self._received)[event.component] += 1
+    def stored(self, event: NewEvent, appended: Appended, *, started: float) -> None:
+        (self._received if appended.event_id is not None else self._duplicates)[event.component] += 1
+        if appended.differs:
+            self._differing[event.component] += 1
         self._commits.observe(self.clock() - started)
 
     def handled(
@@ -83,6 +86,9 @@ class Metrics(Observer):
             _by_component("events_received_total", "Events stored for the first time.", self._received),
             _by_component(
                 "events_duplicate_total", "Events that were in the log before: retries and replays.", self._duplicates
+            ),
+            _by_component(
+                "events_differing_total", "Duplicates by messageId whose body is another one.", self._differing
             ),
             Family(
                 f"{PREFIX}_commit_seconds",

@@ -11,7 +11,7 @@ import importlib
 import time
 from typing import Any
 
-from db.event_log.records import ClaimedEvent, NewEvent
+from db.event_log.records import Appended, ClaimedEvent, NewEvent
 from db.event_log.tables import HandlerState
 from oauth_app.settings import SettingsInvalid
 from subscriptions.event import Event
@@ -39,9 +39,9 @@ class Traces(Observer):
             raise SettingsInvalid([problem]) from None
         self._tracer = self._trace.get_tracer(_NAME)
 
-    def stored(self, event: NewEvent, *, duplicate: bool, started: float) -> None:
+    def stored(self, event: NewEvent, appended: Appended, *, started: float) -> None:
         trace_id = trace_id_of(event.install_id, event.key_id, event.message_id, event.body)
-        attributes = {"component": event.component, "event.type": event.type, "event.duplicate": duplicate}
+        attributes = {"component": event.component, "event.type": event.type, "event.duplicate": appended.duplicate}
         self._span("receive event", trace_id, started, attributes)
 
     def handled(

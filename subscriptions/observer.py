@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from db.event_log.records import ClaimedEvent, NewEvent
+from db.event_log.records import Appended, ClaimedEvent, NewEvent
 from db.event_log.tables import EventState, HandlerState
 from subscriptions.event import Event
 
@@ -18,7 +18,7 @@ class Observer:
     def answered(self, component: str, status: int) -> None:
         """A delivery was answered; ``component`` is empty for an endpoint that does not exist."""
 
-    def stored(self, event: NewEvent, *, duplicate: bool, started: float) -> None:
+    def stored(self, event: NewEvent, appended: Appended, *, started: float) -> None:
         """An event is durable; ``started`` is when storing it began."""
 
     def handled(
@@ -40,9 +40,9 @@ class Observers(Observer):
         for observer in self._observers:
             observer.answered(component, status)
 
-    def stored(self, event: NewEvent, *, duplicate: bool, started: float) -> None:
+    def stored(self, event: NewEvent, appended: Appended, *, started: float) -> None:
         for observer in self._observers:
-            observer.stored(event, duplicate=duplicate, started=started)
+            observer.stored(event, appended, started=started)
 
     def handled(
         self, handler: str, claimed: ClaimedEvent, event: Event, state: HandlerState, *, started: float

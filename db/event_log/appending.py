@@ -22,12 +22,17 @@ async def append(connection: AsyncConnection, events: Sequence[NewEvent], replay
     """Store the events that are new, in one statement, and count the others as duplicates."""
     ids: list[int | None] = (await connection.exec_driver_sql(INSERT_GROUP, parameters(events))).scalar_one()
     again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
-    if again:
-        await count_duplicates(connection, again, replays)
+    differing = await count_duplicates(connection, again, replays)
     for event, event_id in zip(events, ids, strict=True):
         if event_id is not None and event.type == "delete":
             await erasing.request(connection, event_id, event)
-    return [Appended(event_id) for event_id in ids]
+    return answers(ids, differing)
+
+
+def answers(ids: Sequence[int | None], differing: Sequence[bool]) -> list[Appended]:
+    """Return the answers for events with these ids, where ``differing`` is about those without one: the duplicates."""
+    differs = iter(differing)
+    return [Appended(None, next(differs)) if event_id is None else Appended(event_id) for event_id in ids]
 
 
 def parameters(events: Sequence[NewEvent]) -> tuple[Any, ...]:
@@ -53,10 +58,13 @@ def _unless_empty(values: list[str | None]) -> list[str | None] | None:
     return values if any(values) else None
 
 
-async def count_duplicates(connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy) -> None:
-    """Count events that were in the log before, and those of them that have another body."""
+async def count_duplicates(
+    connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy
+) -> Sequence[bool]:
+    """Count events that were in the log before; tells which of them have another body."""
+    differing = [False] * len(events)
     # Sorted, so that two processes that count the same duplicates wait for each other in the same order.
-    for event in sorted(events, key=lambda event: (event.scope, event.dedupe_key)):
+    for place, event in sorted(enumerate(events), key=lambda one: (one[1].scope, one[1].dedupe_key)):
         original = (await connection.execute(_FIND, {"key": event.dedupe_key, "scope": event.scope})).scalar()
         if original is None:  # it was dropped meanwhile
             continue
@@ -73,11 +81,13 @@ async def count_duplicates(connection: AsyncConnection, events: Sequence[NewEven
         if event.replay and replays is ReplayPolicy.DISPATCH:
             await _revive(connection, original, event)
         elif not event.replay and not same_content(body, event.body):
+            differing[place] = True
             await connection.execute(
                 update(StoredEvent)
                 .where(col(StoredEvent.id) == original)
                 .values(differing_duplicates=col(StoredEvent.differing_duplicates) + 1)
             )
+    return differing
 
 
 async def _revive(connection: AsyncConnection, event_id: int, event: NewEvent) -> None:

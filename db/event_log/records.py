@@ -78,6 +78,8 @@ class Appended(NamedTuple):
     """The answer to an append, given after the commit. ``event_id`` is empty for a duplicate."""
 
     event_id: int | None
+    differs: bool = False
+    """Whether a duplicate has another body than the event in the log. Of replays this is not asked."""
 
     @property
     def duplicate(self) -> bool:

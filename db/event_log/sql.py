@@ -270,16 +270,17 @@ class SqlEventLog:
         with _naming_failures():
             ids = await self._inserter.insert(events)
         again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
+        differing: Sequence[bool] = [False] * len(again)
         if again:
             try:
                 async with self._transaction() as connection:
-                    await appending.count_duplicates(connection, again, self._replays)
+                    differing = await appending.count_duplicates(connection, again, self._replays)
             except EventLogUnavailable as problem:
                 # A replay that is to be handled again has to come again. Everything else is in the log already.
                 if self._replays is ReplayPolicy.DISPATCH and any(event.replay for event in again):
                     raise
                 logger.warning("%d duplicates were not counted: %s", len(again), problem)
-        return [Appended(event_id) for event_id in ids]
+        return appending.answers(ids, differing)
 
     async def _settle(self, batches: Sequence[Sequence[Settlement]]) -> list[Sequence[bool]]:
         settled = iter(await self._settle_together([one for batch in batches for one in batch]))

@@ -80,6 +80,8 @@ def show(message_id: Annotated[str, typer.Argument(help="The event's messageId."
                 ("finished", _finished(receipt)),
                 ("attempts", record.attempts),
                 ("duplicates", record.duplicates),
+                ("copies with another body", record.differing_duplicates),
+                ("replays", record.replays),
                 ("last error", record.last_error),
                 *((f"handler {h.handler}", _outcome(h)) for h in receipt.handlers),
                 ("body", "erased" if detail.body is None else detail.body.decode("utf-8", "replace")),

@@ -154,7 +154,7 @@ class _Taken:
             refused = store_trouble(STORING, outcome)
             return way.answers.prepared(refused.status, refused.message)
         try:
-            reception.observer.stored(self._record, duplicate=outcome.event_id is None, started=self._started)
+            reception.observer.stored(self._record, outcome, started=self._started)
             reception.received(self._record.install_id)
         except Exception as error:
             return way.answers.prepared(*unexpected("A delivery", error))

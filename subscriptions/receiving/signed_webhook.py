@@ -237,7 +237,7 @@ class SignedWebhook:
         async def append(record: NewEvent) -> None:
             started = observer.clock()
             appended = await event_log.append(record)
-            observer.stored(record, duplicate=appended.duplicate, started=started)
+            observer.stored(record, appended, started=started)
 
         await self._own("storing events", asyncio.gather(*(append(record) for record in records)))
         self._reception.received(holder.install_id)

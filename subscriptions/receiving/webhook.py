@@ -154,7 +154,7 @@ class Webhook:
             # headers and the key in them, until the collector comes by.
             _refuse_in_trouble(wait.doing, error)
             raise
-        reception.observer.stored(record, duplicate=appended.event_id is None, started=started)
+        reception.observer.stored(record, appended, started=started)
         reception.received(holder.install_id)
 
     def _known_key(self, headers: Headers) -> KeyLookup | None:

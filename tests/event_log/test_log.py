@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from db.event_log.log import StoredEventLog
 from db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
 from db.event_log.tables import EventState, HandlerState
@@ -36,6 +38,24 @@ async def test_the_same_message_is_stored_once_and_counted(event_log: StoredEven
     assert not elsewhere.duplicate
     (record,) = [record for record in await event_log.find(EventFilter()) if record.id == together[0].event_id]
     assert (record.duplicates, record.differing_duplicates) == (5, 1)
+
+
+@pytest.mark.parametrize("with_delete", [False, True])
+async def test_a_duplicate_with_another_body_is_told_from_the_others(
+    event_log: StoredEventLog, with_delete: bool
+) -> None:
+    """In one group with its original or after it, in whatever order; a delete in the group takes another way."""
+    other, resent = b'{"type":"identify","userId":"u-2"}', b'{"userId":"u-1","type":"identify","sentAt":"later"}'
+    group = [new_event("z"), new_event("a"), new_event("z", body=other), new_event("a"), new_event("b")]
+    if with_delete:
+        group.append(new_event("d", type="delete", person_hash="person-2"))
+    for _ in range(2):
+        answers = await asyncio.gather(*(event_log.append(event) for event in group))
+        assert [answer.differs for answer in answers[:5]] == [False, False, True, False, False]
+    assert not (await event_log.append(new_event("a", body=resent))).differs
+    assert not (await event_log.append(new_event("a", body=other, replay=True))).differs
+    differing = {record.message_id: record.differing_duplicates for record in await event_log.find(EventFilter())}
+    assert (differing["z"], differing["a"], differing["b"]) == (2, 0, 0)
 
 
 async def test_a_claimed_event_is_nobody_elses_until_its_lease_ends(event_log: StoredEventLog) -> None:

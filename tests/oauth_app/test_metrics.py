@@ -55,19 +55,21 @@ async def test_what_goes_by_is_counted(tmp_path: Path, encryption: EncryptionKey
         sender = Sender(receiver, *await receiver.mint_signed())
         await receiver.deliver({**TRACK, "messageId": "m-1"})
         await receiver.deliver({**TRACK, "messageId": "m-1"})
+        await receiver.deliver({**TRACK, "messageId": "m-1", "event": "Refunded"})
         await receiver.deliver({"type": "page", "userId": "u-1"})
         await receiver.deliver(TRACK, key="unknown")
         await receiver.deliver(TRACK, component="no-such-endpoint")
         await sender.send([{**TRACK, "messageId": f"m-{number}"} for number in range(10, 13)])
         await receiver.dispatcher.run_due()
         found = values(render(metrics.families()))
-    assert found['deliveries_total{component="acme-crm",status="202"}'] == 3
+    assert found['deliveries_total{component="acme-crm",status="202"}'] == 4
     assert found['deliveries_total{component="acme-crm",status="501"}'] == 1
     assert found['deliveries_total{component="acme-crm",status="401"}'] == 1
     assert found['deliveries_total{component="",status="404"}'] == 1
     assert found['events_received_total{component="acme-crm"}'] == 4
-    assert found['events_duplicate_total{component="acme-crm"}'] == 1
-    assert found["commit_seconds_count"] == 5
+    assert found['events_duplicate_total{component="acme-crm"}'] == 2
+    assert found['events_differing_total{component="acme-crm"}'] == 1
+    assert found["commit_seconds_count"] == 6
     assert found['handler_results_total{component="acme-crm",handler="good (track)",result="done"}'] == 4
     assert found['handler_results_total{component="acme-crm",handler="bad (track)",result="retry"}'] == 4
     assert found['handler_seconds_count{component="acme-crm",handler="good (track)"}'] == 4

@@ -91,6 +91,17 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(shell: Shell, line: str) -
     assert "error:" in done.stderr
 
 
+def test_copies_with_another_body_and_replays_are_shown(shell: Shell) -> None:
+    async def send_again(stores: Stores) -> None:
+        for body, replay in ((b'{"another":1}', False), (b'{"another":2}', False), (b'{"another":3}', True)):
+            await stores.event_log.append(new_event("m-0", type="track", event="Step", body=body, replay=replay))
+
+    within(send_again)
+    lines = [line.split() for line in shell.run("events show m-0").stdout.splitlines()]
+    rows = {" ".join(words[:-1]): words[-1] for words in lines if words}
+    assert (rows["duplicates"], rows["copies with another body"], rows["replays"]) == ("3", "2", "1")
+
+
 def test_a_handler_is_paused_and_resumed(shell: Shell) -> None:
     paused = shell.json("events pause --handler keep --json")
     assert paused == {"component": "acme-crm", "handler": "keep", "paused": True, "changed": True}

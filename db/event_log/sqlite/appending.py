@@ -20,7 +20,7 @@ _ADD = (
 )
 _ADD_BODY = "INSERT INTO bodies (id, body) VALUES (?, ?)"
 
-_DUPLICATE = Appended(None)
+_DUPLICATE, _DIFFERING = Appended(None), Appended(None, differs=True)
 
 
 def append(
@@ -38,7 +38,7 @@ def append(
     rows: list[tuple[Any, ...]] = []
     bodies: list[tuple[int, bytes]] = []
     deletes: list[tuple[int, NewEvent]] = []
-    again: list[tuple[Segment, int, NewEvent]] = []
+    again: list[tuple[int, Segment, int, NewEvent]] = []
     answers: list[Appended] = []
     for event in events:
         _, key, received, occurred, _, _, _, _, message_id, kind, name, person, device, previous, body, settings, _ = (
@@ -50,7 +50,7 @@ def append(
         if known is None and (key, scope) in fresh:
             known = active, fresh[key, scope]
         if known is not None:
-            again.append((*known, event))
+            again.append((len(answers), *known, event))
             answers.append(_DUPLICATE)
             continue
         fresh[key, scope] = next_id
@@ -81,7 +81,13 @@ def append(
         active.begin()
         active.connection.executemany(_ADD, rows)
         active.connection.executemany(_ADD_BODY, bodies)
-    revived = [segment for segment, event_id, event in again if _count_duplicate(segment, event_id, event, replays)]
+    revived: list[Segment] = []
+    for place, segment, event_id, event in again:
+        differs, is_revived = _count_duplicate(segment, event_id, event, replays)
+        if differs:
+            answers[place] = _DIFFERING
+        if is_revived:
+            revived.append(segment)
     repeated = sum(erasing.request(segments, catalogue, event_id, event) for event_id, event in deletes)
 
     def committed() -> None:
@@ -102,8 +108,12 @@ def append(
     return answers, committed
 
 
-def _count_duplicate(segment: Segment, event_id: int, event: NewEvent, replays: ReplayPolicy) -> bool:
-    """Count a duplicate where its original is; tells whether that made the original pending again."""
+def _count_duplicate(segment: Segment, event_id: int, event: NewEvent, replays: ReplayPolicy) -> tuple[bool, bool]:
+    """Count a duplicate where its original is.
+
+    Returns:
+        Whether it has another body, and whether it made the original pending again.
+    """
     segment.begin()
     connection = segment.connection
     ((state, body),) = segment.select(
@@ -116,9 +126,9 @@ def _count_duplicate(segment: Segment, event_id: int, event: NewEvent, replays: 
         (differs, event.replay, event_id),
     )
     if not event.replay or replays is ReplayPolicy.HOLD or state not in (HANDLED, UNSUPPORTED) or body is None:
-        return False
+        return differs, False
     connection.execute(
         "UPDATE events SET state = 0, attempts = 0, outcomes = NULL, finished_at = NULL, available_at = ? WHERE id = ?",
         (to_microseconds(event.received_at), event_id),
     )
-    return True
+    return differs, True
