@@ -21,7 +21,7 @@ from db.clock import utc_now
 from db.control import service_secrets
 from db.database import Database
 from db.encryption import EncryptionKeys, generate_encryption_key
-from db.event_log.sqlite import admission
+from db.event_log import admission
 from db.migrate import migrate
 from subscriptions.api_keys import ApiKeys
 from tests import scratch

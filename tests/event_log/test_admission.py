@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from db.event_log import admission
+from db.event_log.admission import COMMIT_BUDGET_SECONDS, Admission
 from db.event_log.records import CommitsTooSlow, DiskNearlyFull
-from db.event_log.sqlite import SqliteEventLog, admission
-from db.event_log.sqlite.admission import COMMIT_BUDGET_SECONDS, Admission
+from db.event_log.sqlite import SqliteEventLog, disk_room
 from tests.event_log.events import new_event
 
 
@@ -28,9 +29,9 @@ class Clock:
         return self.now
 
 
-def test_after_a_slow_commit_nothing_is_let_in_for_as_long_as_it_took(tmp_path: Path) -> None:
+def test_after_a_slow_commit_nothing_is_let_in_for_as_long_as_it_took() -> None:
     clock = Clock()
-    gate = Admission(tmp_path, clock=clock)
+    gate = Admission(clock=clock)
     with gate.timed():
         clock.now += COMMIT_BUDGET_SECONDS
     gate.check()
@@ -50,7 +51,7 @@ async def test_a_disk_that_is_nearly_full_takes_no_events_until_there_is_room(
     await log.append(new_event("m-1"))
     clock.now += 1
     with monkeypatch.context() as patched:
-        patched.setattr(admission, "LEAST_FREE_BYTES", 1 << 62)
+        patched.setattr(disk_room, "LEAST_FREE_BYTES", 1 << 62)
         with pytest.raises(DiskNearlyFull, match="nearly full"):
             await log.append(new_event("m-2"))
     clock.now += 1

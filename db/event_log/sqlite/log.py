@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import apsw
 
+from db.event_log.admission import Admission
 from db.event_log.frames import without_frames
 from db.event_log.instants import to_microseconds
 from db.event_log.records import (
@@ -42,9 +43,9 @@ from db.event_log.records import (
 from db.event_log.searching import SearchBounds, Step, find, search
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
-from db.event_log.sqlite.admission import Admission
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.connection import flush_recovered
+from db.event_log.sqlite.disk_room import DiskRoom
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.leases import Leases
 from db.event_log.sqlite.segments import Segments
@@ -103,7 +104,8 @@ class SqliteEventLog:
         self._flush_is_due = False
         self._may_be_unflushed = False
         self._may_hold_stale_tombstones = True
-        self._admission = Admission(path.parent, clock=clock)
+        self._admission = Admission(clock=clock)
+        self._disk_room = DiskRoom(path.parent, clock=clock)
         self._forgetting: asyncio.TimerHandle | None = None
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:
@@ -113,6 +115,7 @@ class SqliteEventLog:
 
     def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
         self._admission.check()
+        self._disk_room.check()
         self._flush_soon()
         self._appends.append((event, waiter))
 
