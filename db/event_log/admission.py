@@ -20,24 +20,26 @@ class Admission:
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._began = float("inf")
         self._closed_until = float("-inf")
 
     def check(self) -> None:
         """Let an event in.
 
         Raises:
-            CommitsTooSlow: for as long as the last commit took.
+            CommitsTooSlow: while a commit takes longer than the budget, and after that for as long as it took.
         """
-        if self._clock() < self._closed_until:
+        now = self._clock()
+        if now < self._closed_until or now - self._began > COMMIT_BUDGET_SECONDS:
             raise CommitsTooSlow("commits take too long")
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Take the time of a commit; after a slow one nothing is let in for as long as it took."""
-        started = self._clock()
+        """Take the time of a commit. There is one at a time."""
+        began = self._began = self._clock()
         try:
             yield
         finally:
-            ended = self._clock()
-            if ended - started > COMMIT_BUDGET_SECONDS:
-                self._closed_until = ended + (ended - started)
+            ended, self._began = self._clock(), float("inf")
+            if ended - began > COMMIT_BUDGET_SECONDS:
+                self._closed_until = ended + (ended - began)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
 from itertools import islice
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
 from db.event_log import appending, browsing, claiming, erasing, forgetting, replaying
+from db.event_log.admission import Admission
 from db.event_log.group_commit import GroupCommit
 from db.event_log.group_inserter import GroupInserter
 from db.event_log.partitions import Runway
@@ -67,7 +69,12 @@ _RETENTION_SECONDS = 3_600.0
 
 
 class SqlEventLog:
-    """Implements ``EventLog`` and ``EventArchive``. The database has to be migrated (store ``event_log``)."""
+    """Implements ``EventLog`` and ``EventArchive``. The database has to be migrated (store ``event_log``).
+
+    Args:
+        replays: what becomes of an event that Segment replays after it was handled.
+        clock: seconds, for the time that commits take.
+    """
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class SqlEventLog:
         replays: ReplayPolicy = ReplayPolicy.HOLD,
         limits: SegmentLimits | None = None,
         bounds: SearchBounds | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._replays = replays
@@ -83,13 +91,16 @@ class SqlEventLog:
         self._bounds = bounds or SearchBounds()
         self._runway = Runway(database, self._limits)
         self._inserter = GroupInserter(database)
+        self._admission = Admission(clock=clock)
         self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(self._append)
         self._settlements: GroupCommit[Sequence[Settlement], Sequence[bool]] = GroupCommit(self._settle, largest=20)
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:
+        self._admission.check()
         return self._appends.submit(event)
 
     def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
+        self._admission.check()
         self._appends.submit_for(waiter, event)
 
     async def claim(
@@ -248,6 +259,10 @@ class SqlEventLog:
         return results
 
     async def _append_together(self, events: Sequence[NewEvent]) -> list[Appended]:
+        with self._admission.timed():
+            return await self._write(events)
+
+    async def _write(self, events: Sequence[NewEvent]) -> list[Appended]:
         received_at = events[-1].received_at
         try:
             with _naming_failures():

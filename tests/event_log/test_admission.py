@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from db.event_log import admission
+from db.database import Database
+from db.event_log import admission, group_inserter
 from db.event_log.admission import COMMIT_BUDGET_SECONDS, Admission
+from db.event_log.log import StoredEventLog
 from db.event_log.records import CommitsTooSlow, DiskNearlyFull
+from db.event_log.sql import SqlEventLog
 from db.event_log.sqlite import SqliteEventLog, disk_room
 from tests.event_log.events import new_event
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +47,61 @@ def test_after_a_slow_commit_nothing_is_let_in_for_as_long_as_it_took() -> None:
         gate.check()
     clock.now += 2 * COMMIT_BUDGET_SECONDS
     gate.check()
+
+
+def test_a_commit_that_takes_too_long_counts_while_it_runs() -> None:
+    clock = Clock()
+    gate = Admission(clock=clock)
+    with gate.timed():
+        clock.now += COMMIT_BUDGET_SECONDS
+        gate.check()
+        clock.now += 1
+        with pytest.raises(CommitsTooSlow):
+            gate.check()
+    clock.now += COMMIT_BUDGET_SECONDS + 1
+    gate.check()
+
+
+@pytest.mark.parametrize("page", ["monitoring.md", "performance.md"])
+def test_the_budget_is_what_the_documentation_says(page: str) -> None:
+    assert COMMIT_BUDGET_SECONDS == 1.5
+    assert "1.5 s" in (DOCS / page).read_text()
+
+
+async def let_in(log: StoredEventLog, message_id: str) -> bool:
+    try:
+        await log.append(new_event(message_id))
+    except CommitsTooSlow:
+        return False
+    return True
+
+
+async def test_while_postgresql_commits_slowly_events_are_refused_at_once(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_inserter, "_ANSWER_SECONDS", 60)
+    clock = Clock()
+    beside = Database.open(postgresql_url)
+    log = SqlEventLog(Database.open(postgresql_url), clock=clock)
+    try:
+        assert await let_in(log, "m-1")
+        async with asyncio.timeout(60):
+            async with beside.engine.begin() as other:
+                await other.exec_driver_sql("LOCK TABLE message_keys")
+                waiting = log.append(new_event("m-2"))
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                also_waiting = log.append(new_event("m-3"))
+                clock.now += 2 * COMMIT_BUDGET_SECONDS
+                assert not await let_in(log, "m-4")
+            assert not (await waiting).duplicate
+            assert not (await also_waiting).duplicate
+        assert not await let_in(log, "m-4")
+        clock.now += 2 * COMMIT_BUDGET_SECONDS
+        assert await let_in(log, "m-4")
+    finally:
+        await beside.close()
+        await log.close()
 
 
 async def test_a_disk_that_is_nearly_full_takes_no_events_until_there_is_room(
