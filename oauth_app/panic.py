@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db.control import audit, emergency_stop
 from db.database import Database
 from segment_api.errors import NotSent
+from subscriptions.receiving.exchange import WAITING_SINCE
 
 logger = logging.getLogger(__name__)
 
@@ -120,9 +121,11 @@ class StoppableWebhook:
         return self._ask_first(scope, receive, send)
 
     async def _ask_first(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and await self._is_stopped():
-            await _refuse(send)
-            return
+        if scope["type"] == "http":
+            scope[WAITING_SINCE] = asyncio.get_running_loop().time()
+            if await self._is_stopped():
+                await _refuse(send)
+                return
         await self._webhook(scope, receive, send)
 
     async def _is_stopped(self) -> bool:

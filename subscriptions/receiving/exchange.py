@@ -10,6 +10,8 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
+WAITING_SINCE = "subscriptions.waiting_since"
+"""Where a scope says since when, by the event loop's clock, its delivery has been waiting for our stores, if it has."""
 NO_BODY = ((b"content-length", b"0"),)
 """The headers of an answer that says nothing but its status."""
 

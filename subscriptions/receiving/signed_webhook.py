@@ -29,7 +29,7 @@ from subscriptions.receiving.authorization import check_key, presented_key
 from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
 from subscriptions.receiving.delivery import new_event
 from subscriptions.receiving.early_refusal import STATUS, message_of
-from subscriptions.receiving.exchange import Headers, Scope, Send, path_below_mount
+from subscriptions.receiving.exchange import WAITING_SINCE, Headers, Scope, Send, path_below_mount
 from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.settings_reader import SettingsReader
@@ -64,7 +64,8 @@ class SignedWebhookLimits:
 
     ``single_bytes`` holds for an event by itself and for a batch's first, on which its signature stands. The others may
     be as large as the batch: they cost no more memory than it does, and a 413 would be final for their neighbours too.
-    Segment waits 5 seconds for a single event and 10 for a batch; ``store_seconds`` is our share of that.
+    Segment waits 5 seconds for a single event and 10 for a batch; ``store_seconds`` and ``batch_seconds`` are what our
+    stores may take of that, looking up the key and storing everything together.
     ``memory_bytes`` is what all bodies may take that are in memory at the same moment; more are answered 503.
     """
 
@@ -73,7 +74,8 @@ class SignedWebhookLimits:
     single_bytes: int = 1024 * 1024
     batch_events: int = 4_000
     body_seconds: float = 10.0
-    store_seconds: float = 8.0
+    store_seconds: float = 3.5
+    batch_seconds: float = 8.0
     retry_after_seconds: int = 10
 
 
@@ -127,23 +129,35 @@ class SignedWebhook:
         if subscription is None or "/" in key:
             raise DeliveryRefused(404, "There is no such endpoint.")
         headers = Headers(scope["headers"])
-        lookup = await self._own("looking up an API key", self._reception.api_keys.look_up(key or _key_in(headers)))
+        clock = asyncio.get_running_loop().time
+        since = scope.get(WAITING_SINCE, clock())
+        lookup = await self._own(
+            "looking up an API key",
+            self._reception.api_keys.look_up(key or _key_in(headers)),
+            until=since + self._limits.store_seconds,
+        )
         holder = check_key(lookup, subscription.name)
         signature = _presented_signature(headers)
         check_content_type(headers.get(b"content-type"))
         with self._reserved(headers):
+            began = clock()
             body = await self._read(headers, receive)
+            since += clock() - began  # that was the sender's own time
             self._check_signature(holder, body, signature)
-            return await self._take(body, headers, holder, subscription)
+            return await self._take(body, headers, holder, subscription, since)
 
-    async def _take(self, body: bytes, headers: Headers, holder: KeyHolder, subscription: Subscription) -> str:
+    async def _take(
+        self, body: bytes, headers: Headers, holder: KeyHolder, subscription: Subscription, since: float
+    ) -> str:
         settings = self._settings.read(headers.get(b"x-segment-settings"), subscription)
         if is_batch(body):
-            return await self._store_batch(body, holder, settings, subscription)
+            until = since + self._limits.batch_seconds
+            return await self._store_batch(body, holder, settings, subscription, until=until)
         event = self._usable(body, subscription)
         if event.type not in subscription.handled_types:
             raise DeliveryRefused(501, "Events of this type are not supported.")
-        await self._store([self._record(event, body, holder, settings)], holder)
+        record = self._record(event, body, holder, settings)
+        await self._store([record], holder, until=since + self._limits.store_seconds)
         return "Accepted."
 
     @contextmanager
@@ -186,7 +200,13 @@ class SignedWebhook:
             raise DeliveryRefused(401, "X-Signature does not fit the body. Copy the shared secret again.")
 
     async def _store_batch(
-        self, body: bytes, holder: KeyHolder, settings: Mapping[str, SettingValue], subscription: Subscription
+        self,
+        body: bytes,
+        holder: KeyHolder,
+        settings: Mapping[str, SettingValue],
+        subscription: Subscription,
+        *,
+        until: float,
     ) -> str:
         """Store every element; one that cannot be used is stored as invalid, and never spoils the others.
 
@@ -203,7 +223,7 @@ class SignedWebhook:
                 except DeliveryRefused:
                     event, invalid = _invalid_event(text, self._reception.clock), invalid + 1
                 records.append(self._record(event, text, holder, settings))
-            await self._store(records, holder)
+            await self._store(records, holder, until=until)
         if invalid:
             logger.warning("Component %s: %d of %d events of a batch are invalid", subscription.name, invalid, count)
             return f"Accepted {count - invalid} of {count} events; the others are kept and shown to the operator."
@@ -229,7 +249,7 @@ class SignedWebhook:
     def _record(self, event: Event, text: bytes, holder: KeyHolder, settings: Mapping[str, SettingValue]) -> NewEvent:
         return new_event(event, text, holder=holder, settings=settings, person_hash=self._reception.person_hash)
 
-    async def _store(self, records: Iterable[NewEvent], holder: KeyHolder) -> None:
+    async def _store(self, records: Iterable[NewEvent], holder: KeyHolder, *, until: float) -> None:
         """Store events together; they share a commit, and the answer waits for it."""
 
         observer, event_log = self._reception.observer, self._reception.event_log
@@ -239,7 +259,7 @@ class SignedWebhook:
             appended = await event_log.append(record)
             observer.stored(record, appended, started=started)
 
-        await self._own("storing events", asyncio.gather(*(append(record) for record in records)))
+        await self._own("storing events", asyncio.gather(*(append(record) for record in records)), until=until)
         self._reception.received(holder.install_id)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
@@ -254,10 +274,10 @@ class SignedWebhook:
         except TimeoutError:
             raise DeliveryRefused(503, "The body did not arrive in time. Try again.") from None
 
-    async def _own(self, doing: str, work: Awaitable[_Result]) -> _Result:
+    async def _own(self, doing: str, work: Awaitable[_Result], *, until: float) -> _Result:
         """Await our own store; whatever goes wrong there is worth a retry, so it is a 503."""
         try:
-            async with asyncio.timeout(self._limits.store_seconds):
+            async with asyncio.timeout_at(until):
                 return await work
         except Exception as error:
             raise store_trouble(doing, error) from error

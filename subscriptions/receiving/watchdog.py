@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol
 
-_LOOK_EVERY_SECONDS = 0.25
+LOOK_EVERY_SECONDS = 0.25
 _LOOKS_PER_LIMIT = 8
 
 
@@ -43,6 +43,10 @@ class Wait:
         self.doing = doing
         self._until = self._watchdog.loop.time() + seconds
 
+    def left(self) -> float:
+        """Return how many seconds are left of the limit."""
+        return self._until - self._watchdog.loop.time()
+
     def __enter__(self) -> Wait:
         self._task = asyncio.current_task(self._watchdog.loop)
         self._watchdog.waits[self] = None
@@ -72,21 +76,24 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float, *, on_look: Callable[[float], None] | None = None) -> None:
-        self._every = min(_LOOK_EVERY_SECONDS, seconds / _LOOKS_PER_LIMIT)
+        self._every = min(LOOK_EVERY_SECONDS, seconds / _LOOKS_PER_LIMIT)
         self._on_look = on_look
         self._due = 0.0
         self.waits: dict[Overdue, None] = {}
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known once there is work
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, doing: str, seconds: float) -> Wait:
+    def watch(self, doing: str, seconds: float, *, since: float | None = None) -> Wait:
         """Return a context manager for a block that may take ``seconds``.
+
+        Args:
+            since: when they began, by the loop's clock; now where nothing is said.
 
         Raises, at its end:
             TimeoutError: it took too long, and was cancelled.
         """
         self.wake()
-        return Wait(self, doing, self.loop.time() + seconds)
+        return Wait(self, doing, (self.loop.time() if since is None else since) + seconds)
 
     def wake(self) -> None:
         """Begin to look; ends by itself once nothing is waited for. Whatever is in ``waits`` is looked after."""
