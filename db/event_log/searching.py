@@ -13,6 +13,10 @@ from dataclasses import dataclass
 
 from db.event_log.records import EventPage, EventRecord
 
+#: An event that an index leads to takes as long as so many that are passed in the order of their ids, and those take as
+#: long as so many entries of an index alone.
+LOOK_UP = 10
+
 #: One step of a search: the next page of at most so many events (the second number) from those below an id.
 Step = Callable[[int | None, int], Awaitable[EventPage]]
 
@@ -21,8 +25,8 @@ Step = Callable[[int | None, int], Awaitable[EventPage]]
 class SearchBounds:
     """How many events are looked at in one step, and how many steps one search takes."""
 
-    events_in_step: int = 50_000
-    steps: int = 5
+    events_in_step: int
+    steps: int
 
 
 async def search(step: Step, bounds: SearchBounds, *, limit: int, before_id: int | None) -> EventPage:

@@ -54,6 +54,9 @@ _FAILURES = (
     OSError,
 )
 
+#: Few steps: each is a transaction of its own.
+_BOUNDS = SearchBounds(events_in_step=50_000, steps=2)
+
 #: What PostgreSQL says about a row, not about itself: the row's neighbours can be stored all the same.
 _REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 
@@ -88,7 +91,7 @@ class SqlEventLog:
         self._database = database
         self._replays = replays
         self._limits = limits or SegmentLimits()
-        self._bounds = bounds or SearchBounds()
+        self._bounds = bounds or _BOUNDS
         self._runway = Runway(database, self._limits)
         self._inserter = GroupInserter(database)
         self._admission = Admission(clock=clock)

@@ -12,6 +12,7 @@ from typing import Any
 from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.message_key import key_of_message
 from db.event_log.records import Backlog, Deletion, EventCounts, EventDetail, EventFilter, EventPage, EventRecord, Proof
+from db.event_log.searching import LOOK_UP
 from db.event_log.sqlite import claiming, outcomes
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.segment import (
@@ -37,8 +38,6 @@ _MESSAGES = "messages JOIN events USING (id)"
 _OF_MESSAGE = "events.id IN (SELECT id FROM messages WHERE key = ?)"
 _CHUNK = 500
 _HIGHEST_ID = 2**63 - 1
-_LOOK_UP = 4
-"""An event that an index leads to takes as long as so many that are passed in the order of their ids."""
 
 
 def search(
@@ -92,24 +91,32 @@ def _stretch(segment: Segment, wanted: EventFilter, below: int, most: int) -> _S
     if wanted.message_id is not None:
         return _Stretch(segment.first_id, "NOT INDEXED", 0)  # found by its key
     if wanted.state is EventState.PENDING:
-        # Where more than that are pending, they are not looked through in the order of their ids.
+        # Its index is in another order, so all of them are looked through, or the newest events of any state.
         ((pending,),) = segment.select(
-            "SELECT count(*) FROM (SELECT id FROM events INDEXED BY waiting WHERE state = 0 LIMIT ?)", (most + 1,)
+            "SELECT count(*) FROM (SELECT id FROM events INDEXED BY waiting WHERE state = 0 LIMIT ?)",
+            (most * LOOK_UP + 1,),
         )
-        if pending <= most:
-            return _Stretch(segment.first_id, "INDEXED BY waiting", pending)
+        events = pending * LOOK_UP if _needs_rows(wanted) else -(-pending // LOOK_UP)
+        if events <= most:
+            return _Stretch(segment.first_id, "INDEXED BY waiting", events)
     elif wanted.state is not None and wanted.state is not EventState.HANDLED:
         index = f"INDEXED BY {'dead_letters' if wanted.state is EventState.DEAD_LETTER else 'rare'}"
         ((events, first_id),) = segment.select(
             f"SELECT count(*), min(id) FROM (SELECT id FROM events {index}"  # noqa: S608
             f" WHERE {_in_state(wanted.state)} AND id < ? ORDER BY id DESC LIMIT ?)",
-            (below, reach := max(1, most // _LOOK_UP)),
+            (below, reach := max(1, most // LOOK_UP)),
         )
-        return _Stretch(first_id if events == reach else segment.first_id, index, events * _LOOK_UP)
+        return _Stretch(first_id if events == reach else segment.first_id, index, events * LOOK_UP)
     ((newest,),) = segment.select("SELECT max(id) FROM events WHERE id < ?", (below,))
     end_id = segment.first_id if newest is None else newest + 1
     first_id = max(segment.first_id, end_id - most)
     return _Stretch(first_id, "NOT INDEXED", end_id - first_id)
+
+
+def _needs_rows(wanted: EventFilter) -> bool:
+    """Tell whether the index of pending events, which knows their origins, is not enough to decide."""
+    in_rows = (wanted.type, wanted.event, wanted.received_from, wanted.received_before)
+    return any(value is not None for value in in_rows)
 
 
 def _received_at(segments: Segments, event_id: int) -> datetime | None:
@@ -292,7 +299,7 @@ def _in_state(state: EventState) -> str:
     """Compare with a state as SQLite has to see it in order to find that a partial index fits: written out."""
     number = NUMBERS[state]
     is_rare = number in (UNSUPPORTED, SUPPRESSED, REPEATED_DELETE)
-    return f"state = {number}" + (" AND state IN (2, 3, 4)" if is_rare else "")
+    return f"state = {number}" + (" AND state > 1 AND state < 5" if is_rare else "")
 
 
 def _record(catalogue: Catalogue, row: Sequence[Any]) -> EventRecord:

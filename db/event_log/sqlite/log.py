@@ -60,6 +60,8 @@ _LARGE_GROUP = 256
 """A group of this size is written without waiting for more: one more event would make it hardly cheaper for each."""
 _MOST_ROUNDS = 16
 """How often the event loop may go round while a group is still growing."""
+_BOUNDS = SearchBounds(events_in_step=10_000, steps=10)
+"""A step takes one or two milliseconds, and more where the disk has to be asked: it holds up the event loop."""
 _FORGET_AGAIN_SECONDS = 1.0
 """How long to wait for those who read from a write-ahead log that holds what was erased."""
 
@@ -95,7 +97,7 @@ class SqliteEventLog:
         self._limits = limits or SegmentLimits()
         self._replays = replays
         self._most_waiting = most_waiting
-        self._bounds = bounds or SearchBounds()
+        self._bounds = bounds or _BOUNDS
         self._files: tuple[Catalogue, Segments] | None = None
         self._writer = WriterLock(path)
         self._leases = Leases()

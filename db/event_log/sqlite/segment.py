@@ -60,7 +60,7 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS waiting ON events (origin, available_at) WHERE state = 0;
 CREATE INDEX IF NOT EXISTS dead_letters ON events (id) WHERE state = 5;
-CREATE INDEX IF NOT EXISTS rare ON events (state) WHERE state IN (2, 3, 4);
+CREATE INDEX IF NOT EXISTS rare ON events (state) WHERE state > 1 AND state < 5;
 CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS seal (keys BLOB NOT NULL, newest INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (run INTEGER PRIMARY KEY, through INTEGER NOT NULL);
