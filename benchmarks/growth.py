@@ -1,8 +1,9 @@
 """What an event costs while the log grows: ``python -m benchmarks.growth --events 20000000 --minutes 10``.
 
 Straight into the SQLite event log, 64 events in each commit, every event new, its person one of 200,000, every one
-handled at once. One line for each step: processor time for each event to store and to hand out and settle, bytes on
-the disk, and how long the questions of an operator's page take.
+handled at once; one in a hundred ends otherwise, and one in 100,000 is of a rare account. One line for each step:
+processor time for each event to store and to hand out and settle, bytes on the disk, and how long the questions of an
+operator's page take: a list, the slowest list with a filter, one message. At the end, each filter.
 """
 
 from __future__ import annotations
@@ -27,6 +28,18 @@ from db.event_log.tables import EventState
 _GROUP = 64
 _CLAIM = 500
 _PEOPLE = 200_000
+_RARE = 100_000
+_FILTERS = {
+    "no filter": EventFilter(),
+    **{f"state {state.value}": EventFilter(state=state) for state in EventState},
+    **{f"state {state.value}, rare account": EventFilter(state=state, account="rare") for state in EventState},
+    "rare account": EventFilter(account="rare"),
+    "account that sent nothing": EventFilter(account="nobody"),
+    "type that never came": EventFilter(type="alias"),
+    "event that never came": EventFilter(event="Never"),
+    "messageId that never came": EventFilter(message_id="never"),
+    "rare account, received long ago": EventFilter(account="rare", received_before=datetime(2026, 1, 1, tzinfo=UTC)),
+}
 _BODY = b'{"type":"track","event":"Order Completed","properties":{"pad":"' + b"x" * 900 + b'"}}'
 
 
@@ -35,8 +48,10 @@ async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
     log = SqliteEventLog(folder / "events.db")
     chance = random.Random(1)  # noqa: S311  not a secret
     until = time.monotonic() + seconds
-    print(f"{'events':>11} {'store us':>9} {'handle us':>9} {'bytes':>6} {'list ms':>8} {'show ms':>8}")
-    stored = 0
+    print(
+        f"{'events':>11} {'store us':>9} {'handle us':>9} {'bytes':>6} {'list ms':>8} {'filter ms':>9} {'show ms':>8}"
+    )
+    stored, filtered = 0, dict[str, float]()
     while stored < events and time.monotonic() < until:
         storing = handling = 0.0
         for _ in range(step // _GROUP // 10):
@@ -49,21 +64,35 @@ async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
             handling += time.process_time() - started
         stored += step // _GROUP // 10 * 10 * _GROUP
         size = sum(path.stat().st_size for path in folder.iterdir())  # noqa: ASYNC240  nothing else runs
-        listed = await _milliseconds(lambda: log.find(EventFilter(account="acme"), limit=100))
+        listed = await _milliseconds(lambda: log.search(EventFilter(account="acme")))
+        filtered = {name: await _milliseconds(partial(log.search, wanted)) for name, wanted in _FILTERS.items()}
         (newest,) = await log.find(EventFilter(), limit=1)
         shown = await _milliseconds(partial(log.show, newest.message_id or ""))
         print(
             f"{stored:11,} {1e6 * storing / step:9.1f} {1e6 * handling / step:9.1f} {size / stored:6.0f}"
-            f" {listed:8.2f} {shown:8.2f}",
+            f" {listed:8.2f} {max(filtered.values()):9.2f} {shown:8.2f}",
             flush=True,
         )
+    for name, milliseconds in filtered.items():
+        print(f"{name:40} {milliseconds:8.2f} ms")
     await log.close()
 
 
 async def _handle(log: SqliteEventLog) -> None:
     now = datetime.now(UTC) + timedelta(seconds=1)
     while claimed := await log.claim(["acme-crm"], limit=_CLAIM, lease="a", now=now, until=now + timedelta(minutes=1)):
-        await log.settle_all([Settlement(event.id, "a", EventState.HANDLED, now) for event in claimed])
+        await log.settle_all([Settlement(event.id, "a", _state_of(event.id), now) for event in claimed])
+
+
+def _state_of(event_id: int) -> EventState:
+    for every, state in (
+        (10_000, EventState.DEAD_LETTER),
+        (1_000, EventState.SUPPRESSED),
+        (100, EventState.UNSUPPORTED),
+    ):
+        if event_id % every == 0:
+            return state
+    return EventState.HANDLED
 
 
 def _event(chance: random.Random) -> NewEvent:
@@ -74,7 +103,7 @@ def _event(chance: random.Random) -> NewEvent:
         dedupe_key=key_of_message(message_id),
         received_at=now,
         occurred_at=now,
-        account="acme",
+        account="acme" if chance.randrange(_RARE) else "rare",
         component="acme-crm",
         key_id="1",
         install_id=None,
