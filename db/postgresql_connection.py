@@ -5,6 +5,7 @@ A server that is gone without a word is noticed by TCP after a quarter of an hou
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -28,7 +29,8 @@ class PostgresqlConnection(asyncpg.Connection):  # type: ignore[misc]  # the dri
             timeout: seconds; never more than a moment.
         """
         with suppress(TimeoutError):
-            await super().close(timeout=min(timeout or _GOODBYE_SECONDS, _GOODBYE_SECONDS))
+            async with asyncio.timeout(min(timeout or _GOODBYE_SECONDS, _GOODBYE_SECONDS)):
+                await super().close()
 
 
 def drop_silent(engine: Engine) -> None:

@@ -16,6 +16,7 @@ class Relay:
         self._path = path
         self._flows: list[asyncio.Event] = []
         self._to_server: list[asyncio.StreamWriter] = []
+        self._served: set[asyncio.Task[object]] = set()
         self._word: bytes | None = None
 
     def silence(self) -> None:
@@ -34,16 +35,20 @@ class Relay:
             questions.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            self._served.add(task)
         self._flows.append(flows := asyncio.Event())
         flows.set()
         answers, questions = await asyncio.open_unix_connection(self._path)
         self._to_server.append(questions)
         await asyncio.gather(self._pass_on(flows, reader, questions), self._pass_on(flows, answers, writer))
 
-    def let_go(self) -> None:
-        """Let everything through again, so that it comes to an end."""
+    async def end(self) -> None:
+        """Let everything through again, and wait until it is over."""
         for flows in self._flows:
             flows.set()
+        self.hang_up()
+        await asyncio.gather(*self._served)
 
     async def _pass_on(self, flows: asyncio.Event, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(ConnectionError):
@@ -64,4 +69,4 @@ async def relayed(postgresql_url: str) -> AsyncIterator[tuple[Relay, str]]:
         try:
             yield relay, f"postgresql+asyncpg://postgres@127.0.0.1:{port}/{url.database}?ssl=disable"
         finally:
-            relay.let_go()
+            await relay.end()

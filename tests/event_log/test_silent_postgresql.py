@@ -158,6 +158,19 @@ async def test_one_silent_connection_is_enough_to_give_all_of_them_up(
             await database.close()
 
 
+async def test_connections_that_the_server_has_closed_are_replaced_unnoticed(postgresql_url: str) -> None:
+    database, beside = Database.open(postgresql_url), Database.open(postgresql_url)
+    try:
+        before = await everybody(database)
+        async with beside.engine.connect() as other:
+            for pid in before:
+                await other.execute(select(func.pg_terminate_backend(pid, 60_000)))
+        assert not before & await everybody(database)
+    finally:
+        await beside.close()
+        await database.close()
+
+
 async def everybody(database: Database) -> set[int]:
     """Use all pooled connections at once; returns who is at their other ends."""
     async with database.engine.connect() as one, database.engine.connect() as two, database.engine.connect() as three:
