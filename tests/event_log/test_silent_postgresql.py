@@ -158,6 +158,15 @@ async def test_one_silent_connection_is_enough_to_give_all_of_them_up(
             await database.close()
 
 
+async def test_silent_connections_are_closed_without_a_word_from_the_server(way: tuple[Relay, str]) -> None:
+    relay, url = way
+    database = Database.open(url)
+    await everybody(database)
+    relay.silence()
+    async with asyncio.timeout(GIVES_UP):
+        await database.close()
+
+
 async def test_connections_that_the_server_has_closed_are_replaced_unnoticed(postgresql_url: str) -> None:
     database, beside = Database.open(postgresql_url), Database.open(postgresql_url)
     try:
