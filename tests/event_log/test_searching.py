@@ -51,9 +51,11 @@ async def log(database_url: str) -> AsyncIterator[StoredEventLog]:
     await opened.close()
 
 
-async def _fill(log: StoredEventLog, events: list[tuple[str, str, EventState, int]]) -> None:
+async def _fill(log: StoredEventLog, events: list[tuple[str, str, EventState, int]], *, prefix: str = "m") -> None:
     new = [
-        new_event(f"m-{number}", scope=f"install:ins_{account}", account=account, key_id=f"key_{account}")._replace(
+        new_event(
+            f"{prefix}-{number}", scope=f"install:ins_{account}", account=account, key_id=f"key_{account}"
+        )._replace(
             install_id=f"ins_{account}", type=kind, event=f"Event {number % 3}", received_at=later(minutes=minutes)
         )
         for number, (account, kind, _, minutes) in enumerate(events)
@@ -157,6 +159,32 @@ async def test_what_has_an_index_is_found_at_once_however_old_it_is(log: StoredE
             assert page.before_id is None
     by_message = await log.search(EventFilter(message_id="m-0"))
     assert [record.message_id for record in by_message.records] == ["m-0"]
+
+
+async def test_events_that_an_index_leads_to_are_bounded_as_well(log: StoredEventLog) -> None:
+    for state in EventState:
+        events = [("globex", "track", state, 0), *[("acme", "track", state, minute) for minute in range(1, 20)]]
+        await _fill(log, events, prefix=state.value)
+        page = await log.search(EventFilter(state=state, account="globex", type="track"))
+        assert page.records == ()
+        assert page.back_to is not None, "it stopped on the way"
+        assert page.back_to >= later(minutes=11), "at most eight were looked at"
+
+
+async def test_others_get_their_turn_between_the_steps_of_a_search(log: StoredEventLog) -> None:
+    await _fill(log, [("acme", "track", EventState.HANDLED, minute) for minute in range(40)])
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    assert await log.find(EventFilter(type="page")) == []
+    assert turns >= 9, "once between each two of ten steps"
+    beside.cancel()
 
 
 async def test_a_file_of_an_earlier_version_gets_the_index_of_rare_states(tmp_path: Path) -> None:
