@@ -63,12 +63,13 @@ def search(
         if most <= 0 or len(records) >= limit:
             break
         stretch = _stretch(segment, wanted, below, most)
-        rows = segment.select(
-            f"SELECT {_RECORD} {_FROM} WHERE events.id IN (SELECT id FROM events {stretch.index}"  # noqa: S608
-            f" WHERE id >= ? AND id < ? AND {condition} ORDER BY id DESC LIMIT ?) ORDER BY events.id DESC",
-            (stretch.first_id, below, *values, limit - len(records)),
-        )
-        records += [_record(catalogue, row) for row in rows]
+        if stretch.events or wanted.message_id is not None:
+            rows = segment.select(
+                f"SELECT {_RECORD} {_FROM} WHERE events.id IN (SELECT id FROM events {stretch.index}"  # noqa: S608
+                f" WHERE id >= ? AND id < ? AND {condition} ORDER BY id DESC LIMIT ?) ORDER BY events.id DESC",
+                (stretch.first_id, below, *values, limit - len(records)),
+            )
+            records += [_record(catalogue, row) for row in rows]
         most -= stretch.events
         below = stretch.first_id
     if len(records) >= limit:
