@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,7 +37,6 @@ from db.event_log.records import (
     Proof,
     ReplayPolicy,
     Settlement,
-    TooManyWaiting,
 )
 from db.event_log.searching import SearchBounds, Step, find, search
 from db.event_log.segment_limits import SegmentLimits
@@ -46,6 +44,7 @@ from db.event_log.sqlite import appending, browsing, claiming, erasing, replayin
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.connection import flush_recovered
 from db.event_log.sqlite.disk_room import DiskRoom
+from db.event_log.sqlite.gathering import Gathering
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.leases import Leases
 from db.event_log.sqlite.segments import Segments
@@ -56,10 +55,6 @@ logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-_LARGE_GROUP = 256
-"""A group of this size is written without waiting for more: one more event would make it hardly cheaper for each."""
-_MOST_ROUNDS = 16
-"""How often the event loop may go round while a group is still growing."""
 _BOUNDS = SearchBounds(events_in_step=10_000, steps=10)
 """A step takes one or two milliseconds, and more where the disk has to be asked: it holds up the event loop."""
 _FORGET_AGAIN_SECONDS = 1.0
@@ -96,14 +91,11 @@ class SqliteEventLog:
         self._path = path
         self._limits = limits or SegmentLimits()
         self._replays = replays
-        self._most_waiting = most_waiting
         self._bounds = bounds or _BOUNDS
         self._files: tuple[Catalogue, Segments] | None = None
         self._writer = WriterLock(path)
         self._leases = Leases()
-        self._appends: list[tuple[NewEvent, Waiter[Appended]]] = []
-        self._settlements: list[tuple[Sequence[Settlement], asyncio.Future[Sequence[bool]]]] = []
-        self._flush_is_due = False
+        self._gathering = Gathering(self._store, most_waiting=most_waiting)
         self._may_be_unflushed = False
         self._may_hold_stale_tombstones = True
         self._admission = Admission(clock=clock)
@@ -118,14 +110,10 @@ class SqliteEventLog:
     def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
         self._admission.check()
         self._disk_room.check()
-        self._flush_soon()
-        self._appends.append((event, waiter))
+        self._gathering.add_event(waiter, event)
 
     def settle_all(self, settlements: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
-        self._flush_soon()
-        future: asyncio.Future[Sequence[bool]] = asyncio.get_running_loop().create_future()
-        self._settlements.append((settlements, future))
-        return future
+        return self._gathering.add_results(settlements)
 
     async def claim(
         self,
@@ -260,54 +248,13 @@ class SqliteEventLog:
 
     async def close(self) -> None:
         """Write what is waiting and close the files."""
-        self._flush()
+        self._gathering.flush()
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
         self._close_files()
         self._leases.forget()
         self._writer.release()
-
-    def _flush_soon(self) -> None:
-        if len(self._appends) + len(self._settlements) >= self._most_waiting:
-            raise TooManyWaiting("too many events are waiting to be stored")
-        if not self._flush_is_due:
-            loop = asyncio.get_running_loop()
-            self._flush_is_due = True
-            loop.call_soon(self._flush_when_complete, loop, 0, _MOST_ROUNDS)
-
-    def _flush_when_complete(self, loop: asyncio.AbstractEventLoop, before: int, rounds: int) -> None:
-        """Go on collecting as long as each round of the event loop brings more events, within bounds."""
-        waiting = len(self._appends)
-        if before < waiting < _LARGE_GROUP and rounds:
-            loop.call_soon(self._flush_when_complete, loop, waiting, rounds - 1)
-        else:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._flush_is_due = False
-        appends, self._appends = [item for item in self._appends if not item[1].done()], []
-        settlements, self._settlements = [item for item in self._settlements if not item[1].done()], []
-        if not appends and not settlements:
-            return
-        appended, settled = self._store(
-            [event for event, _ in appends], [item for items, _ in settlements for item in items]
-        )
-        for (_, waiting), stored in zip(appends, appended, strict=True):
-            if waiting.done():  # others are told at once, and what they do then is not known here
-                continue
-            if isinstance(stored, Exception):
-                waiting.set_exception(stored)
-            else:
-                waiting.set_result(stored)
-        answers = iter(settled)
-        for items, waiting_for_all in settlements:
-            of_these = list(islice(answers, len(items)))
-            failure = next((answer for answer in of_these if isinstance(answer, Exception)), None)
-            if failure is not None:
-                waiting_for_all.set_exception(failure)
-            else:
-                waiting_for_all.set_result([answer is True for answer in of_these])
 
     def _store(
         self, events: Sequence[NewEvent], settlements: Sequence[Settlement]
