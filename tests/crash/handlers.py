@@ -12,7 +12,9 @@ from tests.crash.effects import Effects
 
 BATCHED = "batched"
 STUBBORN = "stubborn"
+FORGET = "forget"
 HANDLERS = (BATCHED, STUBBORN)
+"""Those for events other than deletes."""
 
 crm = Subscription("acme-crm")
 
@@ -40,4 +42,5 @@ async def stubborn(event: Event) -> None:
 
 @crm.on("delete")
 async def forget(event: Event) -> None:
-    """Segment requires it."""
+    """Have an effect for the deletion."""
+    _effects().apply(FORGET, [event.message_id or ""])

@@ -28,8 +28,8 @@ from oauth_app.stores import open_stores
 from tests.crash.clock import MovedClock
 from tests.crash.cluster import Cluster
 from tests.crash.effects import Effects
-from tests.crash.handlers import BATCHED, HANDLERS
-from tests.crash.sender import Sender
+from tests.crash.handlers import BATCHED, FORGET, HANDLERS
+from tests.crash.sender import DELETE, Sender
 from tests.crash.victims import Postgres, Process, Victim
 
 Engine: TypeAlias = Literal["sqlite", "postgresql"]
@@ -209,15 +209,18 @@ class Rig:
             await event_log.close()
         effects = Effects(self._effects)
         counted = [effects.counted(handler) for handler in HANDLERS]
+        forgotten = effects.counted(FORGET)
         called_again = effects.called_again(BATCHED)
         effects.close()
+        deletes = {message_id for message_id in ledger.acknowledged if message_id.startswith(DELETE)}
+        others = set(ledger.acknowledged) - deletes
         return Report(
             kills=killed,
             acknowledged=len(ledger.acknowledged),
             missing=proof.missing,
             unhandled=proof.unhandled,
-            without_effect=sum(len(set(ledger.acknowledged) - effect.keys()) for effect in counted),
-            effects_twice=sum(times > 1 for effect in counted for times in effect.values()),
+            without_effect=len(deletes - forgotten.keys()) + sum(len(others - effect.keys()) for effect in counted),
+            effects_twice=sum(times > 1 for effect in (*counted, forgotten) for times in effect.values()),
             called_again=called_again,
             stored_twice=sum(copies > 1 for copies in stored.values()),
             statuses=ledger.statuses,
