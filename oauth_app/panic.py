@@ -63,7 +63,7 @@ class PanicSwitch:
         Mostly nobody waits: the row is read again in the background before what is known gets too old.
 
         Raises:
-            SQLAlchemyError, OSError: the store cannot be read.
+            SQLAlchemyError, OSError: the store cannot be read. A driver may let errors of its own through.
         """
         known = self.known()
         if known is not None:
@@ -85,7 +85,7 @@ class PanicSwitch:
         """
         try:
             engaged = await self.engaged()
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:
             raise SegmentUseStopped("the emergency stop cannot be read") from error
         if engaged:
             raise SegmentUseStopped("the operator has stopped all use of Segment")
@@ -97,7 +97,10 @@ class PanicSwitch:
 
     async def _read(self) -> bool:
         asked_at = self._clock()
-        stop = await emergency_stop.read(self._database)
+        try:
+            stop = await emergency_stop.read(self._database)
+        except asyncio.CancelledError:  # those who wait for it are not to be cancelled with it
+            raise ConnectionError("the query was broken off") from None
         engaged = stop is not None
         if engaged is not self._engaged:
             logger.warning("emergency stop %s", "engaged: " + stop.reason if stop is not None else "lifted")
@@ -132,8 +135,9 @@ class StoppableWebhook:
         try:
             async with asyncio.timeout(_LONGEST_READ_SECONDS):
                 return await self._switch.engaged()
-        except (SQLAlchemyError, OSError) as error:
-            logger.warning("answering 503: the emergency stop cannot be read (%s)", type(error).__name__)
+        except Exception as error:
+            bug = None if isinstance(error, SQLAlchemyError | OSError) else error
+            logger.warning("answering 503: the emergency stop cannot be read (%s)", type(error).__name__, exc_info=bug)
             return True
 
 

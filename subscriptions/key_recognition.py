@@ -208,7 +208,9 @@ class KeyRecognition:
 
     def _strike_out(self, questions: Sequence[_Question]) -> None:
         for question in questions:
-            question.answer.cancel()  # where there is none, because the task that reads was cancelled
+            if not question.answer.done():  # the task that reads was cancelled, or the driver gave its query up
+                question.answer.set_exception(ConnectionError("the query was broken off"))
+                question.answer.exception()
             if self._questions.get(question.key_hash) is question:
                 del self._questions[question.key_hash]
 

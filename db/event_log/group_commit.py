@@ -158,7 +158,11 @@ class _Group(Generic[_Item, _Result]):
             outcomes = await self._commit
         except Exception as error:
             self._outcomes = [error] * len(self)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+                broken = EventLogUnavailable("the commit was broken off")
+                self._outcomes = [broken] * len(self)
+                return
             for _, waiter in self._members:
                 waiter.cancel()
             raise
@@ -183,3 +187,9 @@ class _Group(Generic[_Item, _Result]):
                     waiter.set_result(outcome)
             except Exception:
                 logger.exception("Somebody could not be told what became of an event; the others of its group are")
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that was cancelled, and not something that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -425,3 +425,15 @@ def test_everybody_is_told_once_and_of_their_own_item(data: st.DataObject) -> No
         assert all(len(group) <= largest for group in store.groups)
 
     asyncio.run(play())
+
+
+async def test_a_commit_that_the_driver_broke_off_is_a_failure_and_nobodys_end() -> None:
+    async def commit(items: Sequence[int]) -> list[int]:
+        if 1 in items:
+            raise asyncio.CancelledError
+        return list(items)
+
+    group_commit: GroupCommit[int, int] = GroupCommit(commit)
+    with pytest.raises(EventLogUnavailable, match="broken off"):
+        await group_commit.submit(1)
+    assert await group_commit.submit(2) == 2

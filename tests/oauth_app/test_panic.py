@@ -7,18 +7,26 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
 from db.clock import utc_now
-from db.control import install_tokens
+from db.control import emergency_stop, install_tokens
 from db.control.tables import ApiKey, ConnectLink, FlowState, InstallStatus, InstallToken
 from db.database import Database
 from oauth_app.api.tokens import Scope
 from oauth_app.operators.roles import Operator, Role
-from oauth_app.panic import PanicSwitch, SegmentUseStopped, erase_everything, lift_stop, stop_everything
+from oauth_app.panic import (
+    PanicSwitch,
+    SegmentUseStopped,
+    StoppableWebhook,
+    erase_everything,
+    lift_stop,
+    stop_everything,
+)
 from oauth_app.stores import open_stores
 from oauth_app.wiring import segment_of
 from tests.oauth_app.operations import SERVICE, Operations, running_service
@@ -98,6 +106,31 @@ async def test_a_store_that_cannot_be_read_stops_too(tmp_path: Path) -> None:
         await switch.refuse_use_of_segment()
     await switch.close()
     await database.close()
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), RuntimeError("of the driver's own")])
+async def test_whatever_goes_wrong_while_the_stop_is_read_stops_too(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """A driver whose connection breaks cancels what it was doing, and that is nobody's wish to stop."""
+
+    async def broken(_database: Database) -> None:
+        raise error
+
+    monkeypatch.setattr(emergency_stop, "read", broken)
+    switch = PanicSwitch(sqlite_database)
+    reached: list[str] = []
+
+    async def webhook(scope: Any, _receive: Any, _send: Any) -> None:
+        reached.append(scope["type"])
+
+    transport = httpx.ASGITransport(app=StoppableWebhook(webhook, switch))
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        assert (await client.post("/subscriptions/acme-crm")).status_code == 503
+    with pytest.raises(SegmentUseStopped):
+        await switch.refuse_use_of_segment()
+    assert not reached
+    await switch.close()
 
 
 async def test_tk_16_events_are_answered_503_and_taken_again_after_the_stop(service: Operations) -> None:
