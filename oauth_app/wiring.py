@@ -33,7 +33,7 @@ from oauth_app.operators.logins import Logins
 from oauth_app.operators.roles import AccessLists
 from oauth_app.operators.sessions import Sessions
 from oauth_app.pages import Pages
-from oauth_app.panic import PanicSwitch, StoppableWebhook
+from oauth_app.panic import PanicSwitch
 from oauth_app.parts import api_keys_of, connect_links_of, sign_in_links_of
 from oauth_app.presence import Presence
 from oauth_app.rate_limits import RateLimits
@@ -41,6 +41,7 @@ from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.services import Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
+from oauth_app.stoppable_webhook import StoppableWebhook
 from oauth_app.store_metrics import StoreMetrics
 from oauth_app.stores import Stores, open_stores
 from oauth_app.tracing import Traces

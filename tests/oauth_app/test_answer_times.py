@@ -14,7 +14,7 @@ import pytest
 
 from db.control import api_keys, emergency_stop
 from db.event_log.records import Appended
-from oauth_app import panic
+from oauth_app import stoppable_webhook
 from subscriptions.receiving.signature import sign, signed_text
 from subscriptions.receiving.signed_webhook import SignedWebhookLimits
 from subscriptions.receiving.watchdog import LOOK_EVERY_SECONDS
@@ -147,5 +147,5 @@ def test_the_limits_fit_into_the_time_that_segment_waits() -> None:
     plain, signed = WebhookLimits(), SignedWebhookLimits()
     assert plain.store_seconds + LOOK_EVERY_SECONDS <= ANSWERED_WITHIN
     assert signed.store_seconds + LOOK_EVERY_SECONDS <= ANSWERED_WITHIN
-    assert panic._LONGEST_READ_SECONDS + LOOK_EVERY_SECONDS <= ANSWERED_WITHIN
+    assert stoppable_webhook._LONGEST_READ_SECONDS + LOOK_EVERY_SECONDS <= ANSWERED_WITHIN
     assert signed.batch_seconds + LOOK_EVERY_SECONDS <= BATCH_ANSWERED_WITHIN

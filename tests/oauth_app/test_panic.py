@@ -22,11 +22,11 @@ from oauth_app.operators.roles import Operator, Role
 from oauth_app.panic import (
     PanicSwitch,
     SegmentUseStopped,
-    StoppableWebhook,
     erase_everything,
     lift_stop,
     stop_everything,
 )
+from oauth_app.stoppable_webhook import StoppableWebhook
 from oauth_app.stores import open_stores
 from oauth_app.wiring import segment_of
 from tests.oauth_app.operations import SERVICE, Operations, running_service
