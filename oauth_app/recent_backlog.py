@@ -10,13 +10,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from db.event_log.counting_pause import pause_after
 from db.event_log.log import EventArchive
 from db.event_log.records import Backlog, EventLogUnavailable
 
 _PATIENCE_SECONDS = 0.5
-_LEAST_REST = 20
-"""The pause after a count is so many times as long as the count."""
-_LONGEST_REST_SECONDS = 120.0
 
 
 class RecentBacklog:
@@ -69,4 +67,4 @@ class RecentBacklog:
             self._known, self._problem = None, str(problem)
         else:
             ended = self._clock()
-            self._next_at = ended + min((ended - started) * _LEAST_REST, _LONGEST_REST_SECONDS)
+            self._next_at = ended + pause_after(ended - started)

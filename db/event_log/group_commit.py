@@ -159,13 +159,11 @@ class _Group(Generic[_Item, _Result]):
         except Exception as error:
             self._outcomes = [error] * len(self)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and not _is_cancelled():
-                broken = EventLogUnavailable("the commit was broken off")
-                self._outcomes = [broken] * len(self)
-                return
-            for _, waiter in self._members:
-                waiter.cancel()
-            raise
+            if not _broke_off(error):
+                for _, waiter in self._members:
+                    waiter.cancel()
+                raise
+            self._outcomes = [EventLogUnavailable("the commit was broken off")] * len(self)
         else:
             if len(outcomes) != len(self):
                 wrong = RuntimeError(f"{len(self)} items were committed, and {len(outcomes)} have a result")
@@ -189,7 +187,7 @@ class _Group(Generic[_Item, _Result]):
                 logger.exception("Somebody could not be told what became of an event; the others of its group are")
 
 
-def _is_cancelled() -> bool:
-    """Whether it is this task that was cancelled, and not something that it waits for."""
+def _broke_off(error: BaseException) -> bool:
+    """Whether the driver cancelled what it was doing, and nobody this task."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() == 0

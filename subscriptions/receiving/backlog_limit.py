@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from db.event_log.counting_pause import pause_after
 from db.event_log.log import EventArchive
 from db.event_log.records import EventLogUnavailable
 from subscriptions.receiving.pressure import Pressure
@@ -20,9 +21,6 @@ from subscriptions.receiving.pressure import Pressure
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_SECONDS = 2.0
-_LEAST_REST = 20
-"""Where counting takes long (PostgreSQL, millions of events), the pause after it is so many times as long."""
-_LONGEST_REST_SECONDS = 120.0
 _LONGEST_COUNT_SECONDS = 60.0
 _OPEN_BELOW_PERCENT = 90
 
@@ -65,8 +63,7 @@ class BacklogLimit:
         while True:
             started = self._clock()
             await self.look()
-            rest = (self._clock() - started) * _LEAST_REST
-            await self._sleep(min(max(_LOOK_EVERY_SECONDS, rest), _LONGEST_REST_SECONDS))
+            await self._sleep(max(_LOOK_EVERY_SECONDS, pause_after(self._clock() - started)))
 
     async def look(self) -> None:
         """Count, and shut or open the door."""

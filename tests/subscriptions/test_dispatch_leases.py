@@ -25,7 +25,7 @@ from subscriptions import (
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.flaky_log import FlakyLog
-from tests.subscriptions.receiver import Open, outcomes, track
+from tests.subscriptions.receiver import Open, Receiver, outcomes, track
 
 
 async def test_an_event_survives_the_death_of_the_process_that_works_on_it(opened: Open) -> None:
@@ -253,6 +253,21 @@ async def test_a_control_store_that_is_away_delays_an_event_and_no_more(opened: 
         assert set(await outcomes(receiver)) == {"take"}
 
 
+async def _die(receiver: Receiver, *, found_after: timedelta = timedelta(seconds=15)) -> None:
+    """Claim an event as a process that is never heard of again; its lease is over when the next one looks."""
+    now = receiver.clock()
+    until = now + timedelta(seconds=15)
+    assert await receiver.log.claim(["acme-crm"], limit=1, lease=f"dead at {now}", now=now, until=until)
+    receiver.clock.now += found_after
+
+
+async def _find(receiver: Receiver) -> int:
+    """Look for work once; returns how much there was."""
+    claimed = await receiver.dispatcher._claim_and_start()
+    await receiver.dispatcher._finish()
+    return claimed
+
+
 async def test_a_sudden_end_costs_no_attempt_of_a_handler_that_was_not_called(opened: Open) -> None:
     subscription, calls = Subscription("acme-crm"), Counter[str]()
 
@@ -269,21 +284,12 @@ async def test_a_sudden_end_costs_no_attempt_of_a_handler_that_was_not_called(op
             raise RetryError("closed", retry_after=timedelta(hours=1))
 
     async with opened(subscription) as receiver:
-
-        async def die() -> None:
-            """Begin an attempt as a process that is never heard of again, and let the next one find it."""
-            now = receiver.clock()
-            until = now + timedelta(seconds=15)
-            assert await receiver.log.claim(["acme-crm"], limit=1, lease=f"dead at {now}", now=now, until=until)
-            receiver.clock.advance(seconds=15)
-            await receiver.dispatcher._claim_and_start()
-            await receiver.dispatcher._finish()
-
         await receiver.deliver(track())
         await receiver.dispatcher.run_due()
         closed = (await outcomes(receiver))["late"]
         receiver.clock.advance(minutes=1)
-        await die()
+        await _die(receiver)
+        await _find(receiver)
         after = await outcomes(receiver)
         assert (after["soon"].state, after["soon"].attempts) == (HandlerState.UNKNOWN, 2)
         assert after["late"] == closed
@@ -293,7 +299,8 @@ async def test_a_sudden_end_costs_no_attempt_of_a_handler_that_was_not_called(op
 
         # Nobody was called by this one, so nothing of it is on record.
         assert await receiver.log.hasten("acme-crm", now=receiver.clock()) == 1
-        await die()
+        await _die(receiver)
+        await _find(receiver)
         assert (await outcomes(receiver))["late"] == closed
         assert (await receiver.only()).available_at == closed.due_at
         receiver.clock.advance(hours=1)
@@ -312,13 +319,9 @@ async def test_days_of_sudden_ends_leave_a_handler_all_its_attempts(opened: Open
 
     async with opened(subscription) as receiver:
         await receiver.deliver(track())
-        for death in range(6):
-            now = receiver.clock()
-            until = now + timedelta(seconds=15)
-            assert await receiver.log.claim(["acme-crm"], limit=1, lease=f"dead {death}", now=now, until=until)
-            receiver.clock.advance(hours=18)
-            await receiver.dispatcher._claim_and_start()
-            await receiver.dispatcher._finish()
+        for _ in range(6):
+            await _die(receiver, found_after=timedelta(hours=18))
+            await _find(receiver)
             receiver.clock.advance(minutes=2)
         await receiver.dispatcher.run_due()
         failed = (await outcomes(receiver))["handle"]
@@ -336,26 +339,14 @@ async def test_an_attempt_without_a_result_is_on_record_and_a_fatal_event_is_giv
     async with on_sqlite(subscription) as receiver:
         await receiver.deliver_tracks("t", 1)
 
-        async def die() -> None:
-            """Claim as a process that is never heard of again."""
-            now = receiver.clock()
-            assert await receiver.log.claim(
-                ["acme-crm"], limit=1, lease=f"dead at {now}", now=now, until=now + timedelta(seconds=15)
-            )
-            receiver.clock.advance(seconds=15)
-
-        await die()
-        dispatcher = Dispatcher({"acme-crm": subscription}, receiver.log, receiver.database, clock=receiver.clock)
-        claimed = await dispatcher._claim_and_start()
-        await dispatcher._finish()
-        assert (claimed, calls["t-0"]) == (1, 0)
+        await _die(receiver)
+        assert (await _find(receiver), calls["t-0"]) == (1, 0)
         unknown = (await outcomes(receiver, "t-0"))["handle"]
         assert (unknown.state, unknown.attempts) == (HandlerState.UNKNOWN, 1)
         for _ in range(19):
             receiver.clock.advance(minutes=30)
-            await die()
-            await dispatcher._claim_and_start()
-            await dispatcher._finish()
+            await _die(receiver)
+            await _find(receiver)
         record = await receiver.only()
         assert record.state is EventState.DEAD_LETTER
         assert "nobody knows its effect (given up after 20 attempts)" in (record.last_error or "")
