@@ -63,6 +63,15 @@ class EventLog(Protocol):
         """
         ...
 
+    def begin(self, lease: str, event_ids: Sequence[int]) -> None:
+        """Note that handlers are about to be called with claimed events.
+
+        When their holder dies, whoever claims them next is told (``ClaimedEvent.interrupted``) that an attempt ended
+        without a result. Events that were only claimed have lost nothing. PostgreSQL cannot tell the one from the
+        other, where a note would be one more write for every event: there a claim counts as the beginning.
+        """
+        ...
+
     async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
         """Return, for those events that have any, the pending events of the same sender and person before them."""
         ...

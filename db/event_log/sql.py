@@ -121,6 +121,9 @@ class SqlEventLog:
                 connection, components, limit=limit, lease=lease, now=now, until=until, skip=skip
             )
 
+    def begin(self, lease: str, event_ids: Sequence[int]) -> None:
+        """Nothing is to be noted here: every event that somebody held counts as begun."""
+
     async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
         async with self._transaction() as connection:
             await claiming.renew(connection, lease, event_ids, until=until)

@@ -184,6 +184,7 @@ class Dispatcher:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+        await self._settler.close()
         await self._leases.release_all()
         self._lanes.reset()
         self._held.clear()
@@ -259,7 +260,9 @@ class Dispatcher:
             return dict.fromkeys(ordered, unknown)
 
     def _begin(self, lane: Lane, call: Call) -> None:
-        self._start(self._call(lane, call), _claimed(call.attempts))
+        claimed = _claimed(call.attempts)
+        self._leases.begin(claimed)
+        self._start(self._call(lane, call), claimed)
 
     async def _call(self, lane: Lane, call: Call) -> None:
         """Call a handler, and note what that means for each event."""

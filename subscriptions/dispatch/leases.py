@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from itertools import groupby
+from operator import attrgetter
 
 from db.clock import Clock
 from db.event_log.log import EventLog
@@ -48,6 +50,11 @@ class Leases:
         if claimed:
             self._held[lease].update(event.id for event in claimed)
         return claimed
+
+    def begin(self, claimed: Iterable[ClaimedEvent]) -> None:
+        """Note in the log that handlers are about to be called with events."""
+        for lease, events in groupby(claimed, key=attrgetter("lease")):
+            self._log.begin(lease, [event.id for event in events])
 
     def drop(self, claimed: ClaimedEvent) -> bool:
         """Renew an event no longer: it was settled, or its result could not be stored. Tells whether it was held."""

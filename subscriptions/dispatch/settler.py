@@ -9,12 +9,11 @@ from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.control import audit
 from db.database import Database
 from db.event_log.log import EventLog
-from db.event_log.records import ClaimedEvent, ErasureReport, EventLogUnavailable, Settlement
+from db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
 from db.event_log.tables import EventState
-from subscriptions.archive.erasure import ERASED, REQUESTED
+from subscriptions.dispatch.erasures import Erasures
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ class Settler:
 
     def __init__(self, event_log: EventLog, database: Database, *, waits: Sequence[float]) -> None:
         self._log = event_log
-        self._database = database
+        self._erasures = Erasures(event_log, database)
         self._waits = waits
 
     async def settle(self, ended: Sequence[tuple[Settlement, ClaimedEvent]]) -> list[bool]:
@@ -56,6 +55,10 @@ class Settler:
         answers = dict(zip(ids, (*stored, *erased), strict=True))
         return [answers[claimed.id] for _, claimed in ended]
 
+    async def close(self) -> None:
+        """Wait until what was begun is stored or refused."""
+        await self._erasures.close()
+
     async def _store(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         if not settlements:
             return ()
@@ -68,7 +71,7 @@ class Settler:
         return stored
 
     async def _erase_one(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        erased, is_first_try = await self._persistently(lambda: self._erase(settlement, claimed), [settlement])
+        erased, is_first_try = await self._persistently(lambda: self._erasures.end(settlement, claimed), [settlement])
         if erased is False:
             _say_refused([settlement], is_first_try=is_first_try)
         return bool(erased)
@@ -94,41 +97,6 @@ class Settler:
             count, ids, name = len(settlements), _ids(settlements), type(error).__name__
             logger.warning("The results of %d events (%s) could not be stored (%s)", count, ids, name)
         return None, is_first_try
-
-    async def _erase(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        """Note a finished deletion, then wipe the log. The note comes first: once too often is better than never."""
-        async with self._database.transaction() as session:
-            await audit.add(
-                session,
-                actor="segment",
-                action=REQUESTED,
-                subject=f"event {claimed.id}",
-                now=settlement.at,
-                detail={"account": claimed.account, "component": claimed.component},
-            )
-        report = await self._log.erase(settlement)
-        if report is None:
-            return False
-        logger.info(
-            "Deletion %d is done: %d merged ids, %d stored events wiped", claimed.id, report.merged_ids, report.events
-        )
-        await self._note_erased(settlement, claimed, report)
-        return True
-
-    async def _note_erased(self, settlement: Settlement, claimed: ClaimedEvent, report: ErasureReport) -> None:
-        """Write down what was erased where; only numbers and names of handlers."""
-        results = (*claimed.finished, *settlement.results)
-        detail = {
-            "account": claimed.account,
-            "component": claimed.component,
-            "events": report.events,
-            "merged_ids": report.merged_ids,
-            "handlers": {result.handler: result.state.value for result in results},
-        }
-        async with self._database.transaction() as session:
-            await audit.add(
-                session, actor="service", action=ERASED, subject=f"event {claimed.id}", now=settlement.at, detail=detail
-            )
 
 
 def _ends_a_deletion(settlement: Settlement, claimed: ClaimedEvent) -> bool:

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
+from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState, HandlerState
 from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
 
@@ -65,10 +67,28 @@ async def test_an_event_that_is_put_back_keeps_its_count_and_its_results(event_l
 async def test_an_attempt_whose_lease_ended_had_no_result(event_log: StoredEventLog) -> None:
     await event_log.append(new_event())
     (first,) = await _claim(event_log)
+    event_log.begin(first.lease, [first.id])
     (second,) = await _claim(event_log, minutes=2)
     await event_log.release(second.lease, [second.id])
     (third,) = await _claim(event_log, minutes=2)
     assert (first.interrupted, second.interrupted, third.interrupted) == (False, True, False)
+
+
+async def test_on_sqlite_a_claim_alone_is_no_attempt(tmp_path: Path) -> None:
+    log = SqliteEventLog(tmp_path / "events.db")
+    for number in range(2):
+        await log.append(new_event(f"m-{number}"))
+    claimed, begun = await _claim(log)
+    log.begin(begun.lease, [begun.id])
+    log.begin("somebody else's", [claimed.id])
+    for minutes in (2, 4):  # and nobody who only claims it makes that forgotten
+        again = {event.id: event.interrupted for event in await _claim(log, minutes=minutes)}
+        assert again == {claimed.id: False, begun.id: True}
+    await log.close()
+    log = SqliteEventLog(tmp_path / "events.db")
+    again = {event.id: event.interrupted for event in await _claim(log, minutes=6)}
+    assert again == {claimed.id: False, begun.id: True}
+    await log.close()
 
 
 async def test_attempts_without_a_result_are_counted_apart(event_log: StoredEventLog) -> None:
@@ -109,6 +129,7 @@ async def test_a_log_that_is_opened_again_knows_what_was_being_worked_on(databas
         for number in range(4):
             await log.append(new_event(f"m-{number}"))
         claimed = await _claim(log)
+        log.begin(claimed[0].lease, [event.id for event in claimed])
         await settle(log, Settlement(claimed[0].id, claimed[0].lease, EventState.HANDLED, NOON))
         await settle(
             log, Settlement(claimed[1].id, claimed[1].lease, EventState.PENDING, NOON, available_at=later(minutes=1))
@@ -182,6 +203,7 @@ async def test_an_event_is_not_held_until_a_clock_that_was_set_back_gets_there(e
     for number in range(2):
         await event_log.append(new_event(f"m-{number}", received_at=later(hours=1)))
     dead, alive = await _claim(event_log, minutes=60)
+    event_log.begin(dead.lease, [dead.id])
     await event_log.bring_forward(COMPONENTS, now=NOON, attempted_from=NOON)
     assert await _claim(event_log) == [], "whoever lives has the time to renew"
     await event_log.renew(alive.lease, [alive.id], until=later(minutes=5))

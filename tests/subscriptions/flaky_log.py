@@ -50,6 +50,9 @@ class FlakyLog:
         self._check("claim")
         return await self._log.claim(components, **options)
 
+    def begin(self, lease: str, event_ids: Sequence[int]) -> None:
+        self._log.begin(lease, event_ids)
+
     async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
         self._check("predecessors")
         return await self._log.predecessors(event_ids)
@@ -64,6 +67,7 @@ class FlakyLog:
         await self._log.renew(lease, event_ids, until=until)
 
     async def release(self, lease: str, event_ids: Sequence[int]) -> None:
+        self._check("release")
         await self._log.release(lease, event_ids)
 
     async def erase(self, settlement: Settlement) -> ErasureReport | None:

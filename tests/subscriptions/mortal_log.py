@@ -61,6 +61,10 @@ class MortalLog:
         await self.step()
         return claimed
 
+    def begin(self, lease: str, event_ids: Sequence[int]) -> None:
+        self._come_past()
+        self._log.begin(lease, event_ids)
+
     async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
         await self.step()
         return await self._log.predecessors(event_ids)

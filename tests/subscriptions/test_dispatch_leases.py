@@ -43,9 +43,8 @@ async def test_an_event_survives_the_death_of_the_process_that_works_on_it(opene
 
     async with opened(subscription) as receiver:
         await receiver.deliver(track())
-        now = receiver.clock()
-        # Claimed by a process that is never heard of again: its lease ends, and then the event is handled.
-        await receiver.log.claim(["acme-crm"], limit=1, lease="dead", now=now, until=now + timedelta(seconds=15))
+        # Begun by a process that is never heard of again: its lease ends, and then the event is handled.
+        await _die(receiver, found_after=timedelta(0))
         assert await receiver.dispatcher.run_due() == 0
         receiver.clock.advance(seconds=15)
         # A process that is told to go gives its events back at once.
@@ -254,10 +253,11 @@ async def test_a_control_store_that_is_away_delays_an_event_and_no_more(opened: 
 
 
 async def _die(receiver: Receiver, *, found_after: timedelta = timedelta(seconds=15)) -> None:
-    """Claim an event as a process that is never heard of again; its lease is over when the next one looks."""
+    """Begin with an event as a process that is never heard of again; its lease is over when the next one looks."""
     now = receiver.clock()
-    until = now + timedelta(seconds=15)
-    assert await receiver.log.claim(["acme-crm"], limit=1, lease=f"dead at {now}", now=now, until=until)
+    lease, until = f"dead at {now}", now + timedelta(seconds=15)
+    (claimed,) = await receiver.log.claim(["acme-crm"], limit=1, lease=lease, now=now, until=until)
+    receiver.log.begin(lease, [claimed.id])
     receiver.clock.now += found_after
 
 
@@ -307,6 +307,31 @@ async def test_a_sudden_end_costs_no_attempt_of_a_handler_that_was_not_called(op
         await receiver.dispatcher.run_due()
         assert calls == {"soon": 2, "late": 2}
         assert (await receiver.only()).state is EventState.HANDLED
+
+
+async def test_a_sudden_end_costs_nothing_of_what_no_handler_was_called_with(on_sqlite: Open) -> None:
+    """What waits in a lane while other events are handled, or while an operator has paused the handler."""
+    subscription, working = Subscription("acme-crm"), asyncio.Event()
+
+    @subscription.on("track")
+    async def hang(event: Event) -> None:
+        working.set()
+        await asyncio.Event().wait()
+
+    async with on_sqlite(subscription) as receiver:
+        await receiver.deliver_tracks("t", 3)
+        limits = DispatchLimits(calls_per_handler=1)
+        log = FlakyLog(receiver.log)  # it dies without giving anything back
+        dead = Dispatcher({"acme-crm": subscription}, log, receiver.database, limits=limits, clock=receiver.clock)
+        log.failing = {"release"}
+        running = asyncio.create_task(dead.run())
+        await working.wait()
+        running.cancel()
+        await asyncio.wait([running])
+        receiver.clock.advance(seconds=15)
+        now = receiver.clock()
+        again = await receiver.log.claim(["acme-crm"], limit=9, lease="next", now=now, until=now)
+        assert [event.interrupted for event in again] == [True, False, False]
 
 
 async def test_days_of_sudden_ends_leave_a_handler_all_its_attempts(opened: Open) -> None:

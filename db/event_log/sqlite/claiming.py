@@ -86,7 +86,7 @@ def _all_or_none(claimed: Sequence[ClaimedEvent], leases: Leases, lease: str) ->
     try:
         yield
     except BaseException:
-        leases.end([event.id for event in claimed], lease)
+        leases.take_back([event.id for event in claimed], lease)
         raise
 
 
@@ -142,9 +142,9 @@ def _take(
         tombstone = covered.get((origin.account, origin.component, subject)) if covered else None
         suppressed = tombstone is not None and tombstone.covers(event_type=kind, occurred_at=occurred_at)
         earlier = outcomes.read(before)
-        held.append(
-            (event_id, Lease(lease, until, origin.account, origin.component, subject, occurred_at, attempts, before))
-        )
+        interrupted = leases.was_interrupted(event_id)
+        holder = origin.account, origin.component, subject
+        held.append((event_id, Lease(lease, until, *holder, occurred_at, attempts, before, interrupted)))
         taken.append(
             ClaimedEvent(
                 id=event_id,
@@ -162,7 +162,7 @@ def _take(
                 suppressed=suppressed,
                 scope=origin.scope_name,
                 unfinished=tuple(outcome for outcome in earlier if not outcome.finished),
-                interrupted=leases.was_interrupted(event_id),
+                interrupted=interrupted,
                 erased_through=tombstone.through if tombstone is not None and suppressed else None,
             )
         )

@@ -1,4 +1,4 @@
-"""Which events were handed out and not given back: a file that tells, after a sudden end, what was being worked on.
+"""Which events handlers hold: a file that tells, after a sudden end, what they had been called with.
 
 It is written without waiting for the disk: it has to outlive the process, not a power cut, and saying too little of
 an attempt only loses the note that it had no result. So a disk that takes no more is logged and no failure.
@@ -19,18 +19,18 @@ _COMPACT_BYTES = 4 * 1024 * 1024
 
 
 class HeldFile:
-    """Appends an id when an event is handed out, and the negative id when it is given back."""
+    """Appends an id before a handler is called, and the negative id when the attempt has ended."""
 
     def __init__(self, catalogue: Path) -> None:
         path = catalogue.with_name(f"{catalogue.name}.held")
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._held = self._read()
         self.left_over = frozenset(self._held)
-        """What somebody held who never gave it back."""
+        """What was begun and never ended."""
         self._compact()
 
     def add(self, event_ids: Iterable[int]) -> None:
-        """Note that events are handed out."""
+        """Note that handlers are about to be called with events."""
         ids = list(event_ids)
         self._held.update(ids)
         self._append(ids)
@@ -58,14 +58,14 @@ class HeldFile:
             if written % _ID.size:  # the disk is full; no note may stand there by half
                 os.ftruncate(self._file, self._bytes)
         except OSError as error:
-            logger.warning("What is handed out cannot be noted (%s)", error.strerror)
+            logger.warning("What is begun cannot be noted (%s)", error.strerror)
 
     def _compact(self) -> None:
         self._bytes = 0
         try:
             os.ftruncate(self._file, 0)
         except OSError as error:
-            logger.warning("What is handed out cannot be noted (%s)", error.strerror)
+            logger.warning("What is begun cannot be noted (%s)", error.strerror)
         self._append(sorted(self._held))
 
     def _read(self) -> set[int]:

@@ -1,7 +1,7 @@
 """Which events this process has handed out.
 
 Only one process hands out the events of an SQLite log, so leases need not be in the database: when it dies,
-everything it held is free at once. A file beside the log only remembers what that was.
+everything it held is free at once. A file beside the log only remembers what handlers had been called with.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Lease:
     occurred_at: datetime
     attempts: int
     outcomes: str | None
+    begun: bool = False
+    """Whether a handler was called, under this lease or under an earlier one that nobody ended."""
 
 
 class Leases:
@@ -38,12 +40,12 @@ class Leases:
         self._turn = 0
 
     def remember_in(self, file: HeldFile) -> None:
-        """Write down what is handed out, and learn what was left over by a process that died."""
+        """Write down what is begun, and learn what was left over by a process that died."""
         self._file = file
         self._left_over = set(file.left_over)
 
     def forget(self) -> None:
-        """Let go of everything; whoever comes next learns what was still held."""
+        """Let go of everything; whoever comes next learns what was begun and not ended."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -62,12 +64,22 @@ class Leases:
         taken = dict(leases)
         self._leases.update(taken)
         self._left_over.difference_update(taken)
-        if self._file is not None and taken:
-            self._file.add(taken)
+
+    def begin(self, event_ids: Iterable[int], name: str) -> None:
+        """Note that handlers are about to be called with events."""
+        begun = []
+        for event_id in event_ids:
+            lease = self.of(event_id, name)
+            if lease is not None and not lease.begun:
+                lease.begun = True
+                begun.append(event_id)
+        if self._file is not None and begun:
+            self._file.add(begun)
 
     def was_interrupted(self, event_id: int) -> bool:
-        """Tell whether somebody was handed the event and never said what became of it."""
-        return event_id in self._leases or event_id in self._left_over
+        """Tell whether a handler was called with the event and nobody ever said what became of it."""
+        lease = self._leases.get(event_id)
+        return event_id in self._left_over if lease is None else lease.begun
 
     def is_held(self, event_id: int, now: datetime) -> bool:
         """Tell whether somebody's time with an event still runs."""
@@ -92,8 +104,17 @@ class Leases:
             if lease.until > now + LONGEST_LEASE:
                 lease.until = now + LEFT_TO_IT
 
+    def take_back(self, event_ids: Iterable[int], name: str) -> None:
+        """Undo a claim that nobody heard of; what was known of the events before stays known."""
+        for event_id in event_ids:
+            lease = self.of(event_id, name)
+            if lease is not None:
+                del self._leases[event_id]
+                if lease.begun:
+                    self._left_over.add(event_id)
+
     def end(self, event_ids: Iterable[int], name: str) -> None:
-        """Give events back."""
+        """Give events back: an attempt has ended, or none was made."""
         ended = [event_id for event_id in event_ids if self.of(event_id, name) is not None]
         for event_id in ended:
             del self._leases[event_id]

@@ -133,6 +133,9 @@ class SqliteEventLog:
 
         return self._read(work)
 
+    def begin(self, lease: str, event_ids: Sequence[int]) -> None:
+        self._leases.begin(event_ids, lease)
+
     async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
         self._leases.renew(event_ids, lease, until)
 

@@ -1,0 +1,89 @@
+"""The end of a deletion: noted in the audit, wiped from the event log, and noted again with what was erased where."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from db.control import audit
+from db.database import Database
+from db.event_log.group_commit import GroupCommit
+from db.event_log.log import EventLog
+from db.event_log.records import ClaimedEvent, ErasureReport, Settlement
+from subscriptions.archive.erasure import ERASED, REQUESTED
+
+logger = logging.getLogger(__name__)
+
+_NOTES_AT_ONCE = 8
+"""Whose log is wiped next, all in one go on SQLite: not so many that others wait long for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """An entry of the audit."""
+
+    actor: str
+    action: str
+    event_id: int
+    at: datetime
+    detail: dict[str, Any]
+
+
+class Erasures:
+    """Ends deletions, several at the same time: their notes go into the audit together, which waits for the disk."""
+
+    def __init__(self, event_log: EventLog, database: Database) -> None:
+        self._log = event_log
+        self._database = database
+        self._notes: GroupCommit[_Note, None] = GroupCommit(self._write, largest=_NOTES_AT_ONCE)
+
+    async def end(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
+        """Note a finished deletion, then wipe the log. The note comes first: once too often is better than never.
+
+        Returns:
+            Whether the event was still held.
+
+        Raises:
+            EventLogUnavailable, SQLAlchemyError, OSError: one of the stores cannot be reached.
+        """
+        whose = {"account": claimed.account, "component": claimed.component}
+        await self._notes.submit(_Note("segment", REQUESTED, claimed.id, settlement.at, whose))
+        report = await self._log.erase(settlement)
+        if report is None:
+            return False
+        logger.info(
+            "Deletion %d is done: %d merged ids, %d stored events wiped", claimed.id, report.merged_ids, report.events
+        )
+        detail = {**whose, **_where(settlement, claimed, report)}
+        await self._notes.submit(_Note("service", ERASED, claimed.id, settlement.at, detail))
+        return True
+
+    async def close(self) -> None:
+        """Wait until what was noted is stored or refused."""
+        await self._notes.close()
+
+    async def _write(self, notes: Sequence[_Note]) -> Sequence[None]:
+        async with self._database.transaction() as session:
+            for note in notes:
+                await audit.add(
+                    session,
+                    actor=note.actor,
+                    action=note.action,
+                    subject=f"event {note.event_id}",
+                    now=note.at,
+                    detail=note.detail,
+                )
+        return [None] * len(notes)
+
+
+def _where(settlement: Settlement, claimed: ClaimedEvent, report: ErasureReport) -> dict[str, Any]:
+    """Tell what was erased where; only numbers and names of handlers."""
+    results = (*claimed.finished, *settlement.results)
+    return {
+        "events": report.events,
+        "merged_ids": report.merged_ids,
+        "handlers": {result.handler: result.state.value for result in results},
+    }

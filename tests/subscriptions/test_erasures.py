@@ -1,0 +1,78 @@
+"""How deletions end: noted in the audit before and after the log is wiped, many of them with one wait for the disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import event as on_engine
+
+from db.control import audit
+from db.event_log.tables import EventState
+from subscriptions import Event, Subscription
+from subscriptions.archive.erasure import ERASED, REQUESTED
+from subscriptions.dispatch.limits import DispatchLimits
+from tests.subscriptions.receiver import Open, Receiver
+
+_PEOPLE = 40
+
+
+def _subscription() -> Subscription:
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("identify")
+    @subscription.on("delete")
+    async def take(event: Event) -> None:
+        """Every person is known, and forgotten again."""
+
+    return subscription
+
+
+async def _delete_everybody(receiver: Receiver) -> None:
+    for number in range(_PEOPLE):
+        await receiver.deliver({"type": "identify", "userId": f"u-{number}", "messageId": f"i-{number}"})
+    receiver.clock.advance(seconds=1)
+    for number in range(_PEOPLE):
+        await receiver.deliver({"type": "delete", "userId": f"u-{number}", "messageId": f"d-{number}"})
+
+
+async def _noted(receiver: Receiver) -> Counter[str]:
+    async with receiver.database.transaction() as session:
+        entries = await audit.list_newest(session, limit=10 * _PEOPLE)
+    return Counter(entry.action for entry in entries if entry.action in (ERASED, REQUESTED))
+
+
+async def test_many_deletions_share_their_transactions_in_the_audit(opened: Open) -> None:
+    async with opened(_subscription()) as receiver:
+        await _delete_everybody(receiver)
+        written: list[str] = []
+
+        def collect(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if statement.startswith("INSERT INTO audit"):
+                written.append(statement)
+
+        on_engine.listen(receiver.database.engine.sync_engine, "before_cursor_execute", collect)
+        await receiver.dispatcher.run_due()
+        assert await _noted(receiver) == {REQUESTED: _PEOPLE, ERASED: _PEOPLE}
+        assert {record.state for record in await receiver.records(type="delete")} == {EventState.HANDLED}
+        # Those that come before all can go together; PostgreSQL wipes one person of an account after the other.
+        assert len(written) < 1.5 * _PEOPLE
+
+
+async def test_nothing_is_wiped_before_it_is_noted(opened: Open) -> None:
+    async with opened(_subscription(), dispatch_limits=DispatchLimits(settle_waits=())) as receiver:
+        await _delete_everybody(receiver)
+        await _rename(receiver, "audit", "elsewhere")
+        await receiver.dispatcher.run_due()
+        deletes = await receiver.records(type="delete")
+        assert {(record.state, record.erased) for record in deletes} == {(EventState.PENDING, False)}
+        await _rename(receiver, "elsewhere", "audit")
+        receiver.clock.advance(minutes=1)
+        await receiver.dispatcher.run_due()
+        assert (await _noted(receiver))[ERASED] == _PEOPLE
+        assert {record.state for record in await receiver.records(type="delete")} == {EventState.HANDLED}
+
+
+async def _rename(receiver: Receiver, old: str, new: str) -> None:
+    async with receiver.database.engine.begin() as connection:
+        await connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
