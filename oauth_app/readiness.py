@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.database import Database, parse_url
 from db.event_log.log import StoredEventLog
+from db.event_log.recent_backlog import RecentBacklog
 from db.event_log.records import Backlog, EventLogUnavailable
 from db.migrate import is_current
-from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.settings import Settings
 from subscriptions.receiving.backlog_limit import BacklogLimit
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from db.clock import Clock
 from db.database import Database
 from db.event_log.log import StoredEventLog
+from db.event_log.recent_backlog import RecentBacklog
 from oauth_app.api.tokens import ApiTokens
 from oauth_app.connect_links import ConnectLinks
 from oauth_app.install_flow import InstallFlow
@@ -19,7 +20,6 @@ from oauth_app.operators import Operators
 from oauth_app.pages import Pages
 from oauth_app.panic import PanicSwitch
 from oauth_app.rate_limits import RateLimits
-from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
 from oauth_app.store_metrics import StoreMetrics

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable
 from datetime import datetime
+from typing import TypeVar
 
 from sqlalchemy import func
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,62 +16,65 @@ from db.clock import Clock, utc_now
 from db.control.tables import Install, InstallToken, OutboxEntry
 from db.database import Database
 from db.event_log.log import EventArchive
-from db.event_log.records import EventLogUnavailable
+from db.event_log.recent_backlog import RecentBacklog
+from db.event_log.records import Backlog, EventLogUnavailable
 from oauth_app.exposition import Family, Sample
 from oauth_app.metrics import PREFIX
 from subscriptions.receiving.backlog_limit import BacklogLimit
 
 logger = logging.getLogger(__name__)
 
+_Figures = TypeVar("_Figures")
+
 _FRESH_SECONDS = 5.0
+_PATIENCE_SECONDS = 5.0
+"""Prometheus waits for ten seconds, where nobody tells it otherwise."""
 
 
 class StoreMetrics:
-    """Reads both stores at most every five seconds, however often somebody scrapes."""
+    """Reads both stores at most every five seconds, however often somebody scrapes.
+
+    How much waits is told as everybody in this process knows it.
+    """
 
     def __init__(
         self,
         control: Database,
         event_log: EventArchive,
+        recent_backlog: RecentBacklog,
         backlog_limit: BacklogLimit | None = None,
         *,
         clock: Clock = utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._control = control
         self._event_log = event_log
+        self._recent_backlog = recent_backlog
         self._backlog_limit = backlog_limit
         self._clock = clock
-        self._monotonic = monotonic
         self._read_at: float | None = None
-        self._families: list[Family] = []
+        self._bytes: int | None = None
+        self._of_control: list[Family] = []
         self._reading = asyncio.Lock()
 
     async def families(self) -> list[Family]:
         """Return what the stores say; of one that is away, only that it is. The most important figure comes first."""
         async with self._reading:
-            now = self._monotonic()
+            now = self._recent_backlog.clock()
+            backlog = await self._of_log(self._recent_backlog.read(patience_seconds=_PATIENCE_SECONDS))
             if self._read_at is None or now - self._read_at >= _FRESH_SECONDS:
-                self._families = await self._read()
+                self._bytes = None if backlog is None else await self._of_log(self._event_log.size())
+                self._of_control = await self._read_control_store()
                 self._read_at = now
-            return self._families
-
-    async def _read(self) -> list[Family]:
-        now = self._clock()
-        found: list[Family] = []
-        reachable = {"event_log": True, "control": True}
-        try:
-            found += await self._of_event_log(now)
-        except EventLogUnavailable as problem:
-            logger.warning("The event log cannot be measured: %s", problem)
-            reachable["event_log"] = False
-        try:
-            found += await self._of_control_store(now)
-        except (SQLAlchemyError, OSError) as problem:
-            logger.warning("The control store cannot be measured (%s)", type(problem).__name__)
-            reachable["control"] = False
-        up = [Sample(int(answers), {"store": store}) for store, answers in reachable.items()]
-        return [*found, _gauge("store_up", "Whether a store answers.", *up), *self._of_backlog_limit()]
+            size, of_control = self._bytes, self._of_control
+        of_log = [] if backlog is None or size is None else _of_event_log(backlog, size, self._clock())
+        stores = {"event_log": of_log, "control": of_control}
+        up = [Sample(int(bool(found)), {"store": store}) for store, found in stores.items()]
+        return [
+            *of_log,
+            *of_control,
+            _gauge("store_up", "Whether a store answers.", *up),
+            *self._of_backlog_limit(),
+        ]
 
     def _of_backlog_limit(self) -> list[Family]:
         limit = self._backlog_limit
@@ -86,20 +89,21 @@ class StoreMetrics:
             ),
         ]
 
-    async def _of_event_log(self, now: datetime) -> list[Family]:
-        backlog = await self._event_log.backlog()
-        return [
-            _gauge(
-                "oldest_undelivered_seconds",
-                "Age of the oldest event that is not handled yet; 0 when there is none.",
-                Sample(_age(backlog.oldest_received_at, now)),
-            ),
-            _gauge("events_pending", "Events waiting for their first or next attempt.", Sample(backlog.pending)),
-            _gauge("dead_letters", "Events that were given up.", Sample(backlog.dead_letters)),
-            _gauge("event_log_bytes", "What the event log takes on the disk.", Sample(await self._event_log.size())),
-        ]
+    async def _of_log(self, asked: Awaitable[_Figures]) -> _Figures | None:
+        try:
+            return await asked
+        except EventLogUnavailable as problem:
+            logger.warning("The event log cannot be measured: %s", problem)
+            return None
 
-    async def _of_control_store(self, now: datetime) -> list[Family]:
+    async def _read_control_store(self) -> list[Family]:
+        try:
+            return await self._families_of_control_store(self._clock())
+        except (SQLAlchemyError, OSError) as problem:
+            logger.warning("The control store cannot be measured (%s)", type(problem).__name__)
+            return []
+
+    async def _families_of_control_store(self, now: datetime) -> list[Family]:
         waiting = col(OutboxEntry.finished_at).is_(None)
         async with self._control.transaction() as session:
             due = select(func.count(), func.min(col(OutboxEntry.available_at))).where(
@@ -128,6 +132,19 @@ class StoreMetrics:
                 Sample(sum(int(failures or 0) for _, _, failures in tokens)),
             ),
         ]
+
+
+def _of_event_log(backlog: Backlog, size: int, now: datetime) -> list[Family]:
+    return [
+        _gauge(
+            "oldest_undelivered_seconds",
+            "Age of the oldest event that is not handled yet; 0 when there is none.",
+            Sample(_age(backlog.oldest_received_at, now)),
+        ),
+        _gauge("events_pending", "Events waiting for their first or next attempt.", Sample(backlog.pending)),
+        _gauge("dead_letters", "Events that were given up.", Sample(backlog.dead_letters)),
+        _gauge("event_log_bytes", "What the event log takes on the disk.", Sample(size)),
+    ]
 
 
 def _gauge(name: str, text: str, *samples: Sample) -> Family:

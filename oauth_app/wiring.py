@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from db.clock import utc_now
 from db.control.tables import OutboxEntry
+from db.event_log.recent_backlog import RecentBacklog
 from oauth_app.api.tokens import ApiTokens
 from oauth_app.background import BackgroundJob, running
 from oauth_app.component import (
@@ -37,7 +38,6 @@ from oauth_app.panic import PanicSwitch
 from oauth_app.parts import api_keys_of, connect_links_of, sign_in_links_of
 from oauth_app.presence import Presence
 from oauth_app.rate_limits import RateLimits
-from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.services import Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
@@ -221,9 +221,11 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run), BackgroundJob("presence", presence.run)]
+        recent_backlog = RecentBacklog(stores.event_log)
+        stack.push_async_callback(recent_backlog.close)
         backlog_limit: BacklogLimit | None = None
         if role != "worker" and settings.most_pending_events:
-            backlog_limit = BacklogLimit(stores.event_log, webhook.pressure, most=settings.most_pending_events)
+            backlog_limit = BacklogLimit(recent_backlog, webhook.pressure, most=settings.most_pending_events)
             jobs.append(BackgroundJob("backlog limit", backlog_limit.run))
         if role != "web":
             jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
@@ -234,8 +236,6 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
                     interval = timedelta(hours=settings.reconcile_hours)
                     sweep = ReconciliationSweep(stores.control, interval=interval, wake=outbox.wake)
                     jobs.append(BackgroundJob("reconciliation", sweep.run))
-        recent_backlog = RecentBacklog(stores.event_log)
-        stack.push_async_callback(recent_backlog.close)
         services = _services(
             settings,
             stores,
@@ -302,7 +302,7 @@ def _services(
         database=stores.control,
         event_log=stores.event_log,
         metrics=metrics,
-        store_metrics=StoreMetrics(stores.control, stores.event_log, backlog_limit),
+        store_metrics=StoreMetrics(stores.control, stores.event_log, recent_backlog, backlog_limit),
         recent_backlog=recent_backlog,
         pages=Pages(
             partner_name=settings.partner_name,

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from db.event_log.counting_pause import pause_after
-from db.event_log.log import EventArchive
+from db.event_log.recent_backlog import RecentBacklog
 from db.event_log.records import EventLogUnavailable
 from subscriptions.receiving.pressure import Pressure
 
@@ -33,23 +32,20 @@ class BacklogLimit:
     Args:
         pressure: the webhooks': all that comes in asks it.
         most: with so many pending events the door is shut; it opens with less than nine tenths of that.
-        clock: seconds.
-        sleep: waits so many of them.
+        sleep: waits so many seconds.
     """
 
     def __init__(
         self,
-        event_log: EventArchive,
+        recent_backlog: RecentBacklog,
         pressure: Pressure,
         *,
         most: int,
-        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.most = most
-        self._event_log = event_log
+        self._recent_backlog = recent_backlog
         self._pressure = pressure
-        self._clock = clock
         self._sleep = sleep
         self._cannot_count = False
 
@@ -60,16 +56,17 @@ class BacklogLimit:
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
+        clock = self._recent_backlog.clock
         while True:
-            started = self._clock()
+            started = clock()
             await self.look()
-            await self._sleep(max(_LOOK_EVERY_SECONDS, pause_after(self._clock() - started)))
+            await self._sleep(max(_LOOK_EVERY_SECONDS, pause_after(clock() - started)))
 
     async def look(self) -> None:
         """Count, and shut or open the door."""
         try:
             async with asyncio.timeout(_LONGEST_COUNT_SECONDS):
-                pending = await self._event_log.count_pending(self.most)
+                pending = await self._recent_backlog.pending(self.most)
         except (EventLogUnavailable, TimeoutError) as problem:
             if not self._cannot_count:
                 logger.warning("Pending events cannot be counted (%s)", type(problem.__cause__ or problem).__name__)

@@ -21,6 +21,7 @@ from db.control.tables import Install, OutboxEntry
 from db.database import Database
 from db.encryption import EncryptionKeys
 from db.event_log.opening import open_event_log
+from db.event_log.recent_backlog import RecentBacklog
 from oauth_app.api.tokens import ApiTokens
 from oauth_app.application import assemble
 from oauth_app.connect_links import ConnectLinks
@@ -34,7 +35,6 @@ from oauth_app.operators.sessions import Sessions
 from oauth_app.pages import Pages
 from oauth_app.panic import PanicSwitch
 from oauth_app.rate_limits import RateLimits
-from oauth_app.recent_backlog import RecentBacklog
 from oauth_app.services import PartnerSession, Services
 from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
@@ -168,14 +168,15 @@ def build_front_door(
     panic = PanicSwitch(database)
     api_keys = ApiKeys(database, encryption, secret, clock)
     event_log = open_event_log(database.engine.url.render_as_string(False).replace("control.db", "events.db"))
+    recent_backlog = RecentBacklog(event_log)
     services = Services(
         settings=settings,
         component="acme-crm",
         database=database,
         event_log=event_log,
         metrics=Metrics(),
-        store_metrics=StoreMetrics(database, event_log, clock=clock),
-        recent_backlog=RecentBacklog(event_log),
+        store_metrics=StoreMetrics(database, event_log, recent_backlog, clock=clock),
+        recent_backlog=recent_backlog,
         api_keys=api_keys,
         api_tokens=ApiTokens(database, clock),
         operators=Operators(

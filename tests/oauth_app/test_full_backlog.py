@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -89,6 +89,49 @@ async def test_a_service_that_starts_with_a_full_backlog_finds_out_by_itself(tmp
         assert isinstance(backlog, dict)
         assert (backlog["pending"], backlog["limit"], backlog["full"]) == (3, 3, True)
         assert metrics == ["enable_with_segment_backlog_full 1", "enable_with_segment_events_pending_limit 3"]
+
+
+async def test_where_counting_takes_long_it_is_done_once_for_readiness_metrics_and_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_by_itself(_: BacklogLimit) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(BacklogLimit, "run", not_by_itself)
+    async with running_service(tmp_path, most_pending_events=3) as service:
+        _, key = await service.api_key()
+        log, recent, limit = service.services.event_log, service.services.recent_backlog, service.services.backlog_limit
+        assert limit is not None
+        now, counted = 0.0, list[str]()
+
+        def takes_long(name: str, count: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+            async def counting(*arguments: int) -> object:
+                nonlocal now
+                if arguments != (1,):  # whether the log answers at all
+                    counted.append(name)
+                    now += 3.0
+                return await count(*arguments)
+
+            return counting
+
+        for name in ("backlog", "count_pending"):
+            monkeypatch.setattr(log, name, takes_long(name, getattr(log, name)))
+        monkeypatch.setattr(recent, "clock", lambda: now)
+        await limit.look()
+        assert (await service.deliver(key, "m-1")).status_code == 202
+        transport = httpx.ASGITransport(service.app, client=("10.0.0.9", 1))
+        async with httpx.AsyncClient(transport=transport) as http:
+            ready = (await http.get(f"{SERVICE}/readyz")).json()["backlog"]
+            await asyncio.gather(*(service.deliver(key, f"more-{number}") for number in range(3)))
+            metrics = (await http.get(f"{SERVICE}/metrics")).text.splitlines()
+            await limit.look()
+            assert counted == ["count_pending", "backlog"]
+            assert (ready["pending"], limit.is_reached) == (1, False)
+            assert "enable_with_segment_events_pending 1" in metrics
+            now += 60.0
+            await limit.look()
+            assert counted == ["count_pending", "backlog", "count_pending"]
+            assert limit.is_reached
 
 
 async def test_without_a_limit_nothing_is_said_of_one(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from db.control.tables import Install, InstallStatus
 from db.database import Database
 from db.encryption import EncryptionKeys
 from db.event_log.opening import open_event_log
+from db.event_log.recent_backlog import RecentBacklog
 from db.event_log.records import Backlog, EventLogUnavailable
 from db.event_log.sql import SqlEventLog
 from oauth_app.exposition import render
@@ -88,7 +89,7 @@ async def test_labels_never_come_from_a_request(front_door: FrontDoor) -> None:
 async def test_the_stores_are_read_at_most_every_five_seconds(database: Database, database_url: str) -> None:
     log = open_event_log(database_url.replace("control.db", "events.db"))
     now, ticks = utc_now(), [0.0]
-    metrics = StoreMetrics(database, log, clock=lambda: now, monotonic=lambda: ticks[0])
+    metrics = StoreMetrics(database, log, RecentBacklog(log, clock=lambda: ticks[0]), clock=lambda: now)
     empty = values(render(await metrics.families()))
     assert empty["oldest_undelivered_seconds"] == 0
     assert empty["outbox_pending"] == 0
@@ -128,7 +129,8 @@ class Unreachable(SqlEventLog):
 
 
 async def test_a_store_that_is_away_is_said_to_be_and_hides_nothing_else(database: Database) -> None:
-    text = render(await StoreMetrics(database, Unreachable()).families())
+    log = Unreachable()
+    text = render(await StoreMetrics(database, log, RecentBacklog(log)).families())
     assert values(text)['store_up{store="event_log"}'] == 0
     assert values(text)["outbox_pending"] == 0
     assert "secret" not in text

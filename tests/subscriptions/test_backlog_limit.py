@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from db.event_log.recent_backlog import RecentBacklog
 from db.event_log.records import EventLogUnavailable, Settlement
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
@@ -36,7 +37,7 @@ async def test_wh_11_a_full_backlog_refuses_everybody_and_opens_below_nine_tenth
 ) -> None:
     async with opened(recorder.subscription) as receiver:
         sender = Sender(receiver, *await receiver.mint_signed())
-        limit = BacklogLimit(receiver.log, receiver.webhook.pressure, most=10)
+        limit = BacklogLimit(RecentBacklog(receiver.log), receiver.webhook.pressure, most=10)
         await receiver.deliver_tracks("m", 9)
         await limit.look()
         assert (await receiver.deliver(track("last"))).status_code == 202
@@ -74,7 +75,7 @@ async def test_what_a_full_backlog_refuses_is_not_read_nor_its_key_looked_up(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await receiver.deliver_tracks("m", 1)
-    await BacklogLimit(receiver.log, receiver.webhook.pressure, most=1).look()
+    await BacklogLimit(RecentBacklog(receiver.log), receiver.webhook.pressure, most=1).look()
     monkeypatch.delattr(type(receiver.api_keys.recognition), "look_up")
     sent: list[MutableMapping[str, Any]] = []
 
@@ -93,7 +94,7 @@ async def test_a_log_that_cannot_count_leaves_the_door_as_it_is(
     async def away(*_arguments: object) -> NoReturn:
         raise EventLogUnavailable("it is away")
 
-    limit = BacklogLimit(receiver.log, receiver.webhook.pressure, most=1)
+    limit = BacklogLimit(RecentBacklog(receiver.log), receiver.webhook.pressure, most=1)
     with monkeypatch.context() as patched:
         patched.setattr(receiver.log, "count_pending", away)
         await limit.look()
@@ -143,7 +144,8 @@ class SlowlyCounted(SqliteEventLog):
 async def test_it_looks_every_two_seconds_and_less_often_where_counting_takes_long(tmp_path: Path) -> None:
     ticks = Ticks()
     log = SlowlyCounted(tmp_path / "events.db", ticks, [0.0, 3.0, 30.0, 0.05])
-    limit = BacklogLimit(log, Pressure(1, most_bytes=1, body_bytes=1), most=1, clock=ticks, sleep=ticks.sleep)
+    pressure = Pressure(1, most_bytes=1, body_bytes=1)
+    limit = BacklogLimit(RecentBacklog(log, clock=ticks), pressure, most=1, sleep=ticks.sleep)
     with pytest.raises(asyncio.CancelledError):
         await limit.run()
     assert ticks.slept == [2.0, 60.0, 120.0, 2.0]
