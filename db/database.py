@@ -5,6 +5,7 @@ Errors never repeat what a statement was given: it may be a ciphertext, or what 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from db.private_file import make_private
 from db.quick_reads import LocalReads, QuickReads, ThreadReads
 from db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
 
+_POSTGRESQL_SECONDS = 30.0
+"""How long a transaction may take: far longer than any of ours does, so that only a server that went silent ends it."""
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -38,6 +41,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, reads: QuickReads) -> None:
         self.engine = engine
         self.reads = reads
+        self._seconds = None if self.dialect == "sqlite" else _POSTGRESQL_SECONDS
 
     @classmethod
     def open(cls, url: str) -> Database:
@@ -66,9 +70,14 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """Run one short transaction. Never hold it across an HTTP call."""
-        async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
-            yield session
+        """Run one short transaction. Never hold it across an HTTP call.
+
+        Raises:
+            TimeoutError: PostgreSQL did not get to the end of it within 30 s. It may have been committed.
+        """
+        async with asyncio.timeout(self._seconds):
+            async with AsyncSession(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
 
     async def close(self) -> None:
         await self.reads.close()
