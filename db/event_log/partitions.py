@@ -66,6 +66,7 @@ class Runway:
         self._active_end = self._last_end = 0
         self._begun: datetime | None = None
         self._is_known = False
+        self._making = asyncio.Lock()
 
     async def prepare(self, now: datetime) -> None:
         """Make sure that the next events have a partition, and begin a new one when the newest is old.
@@ -75,7 +76,9 @@ class Runway:
         """
         if self._is_known and not self._is_old(now):
             return
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(_SECONDS), self._making:
+            if self._is_known and not self._is_old(now):
+                return  # somebody else saw to it meanwhile
             await self._extend()
             if self._is_old(now):
                 await self._begin_another()

@@ -8,7 +8,9 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice
+from typing import TypeAlias
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
@@ -45,6 +47,8 @@ from db.event_log.waiter import Waiter
 from db.migrate import is_current
 
 logger = logging.getLogger(__name__)
+
+_Append: TypeAlias = Callable[[Sequence[NewEvent]], Awaitable[list[Appended]]]
 
 _FAILURES = (
     SQLAlchemyError,
@@ -95,16 +99,21 @@ class SqlEventLog:
         self._runway = Runway(database, self._limits)
         self._inserter = GroupInserter(database)
         self._admission = Admission(clock=clock)
-        self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(self._append)
+        self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(partial(self._append, self._append_events))
+        # In a line of their own: a delete may take long, and nobody else has to wait for it.
+        self._deletes: GroupCommit[NewEvent, Appended] = GroupCommit(partial(self._append, self._append_deletes))
         self._settlements: GroupCommit[Sequence[Settlement], Sequence[bool]] = GroupCommit(self._settle, largest=20)
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:
         self._admission.check()
-        return self._appends.submit(event)
+        return self._line(event).submit(event)
 
     def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
         self._admission.check()
-        self._appends.submit_for(waiter, event)
+        self._line(event).submit_for(waiter, event)
+
+    def _line(self, event: NewEvent) -> GroupCommit[NewEvent, Appended]:
+        return self._deletes if event.type == "delete" else self._appends
 
     async def claim(
         self,
@@ -243,13 +252,14 @@ class SqlEventLog:
     async def close(self) -> None:
         """Wait for what is being written, and close the database."""
         await self._appends.close()
+        await self._deletes.close()
         await self._settlements.close()
         await self._inserter.close()
         await self._database.close()
 
-    async def _append(self, events: Sequence[NewEvent]) -> Sequence[Appended | Exception]:
+    async def _append(self, append: _Append, events: Sequence[NewEvent]) -> Sequence[Appended | Exception]:
         try:
-            return await self._append_together(events)
+            return await append(events)
         except EventLogUnavailable as unavailable:
             if len(events) == 1 or not _is_refusal(unavailable):
                 raise
@@ -257,27 +267,26 @@ class SqlEventLog:
         results: list[Appended | Exception] = []
         for event in events:
             try:
-                results += await self._append_together([event])
+                results += await append([event])
             except EventLogUnavailable as problem:
                 if not _is_refusal(problem):  # the store is away by now, and need not be asked for each of the others
                     return [*results, *[problem] * (len(events) - len(results))]
                 results.append(problem)
         return results
 
-    async def _append_together(self, events: Sequence[NewEvent]) -> list[Appended]:
+    async def _append_events(self, events: Sequence[NewEvent]) -> list[Appended]:
         with self._admission.timed():
-            return await self._write(events)
+            return await self._write(self._insert, events)
 
-    async def _write(self, events: Sequence[NewEvent]) -> list[Appended]:
+    async def _append_deletes(self, events: Sequence[NewEvent]) -> list[Appended]:
+        return await self._write(self._insert_deletes, events)
+
+    async def _write(self, write: _Append, events: Sequence[NewEvent]) -> list[Appended]:
         received_at = events[-1].received_at
         try:
             with _naming_failures():
                 await self._runway.prepare(received_at)
-            if any(event.type == "delete" for event in events):
-                async with self._transaction(_DELETE_SECONDS) as connection:
-                    appended = await appending.append(connection, events, self._replays)
-            else:
-                appended = await self._append_shortly(events)
+            appended = await write(events)
         except EventLogUnavailable:
             self._runway.forget()
             raise
@@ -286,7 +295,11 @@ class SqlEventLog:
             self._runway.noticed(newest, received_at)
         return appended
 
-    async def _append_shortly(self, events: Sequence[NewEvent]) -> list[Appended]:
+    async def _insert_deletes(self, events: Sequence[NewEvent]) -> list[Appended]:
+        async with self._transaction(_DELETE_SECONDS) as connection:
+            return await appending.append(connection, events, self._replays)
+
+    async def _insert(self, events: Sequence[NewEvent]) -> list[Appended]:
         """Append what needs no more than one statement; duplicates are counted afterwards, on their own."""
         with _naming_failures():
             ids = await self._inserter.insert(events)

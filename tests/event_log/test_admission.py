@@ -104,6 +104,40 @@ async def test_while_postgresql_commits_slowly_events_are_refused_at_once(
         await log.close()
 
 
+async def test_a_delete_that_takes_long_on_postgresql_holds_up_nobody_else(postgresql_url: str) -> None:
+    clock = Clock()
+    beside = Database.open(postgresql_url)
+    log = SqlEventLog(Database.open(postgresql_url), clock=clock)
+    try:
+        async with asyncio.timeout(60):
+            async with beside.engine.begin() as other:
+                await other.exec_driver_sql("LOCK TABLE erasures")
+                delete = asyncio.ensure_future(log.append(new_event("d-1", type="delete")))
+                while not await _waits_for_a_lock(beside):  # noqa: ASYNC110  another process waits
+                    await asyncio.sleep(0.01)
+                assert not (await log.append(new_event("m-1"))).duplicate
+                clock.now += 2 * COMMIT_BUDGET_SECONDS
+                assert await let_in(log, "m-2")
+                assert not delete.done()
+            assert not (await delete).duplicate
+        assert await let_in(log, "m-3")
+    finally:
+        await beside.close()
+        await log.close()
+
+
+_WAITING = (
+    "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+    " WHERE datname = current_database() AND NOT granted"
+)
+
+
+async def _waits_for_a_lock(database: Database) -> bool:
+    async with database.engine.connect() as connection:
+        waiting = await connection.exec_driver_sql(_WAITING)
+        return bool(waiting.scalar_one())
+
+
 async def test_a_disk_that_is_nearly_full_takes_no_events_until_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
