@@ -214,8 +214,7 @@ class DeliveryProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: EarlyRefusal, component: str) -> bool:
         """Begin to refuse a delivery, or tell that it is not to be refused here."""
         headers = Headers(self.headers)
-        length = headers.get(b"content-length")
-        if not refusal.pressure.refuses(length, headers.get(b"content-encoding")):
+        if not refusal.refuses(headers):
             return False
         if holds_signed_key(headers.all(b"authorization")):
             return False
@@ -223,6 +222,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._passed_bytes = 0
         self._refused_until = self.loop.time() + refusal.body_seconds
         self._is_last = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
+        length = headers.get(b"content-length")
         is_too_long = length is not None and length.isdigit() and int(length[:20]) > refusal.body_bytes
         if self.expect_100_continue or is_too_long:  # nobody knows whether the body will be sent after the answer
             self._answer_refused(last=True)

@@ -126,16 +126,20 @@ class KeyRecognition:
         self._reading: asyncio.Task[None] | None = None
         self._generation = 0
 
-    def recent(self, presentation: bytes) -> KeyLookup | None:
-        """Tell without waiting whom a key belongs to; ``None`` when that was not read within the last second.
-
-        A key that is in use is read again in the background before what is known of it gets too old, so that its
-        deliveries never wait for the store.
+    def place(self, presentation: bytes) -> bytes:
+        """Return where the answer for a presentation is remembered: a keyed hash, which never leaves this process.
 
         Args:
             presentation: what a request carries, such as the value of its ``Authorization`` header.
         """
-        place = self._place(presentation)
+        return hashlib.blake2b(presentation, digest_size=32, key=self._lookup_secret).digest()
+
+    def recent(self, place: bytes) -> KeyLookup | None:
+        """Tell without waiting whom a key belongs to; ``None`` when that was not read within the last second.
+
+        A key that is in use is read again in the background before what is known of it gets too old, so that its
+        deliveries never wait for the store.
+        """
         known = self._known.get(place)
         if known is None:
             return None
@@ -146,13 +150,12 @@ class KeyRecognition:
             self._ask(known.key_hash, place)
         return known.lookup
 
-    async def look_up(self, key: str, *, presentation: bytes | None = None) -> KeyLookup:
-        """Tell whom a key belongs to; the answer is remembered for its ``presentation`` (the key itself by default).
+    async def look_up(self, key: str, *, place: bytes | None = None) -> KeyLookup:
+        """Tell whom a key belongs to; the answer is remembered in a place (that of the key itself by default).
 
         Those who ask for the same key at the same time share one query.
         """
-        clear = key.encode("utf-8", "surrogatepass")
-        place = self._place(presentation or clear)
+        place = place or self.place(key.encode("utf-8", "surrogatepass"))
         known = self._known.get(place)
         if known is not None and self._monotonic() - known.read_at < _OLDEST_SECONDS:
             return known.lookup
@@ -173,10 +176,6 @@ class KeyRecognition:
     def hash(self, key: str) -> str:
         """Return the hash that a key is stored under: HMAC-SHA256, in hex."""
         return hmac.digest(self._lookup_secret, key.encode("utf-8", "surrogatepass"), "sha256").hex()
-
-    def _place(self, presentation: bytes) -> bytes:
-        """Where a presentation is remembered: a keyed hash too, but a cheaper one, which never leaves this process."""
-        return hashlib.blake2b(presentation, digest_size=32, key=self._lookup_secret).digest()
 
     def _ask(self, key_hash: str, place: bytes) -> asyncio.Future[KeyLookup]:
         question = self._questions.get(key_hash)

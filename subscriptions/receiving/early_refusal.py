@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from subscriptions.receiving.exchange import Headers
 from subscriptions.receiving.prepared_answer import PreparedAnswer
 from subscriptions.receiving.pressure import Pressure
 
@@ -26,6 +27,7 @@ class EarlyRefusal:
 
     Args:
         pressure: tells what is too much; the webhook's own.
+        sender_of: tells whom a delivery is from by its headers, in the pressure's words.
         answered: told the component and the status of each answer.
         prepared: puts the answer of ``Webhook`` together, of a status and a message.
         body_bytes: beyond so many bytes a refused body is not waited for any more.
@@ -35,6 +37,7 @@ class EarlyRefusal:
     def __init__(
         self,
         pressure: Pressure,
+        sender_of: Callable[[Headers], bytes | None],
         answered: Callable[[str, int], None],
         prepared: Callable[[int, str], PreparedAnswer],
         *,
@@ -45,7 +48,13 @@ class EarlyRefusal:
         self.answered = answered
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
+        self._sender_of = sender_of
         self._answers = {message: prepared(STATUS, message) for message in (MESSAGE, SHUT_MESSAGE)}
+
+    def refuses(self, headers: Headers) -> bool:
+        """Tell whether a delivery with these headers is too much now."""
+        length, encoding = headers.get(b"content-length"), headers.get(b"content-encoding")
+        return self.pressure.refuses(length, encoding, self._sender_of(headers))
 
     @property
     def answer(self) -> PreparedAnswer:

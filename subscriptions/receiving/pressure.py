@@ -4,6 +4,9 @@ What is too much is refused before its body is read, at a fraction of the cost o
 enough for that: on a slow machine the same number of deliveries keeps the loop busy for longer than Segment waits
 (contract 5.7). So the count shrinks while one turn of the loop takes too long, and grows back by itself. And while too
 many events wait to be handled nothing is let in: that is a count of nothing, and costs no delivery a question more.
+
+A sender who sends more than there is room for does not take it from the others: one may hold three times what is free,
+so alone three quarters of everything, and whoever else comes finds a place.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from collections.abc import Callable
 
 TURN_SECONDS = 0.5
 """What one turn of the event loop may take: a delivery takes part in a few of them until it is answered."""
+_SHARE = 3
+"""How many times what is free one sender may hold."""
 _LEAST = 200
 """So many are always let in: when turns are long because the disk is slow, fewer events make no turn shorter."""
 
@@ -29,6 +34,7 @@ class Pressure:
         "_body_bytes",
         "_bytes",
         "_expected",
+        "_held",
         "_highest",
         "_most_bytes",
         "_most_when_open",
@@ -43,33 +49,50 @@ class Pressure:
         self.most = self._most_when_open = most
         self._highest = most
         self._bytes = 0
+        self._held: dict[bytes, int] = {}
         self._expected = 0
         self._most_bytes = most_bytes
         self._body_bytes = body_bytes
 
-    def admit(self, content_length: bytes | None, content_encoding: bytes | None) -> int | None:
+    def admit(
+        self, content_length: bytes | None, content_encoding: bytes | None, sender: bytes | None = None
+    ) -> int | None:
         """Let a delivery in; returns what to hand to :meth:`leave`, or ``None`` when it is too much now.
 
         A body is counted by the length that it announces; one that announces none, or is packed, by the largest there
         can be.
+
+        Args:
+            sender: whoever it is from, by any name; nobody's share is counted without one.
         """
-        if self.running >= self.most:
+        free = self.most - self.running
+        if free <= 0:
+            return None
+        held = self._held.get(sender, 0) if sender is not None else 0
+        if held > _SHARE * free:
             return None
         size = self._size(content_length, content_encoding)
         if self._bytes + size > self._most_bytes and self.running:
             return None
         self.running += 1
         self._bytes += size
+        if sender is not None:
+            self._held[sender] = held + 1
         return size
 
     @property
     def tight(self) -> bool:
         """Whether the next delivery may be too much: so cheap that it can be asked for each."""
-        return self.running + self._expected >= self.most or self._bytes + self._body_bytes > self._most_bytes
+        # One sender can hold no more than all that is in hand.
+        may_be_over = self.running >= _SHARE * (self.most - self.running - self._expected)
+        return may_be_over or self._bytes + self._body_bytes > self._most_bytes
 
-    def refuses(self, content_length: bytes | None, content_encoding: bytes | None) -> bool:
+    def refuses(
+        self, content_length: bytes | None, content_encoding: bytes | None, sender: bytes | None = None
+    ) -> bool:
         """Tell whether :meth:`admit` would say ``None`` once those are let in that are expected."""
-        if self.running + self._expected >= self.most:
+        free = self.most - self.running - self._expected
+        if free <= 0 or (sender is not None and self._held.get(sender, 0) > _SHARE * free):
             return True
         return self._bytes + self._size(content_length, content_encoding) > self._most_bytes and self.running > 0
 
@@ -94,10 +117,16 @@ class Pressure:
             return min(int(content_length[:20]), self._body_bytes)
         return self._body_bytes
 
-    def leave(self, size: int) -> None:
-        """Take note that a delivery was answered."""
+    def leave(self, size: int, sender: bytes | None = None) -> None:
+        """Take note that a delivery was answered, of the sender that was named when it was let in."""
         self.running -= 1
         self._bytes -= size
+        if sender is not None:
+            held = self._held[sender] - 1
+            if held:
+                self._held[sender] = held
+            else:
+                del self._held[sender]
 
     def turn_took(self, seconds: float) -> None:
         """Adapt to how long the event loop was busy with other things."""

@@ -70,10 +70,11 @@ class ShortWay:
         credentials = headers.only(b"authorization")
         if credentials is None or headers.get(b"content-encoding") is not None or len(body) > self._body_bytes:
             return False
-        lookup = self._keys.recent(credentials)
+        sender = self._keys.place(credentials)
+        lookup = self._keys.recent(sender)
         if lookup is None or not self._is_open():
             return False
-        admitted = self.pressure.admit(headers.get(b"content-length"), None)
+        admitted = self.pressure.admit(headers.get(b"content-length"), None, sender)
         if admitted is None:
             return False
         try:
@@ -81,9 +82,9 @@ class ShortWay:
             holder = self.intake.holder(lookup, subscription, headers)
             record = self.intake.record(body, headers, subscription, holder)
         except Exception:  # refused, or a bug: that comes up again in the other way, and is answered there
-            self.pressure.leave(admitted)
+            self.pressure.leave(admitted, sender)
             return False
-        _Taken(self, component, record, admitted, answer)
+        _Taken(self, component, record, (admitted, sender), answer)
         return True
 
 
@@ -93,9 +94,20 @@ class _Taken:
     A future and its callbacks would cost more than both together.
     """
 
-    __slots__ = ("_admitted", "_answer", "_component", "_is_answered", "_record", "_started", "_until", "_way")
+    __slots__ = (
+        "_admitted",
+        "_answer",
+        "_component",
+        "_is_answered",
+        "_record",
+        "_started",
+        "_until",
+        "_way",
+    )
 
-    def __init__(self, way: ShortWay, component: str, record: NewEvent, admitted: int, answer: Answer) -> None:
+    def __init__(
+        self, way: ShortWay, component: str, record: NewEvent, admitted: tuple[int, bytes], answer: Answer
+    ) -> None:
         self._way = way
         self._component = component
         self._record = record
@@ -140,7 +152,7 @@ class _Taken:
         # What failed may hold this for as long as the collector has not come by; it must not hold the connection too.
         way, give, self._answer = self._way, self._answer, _given
         del way.watchdog.waits[self]
-        way.pressure.leave(self._admitted)
+        way.pressure.leave(*self._admitted)
         try:
             answer = self._answer_to(outcome)
             give(answer)

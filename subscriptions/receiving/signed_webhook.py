@@ -106,7 +106,8 @@ class SignedWebhook:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         component, _, key = path_below_mount(scope).partition("/")
         self._watchdog.wake()
-        admitted = self._pressure.admit(_NO_BYTES, None)
+        sender = self._sender_of(key, scope)
+        admitted = self._pressure.admit(_NO_BYTES, None, sender)
         if admitted is None:
             await self._answers.give(send, component, STATUS, message_of(self._pressure))
             return
@@ -119,8 +120,13 @@ class SignedWebhook:
         except Exception as error:
             status, message = unexpected("A signed delivery", error)
         finally:
-            self._pressure.leave(admitted)
+            self._pressure.leave(admitted, sender)
         await self._answers.give(send, component, status, message)
+
+    def _sender_of(self, key: str, scope: Scope) -> bytes | None:
+        """Whom a delivery is from: the place of what it presents, be that a key or not."""
+        presented = key.encode("utf-8", "surrogatepass") or Headers(scope["headers"]).only(b"authorization")
+        return self._reception.api_keys.recognition.place(presented) if presented else None
 
     async def _receive(self, component: str, key: str, scope: Scope, receive: Receive) -> str:
         if scope["method"] not in METHODS:

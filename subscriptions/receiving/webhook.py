@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from subscriptions.errors import DeliveryRefused
-from subscriptions.key_recognition import KeyLookup
 from subscriptions.receiving.answers import Answers, unexpected
 from subscriptions.receiving.authorization import presented_key
 from subscriptions.receiving.body import ClientGone, Receive, read_body
@@ -75,6 +74,7 @@ class Webhook:
         """Tells the pressure how long turns of the event loop take, while it is awake."""
         self.early_refusal = EarlyRefusal(
             self._pressure,
+            self._sender_of,
             reception.answered,
             self._answers.prepared,
             body_bytes=self._limits.body_bytes,
@@ -101,12 +101,13 @@ class Webhook:
             return
         component = path_below_mount(scope)
         headers = Headers(scope["headers"])
-        admitted = self._pressure.admit(headers.get(b"content-length"), headers.get(b"content-encoding"))
+        sender = self._sender_of(headers)
+        admitted = self._pressure.admit(headers.get(b"content-length"), headers.get(b"content-encoding"), sender)
         if admitted is None:
             await self._answers.give(send, component, STATUS, message_of(self._pressure))
             return
         try:
-            await self._receive(component, scope, headers, receive)
+            await self._receive(component, scope, headers, sender, receive)
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
         except ClientGone:
@@ -118,10 +119,12 @@ class Webhook:
             await accept(send)
             return
         finally:
-            self._pressure.leave(admitted)
+            self._pressure.leave(admitted, sender)
         await self._answers.give(send, component, status, message)
 
-    async def _receive(self, component: str, scope: Scope, headers: Headers, receive: Receive) -> None:
+    async def _receive(
+        self, component: str, scope: Scope, headers: Headers, sender: bytes | None, receive: Receive
+    ) -> None:
         """Make one event durable.
 
         Raises:
@@ -134,7 +137,8 @@ class Webhook:
         wait = self._watchdog.watch(_LOOKING_UP, self._limits.store_seconds, since=scope.get(WAITING_SINCE))
         try:
             with wait:
-                lookup = self._known_key(headers) or await self._look_up_key(headers)
+                known = None if sender is None else self._keys.recent(sender)
+                lookup = known or await self._keys.look_up(presented_key(headers.all(b"authorization")), place=sender)
                 holder = self._intake.holder(lookup, subscription, headers)
                 left = wait.left()
                 wait.go_on(_READING, self._limits.body_seconds)
@@ -158,13 +162,10 @@ class Webhook:
         reception.observer.stored(record, appended, started=started)
         reception.received(holder.install_id)
 
-    def _known_key(self, headers: Headers) -> KeyLookup | None:
+    def _sender_of(self, headers: Headers) -> bytes | None:
+        """Whom a delivery is from: the place of what it presents, be that a key or not."""
         credentials = headers.only(b"authorization")
-        return None if credentials is None else self._keys.recent(credentials)
-
-    async def _look_up_key(self, headers: Headers) -> KeyLookup:
-        key = presented_key(headers.all(b"authorization"))
-        return await self._keys.look_up(key, presentation=headers.only(b"authorization"))
+        return None if credentials is None else self._keys.place(credentials)
 
 
 def _refuse_in_trouble(doing: str, error: Exception) -> None:

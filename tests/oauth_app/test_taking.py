@@ -136,7 +136,8 @@ async def test_one_behind_a_refused_one_is_not_cut_off_as_idle(tmp_path: Path) -
     async with open_door(tmp_path, timeout_keep_alive=0) as door:
         pressure = door.refusal.pressure
         door.stop_the_clocks()
-        await door.service.services.api_keys.recognition.look_up(door.key, presentation=basic(door.key).encode())
+        recognition = door.service.services.api_keys.recognition
+        await recognition.look_up(door.key, place=recognition.place(basic(door.key).encode()))
         await door.service.services.panic.engaged()
         held = [pressure.admit(None, None) for _ in range(63)] + [pressure.admit(b"800000", None)]
         connection = await door.connect()

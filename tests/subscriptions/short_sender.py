@@ -14,7 +14,8 @@ async def offer(receiver: Receiver, *message_ids: str) -> list[asyncio.Future[Pr
     """Offer deliveries at the same moment, which have to be taken; returns what will hold their answers."""
     way = receiver.webhook.short_way(is_open=lambda: True)
     presented = basic(receiver.key).encode()
-    assert (await receiver.api_keys.recognition.look_up(receiver.key, presentation=presented)).holder is not None
+    recognition = receiver.api_keys.recognition
+    assert (await recognition.look_up(receiver.key, place=recognition.place(presented))).holder is not None
     answers: list[asyncio.Future[PreparedAnswer]] = []
     for message_id in message_ids:
         body = json.dumps(track(message_id)).encode()

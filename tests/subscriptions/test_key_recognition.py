@@ -134,13 +134,13 @@ async def test_what_was_asked_before_everything_was_forgotten_is_not_believed(
     recognition: KeyRecognition, keys: list[str], reads: HeldReads
 ) -> None:
     reads.go.clear()
-    before = asyncio.create_task(recognition.look_up(keys[0], presentation=b"p"))
+    before = asyncio.create_task(recognition.look_up(keys[0], place=b"p"))
     await asked(before)
     recognition.forget()
     reads.go.set()
     assert (await before).state is KeyState.USABLE
     assert recognition.recent(b"p") is None
-    await recognition.look_up(keys[0], presentation=b"p")
+    await recognition.look_up(keys[0], place=b"p")
     assert reads.count == 2
     assert recognition.recent(b"p") is not None
 
@@ -148,7 +148,7 @@ async def test_what_was_asked_before_everything_was_forgotten_is_not_believed(
 async def test_every_presentation_of_a_key_is_remembered(
     recognition: KeyRecognition, keys: list[str], reads: HeldReads
 ) -> None:
-    await asyncio.gather(*(recognition.look_up(keys[0], presentation=b"%d" % n) for n in range(3)))
+    await asyncio.gather(*(recognition.look_up(keys[0], place=b"%d" % n) for n in range(3)))
     assert reads.count == 1
     assert all(recognition.recent(b"%d" % n) is not None for n in range(3))
 

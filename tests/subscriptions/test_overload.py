@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from httpx import Response
 
 from db.event_log.records import Appended, NewEvent
 from db.event_log.sqlite import SqliteEventLog
@@ -96,6 +97,28 @@ async def test_wh_14_places_that_one_sender_holds_are_free_again_within_the_limi
         assert (await receiver.deliver({**EVENT, "messageId": "m-1"}, key=quiet)).status_code == 202
 
 
+async def test_wh_14_who_sends_too_much_leaves_places_for_everybody_else(
+    on_sqlite: Open, recorder: Recorder, held_up: HeldUpLog
+) -> None:
+    limits = WebhookLimits(deliveries_at_once=20)
+    async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
+        loud, others = receiver.key, [await receiver.mint(f"customer-{number}") for number in range(4)]
+
+        def send(key: str, name: str) -> asyncio.Task[Response]:
+            return asyncio.create_task(receiver.deliver({**EVENT, "messageId": name}, key=key))
+
+        flood = [send(loud, f"m-{number}") for number in range(60)]
+        await held_up.three.wait()
+        while sum(task.done() for task in flood) < 44:  # noqa: ASYNC110  whoever is refused is done
+            await asyncio.sleep(0)
+        quiet = [send(key, "m-1") for key in others]
+        assert (await send(loud, "one more")).status_code == 503
+        held_up.go.set()
+        assert [(await task).status_code for task in quiet] == [202] * 4
+        assert Counter([(await task).status_code for task in flood]) == {202: 16, 503: 44}
+        assert (await send(loud, "after")).status_code == 202
+
+
 async def _nothing_is_read() -> NoReturn:
     raise AssertionError("a refused delivery is not read")
 
@@ -129,19 +152,19 @@ async def test_what_is_too_large_for_the_memory_left_is_refused_unread(
 async def test_many_times_more_than_can_be_taken_is_answered_202_or_503_and_nothing_of_it_is_lost(
     on_sqlite: Open, recorder: Recorder, held_up: HeldUpLog
 ) -> None:
-    """The short form of ``benchmarks/overload.py``."""
+    """The short form of ``benchmarks/overload.py``; a sender alone gets three quarters of the places."""
     limits = WebhookLimits(deliveries_at_once=40)
     async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
         offered = {
             f"m-{n}": asyncio.create_task(receiver.deliver({**EVENT, "messageId": f"m-{n}"})) for n in range(300)
         }
         await held_up.three.wait()
-        while sum(task.done() for task in offered.values()) < 260:  # noqa: ASYNC110  whoever is refused is done
+        while sum(task.done() for task in offered.values()) < 269:  # noqa: ASYNC110  whoever is refused is done
             await asyncio.sleep(0)
         held_up.go.set()
         answers = {message_id: (await task).status_code for message_id, task in offered.items()}
-        assert Counter(answers.values()) == {202: 40, 503: 260}
-        assert held_up.most_waiting == 40
+        assert Counter(answers.values()) == {202: 31, 503: 269}
+        assert held_up.most_waiting == 31
         acknowledged = [message_id for message_id, status in answers.items() if status == 202]
         assert (await held_up.prove(acknowledged)).missing == ()
         assert (await receiver.deliver({**EVENT, "messageId": "after"})).status_code == 202

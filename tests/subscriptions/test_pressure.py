@@ -1,0 +1,50 @@
+"""Who is let in, by count and by sender: any order of coming and going."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subscriptions.receiving.pressure import Pressure
+
+SENDERS = st.sampled_from([b"a", b"b", b"c", None])
+
+
+@given(st.integers(1, 30), st.lists(st.tuples(st.booleans(), SENDERS), max_size=120))
+def test_wh_14_no_sender_takes_the_last_places(most: int, moves: list[tuple[bool, bytes | None]]) -> None:
+    pressure, inside = Pressure(most, most_bytes=10_000, body_bytes=10), Counter[bytes | None]()
+    for comes, sender in moves:
+        free = most - inside.total()
+        if comes:
+            is_room = free > 0 and (sender is None or inside[sender] <= 3 * free)
+            assert pressure.refuses(b"1", None, sender) is not is_room
+            assert is_room or pressure.tight, "whoever is refused is refused early"
+            assert (pressure.admit(b"1", None, sender) == 1) is is_room
+            inside[sender] += is_room
+        elif inside[sender]:
+            pressure.leave(1, sender)
+            inside[sender] -= 1
+        assert pressure.running == inside.total()
+        assert free == 0 or not pressure.refuses(b"1", None, b"new") or pressure.running == most
+    for sender in inside.elements():
+        pressure.leave(1, sender)
+    assert pressure.running == 0
+    assert sum(pressure.admit(b"1", None, b"alone") == 1 for _ in range(most)) > most * 0.7
+
+
+def test_what_is_expected_counts_as_if_it_were_there() -> None:
+    pressure = Pressure(8, most_bytes=1_000, body_bytes=10)
+    for _ in range(5):
+        assert pressure.admit(b"1", None, b"a") == 1
+    turn: list[Callable[[], None]] = []
+    before = pressure.tight, pressure.refuses(b"1", None, b"a")
+    for _ in range(2):
+        pressure.expect(turn.append)
+    assert (before, pressure.tight, pressure.refuses(b"1", None, b"a")) == ((False, False), True, True)
+    assert not pressure.refuses(b"1", None, b"b")
+    for forget in turn:
+        forget()
+    assert not pressure.refuses(b"1", None, b"a")
