@@ -143,7 +143,11 @@ class EventArchive(Protocol):
         ...
 
     async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
-        """Let dead letters be tried again, all of them for ``None``; returns how many."""
+        """Let dead letters be tried again, all of them for ``None``; returns how many.
+
+        Raises:
+            RetryCutShort: the store failed after some of them, which stay as they are now.
+        """
         ...
 
     async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
@@ -164,7 +168,7 @@ class EventArchive(Protocol):
         ...
 
     async def counts(self, now: datetime) -> EventCounts:
-        """Count events by state."""
+        """Count events by state, each as it is when its turn comes: there may be very many."""
         ...
 
     async def backlog(self) -> Backlog:

@@ -34,6 +34,14 @@ class EventLogOutdated(EventLogUnavailable):
     """A shared log is not at the newest revision; the text says how to bring it there."""
 
 
+class RetryCutShort(EventLogUnavailable):
+    """The log failed while dead letters were made pending, after ``retried`` of them had been."""
+
+    def __init__(self, retried: int) -> None:
+        super().__init__(f"the event log failed after {retried} dead letters were made pending")
+        self.retried = retried
+
+
 class ReplayPolicy(StrEnum):
     """What becomes of an event that was handled before, when Segment replays it from its archive (contract 5.11).
 
@@ -289,3 +297,11 @@ class EventCounts:
     def total(self) -> int:
         """All events in the log."""
         return sum(self.by_state.values())
+
+    def __add__(self, other: EventCounts) -> EventCounts:
+        states = [*self.by_state, *(state for state in other.by_state if state not in self.by_state)]
+        return EventCounts(
+            by_state={state: self.by_state.get(state, 0) + other.by_state.get(state, 0) for state in states},
+            duplicates=self.duplicates + other.duplicates,
+            due=self.due + other.due,
+        )

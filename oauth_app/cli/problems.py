@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.event_log.records import EventLogUnavailable
+from db.event_log.records import EventLogUnavailable, RetryCutShort
 from oauth_app.cli.output import FAILED, WRONG_USE
 from oauth_app.settings import SettingsInvalid
 from oauth_app.stores import SchemaOutdated
@@ -29,6 +29,9 @@ def told(error: Exception) -> Problem | None:
             return Problem(error.problems, WRONG_USE)
         case SchemaOutdated() | SubscriptionError():
             return Problem([str(error)], WRONG_USE)
+        case RetryCutShort():
+            sentence = f"{error}, and the others were not. Check EVENT_LOG_URL and run the command again."
+            return Problem([sentence[0].upper() + sentence[1:]], FAILED)
         case SQLAlchemyError() | EventLogUnavailable() | OSError():
             cause = type(getattr(error, "orig", None) or error).__name__
             return Problem([f"the database does not answer ({cause}). Check DATABASE_URL and EVENT_LOG_URL."], FAILED)

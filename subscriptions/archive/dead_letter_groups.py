@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from db.event_log.log import EventArchive
-from db.event_log.records import EventFilter, EventRecord
+from db.event_log.records import EventFilter, EventLogUnavailable, EventRecord, RetryCutShort
 from db.event_log.tables import EventState
 
 _PAGE = 1_000
@@ -59,15 +59,24 @@ async def find_groups(archive: EventArchive, wanted: EventFilter) -> list[DeadLe
 
 
 async def retry_group(archive: EventArchive, wanted_id: str, *, now: datetime) -> int:
-    """Let the events of a group be tried again; returns how many."""
+    """Let the events of a group be tried again; returns how many.
+
+    Raises:
+        RetryCutShort: the log failed after some of them.
+    """
     count, page = 0, list[int]()
-    async for record in _dead_letters(archive, EventFilter()):
-        if group_id(record.component, cause_of(record.last_error)) == wanted_id:
-            page.append(record.id)
-        if len(page) == _PAGE:
-            count += await archive.retry_dead_letters(page, now=now)
-            page = []
-    return count + (await archive.retry_dead_letters(page, now=now) if page else 0)
+    try:
+        async for record in _dead_letters(archive, EventFilter()):
+            if group_id(record.component, cause_of(record.last_error)) == wanted_id:
+                page.append(record.id)
+            if len(page) == _PAGE:
+                count += await archive.retry_dead_letters(page, now=now)
+                page = []
+        return count + (await archive.retry_dead_letters(page, now=now) if page else 0)
+    except RetryCutShort as problem:
+        raise RetryCutShort(count + problem.retried) from problem
+    except EventLogUnavailable as problem:
+        raise (RetryCutShort(count) if count else problem) from problem
 
 
 async def _dead_letters(archive: EventArchive, wanted: EventFilter) -> AsyncIterator[EventRecord]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.message_key import key_of_message
 from db.event_log.records import Backlog, Deletion, EventCounts, EventDetail, EventFilter, EventPage, EventRecord, Proof
 from db.event_log.searching import LOOK_UP
-from db.event_log.sqlite import claiming, outcomes
+from db.event_log.sqlite import outcomes
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.segment import (
     DEAD_LETTER,
@@ -36,6 +36,11 @@ _RECORD = (
 _FROM = "FROM events LEFT JOIN bodies ON bodies.id = events.id"
 _MESSAGES = "messages JOIN events USING (id)"
 _OF_MESSAGE = "events.id IN (SELECT id FROM messages WHERE key = ?)"
+_COUNTS = (
+    "SELECT state, count(*), sum(duplicates), sum(available_at <= ?) FROM events NOT INDEXED"
+    " WHERE id >= ? AND id < ? GROUP BY state"
+)
+_COUNTED_IN_STEP = 5_000
 _CHUNK = 500
 _HIGHEST_ID = 2**63 - 1
 
@@ -199,39 +204,20 @@ def prove(segments: Segments, message_ids: Sequence[str]) -> Proof:
     )
 
 
-def retry_dead_letters(segments: Segments, event_ids: Sequence[int] | None, *, now: datetime) -> int:
-    """Make dead letters pending again with a fresh count of attempts; handlers that were done stay done."""
-    revived = 0
-    for segment in segments:
-        rows = list(segment.select("SELECT id, outcomes FROM events WHERE state = 5"))
-        chosen = [row for row in rows if event_ids is None or row[0] in event_ids]
-        if not chosen:
-            continue
-        segment.begin()
-        segment.connection.executemany(
-            "UPDATE events SET state = 0, attempts = 0, finished_at = NULL, available_at = ?, outcomes = ?"
-            " WHERE id = ?",
-            [(to_microseconds(now), outcomes.only_done(before), event_id) for event_id, before in chosen],
-        )
-        segment.waiting += len(chosen)
-        revived += len(chosen)
-    return revived
-
-
-def counts(segments: Segments, catalogue: Catalogue, now: datetime) -> EventCounts:
-    """Count events by state, and those that are due."""
-    by_state: Counter[int] = Counter()
-    duplicates = 0
-    for segment in segments:
-        rows = segment.select("SELECT state, count(*), sum(duplicates) FROM events GROUP BY state")
-        for state, count, again in rows:
-            by_state[state] += count
-            duplicates += again
-    return EventCounts(
-        by_state={STATES[state]: count for state, count in by_state.items()},
-        duplicates=duplicates,
-        due=claiming.count_due(segments, catalogue, now),
-    )
+def counts(segments: Segments, now: datetime) -> Iterator[EventCounts]:
+    """Count events by state, and those that are due; each step counts a portion of all events."""
+    instant = to_microseconds(now)
+    for segment in list(segments):
+        first_id = segment.first_id
+        # Between two steps it may be dropped, or another process may add to it.
+        while segment in segments and segment.first("SELECT 1 FROM events WHERE id >= ? LIMIT 1", (first_id,)):
+            rows = list(segment.select(_COUNTS, (instant, first_id, first_id + _COUNTED_IN_STEP)))
+            yield EventCounts(
+                by_state={STATES[state]: count for state, count, _, _ in rows},
+                duplicates=sum(duplicates for _, _, duplicates, _ in rows),
+                due=sum(due for state, _, _, due in rows if state == PENDING),
+            )
+            first_id += _COUNTED_IN_STEP
 
 
 def backlog(segments: Segments) -> Backlog:

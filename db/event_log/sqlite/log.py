@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +36,7 @@ from db.event_log.records import (
     Predecessor,
     Proof,
     ReplayPolicy,
+    RetryCutShort,
     Settlement,
 )
 from db.event_log.searching import SearchBounds, Step, find, search
@@ -164,12 +165,7 @@ class SqliteEventLog:
             self._leases.cut_short(now)
             return replaying.bring_forward(segments, catalogue, components, now=now, attempted_from=attempted_from)
 
-        steps = self._read(begin)
-        brought = 0
-        while (step := self._read(lambda *_: next(steps, None))) is not None:
-            brought += step
-            await asyncio.sleep(0)  # there may be very many, and others want to be answered meanwhile
-        return brought
+        return sum([brought async for brought in self._in_steps(begin)])
 
     async def due(self, components: Collection[str], *, now: datetime) -> int:
         return self._read(lambda catalogue, segments: claiming.count_due(segments, catalogue, now, components))
@@ -205,11 +201,15 @@ class SqliteEventLog:
         return self._read(lambda _, segments: browsing.prove(segments, message_ids))
 
     async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
-        def work(_: Catalogue, segments: Segments) -> int:
-            with segments.transaction():
-                return browsing.retry_dead_letters(segments, event_ids, now=now)
-
-        return self._read(work)
+        retried = 0
+        try:
+            async for step in self._in_steps(lambda _, all_: replaying.retry_dead_letters(all_, event_ids, now=now)):
+                retried += step
+        except EventLogUnavailable as problem:
+            if retried:
+                raise RetryCutShort(retried) from problem
+            raise
+        return retried
 
     async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
         def work(_: Catalogue, segments: Segments) -> int:
@@ -229,7 +229,8 @@ class SqliteEventLog:
         return self._read(lambda _, segments: replaying.predecessors(segments, event_ids))
 
     async def counts(self, now: datetime) -> EventCounts:
-        return self._read(lambda catalogue, segments: browsing.counts(segments, catalogue, now))
+        steps = self._in_steps(lambda _, segments: browsing.counts(segments, now))
+        return sum([counted async for counted in steps], start=EventCounts())
 
     async def backlog(self) -> Backlog:
         return self._read(lambda _, segments: browsing.backlog(segments))
@@ -322,6 +323,13 @@ class SqliteEventLog:
             return self._open_and(work)
         except (apsw.Error, OSError) as error:
             raise _unavailable(error) from error
+
+    async def _in_steps(self, begin: Callable[[Catalogue, Segments], Iterator[_Result]]) -> AsyncIterator[_Result]:
+        """Go through very many events a portion at a time: others want to be answered meanwhile."""
+        steps = self._read(begin)
+        while (step := self._read(lambda *_: next(steps, None))) is not None:
+            yield step
+            await asyncio.sleep(0)
 
     def _open_and(self, work: Callable[[Catalogue, Segments], _Result]) -> _Result:
         if self._files is None:

@@ -20,6 +20,8 @@ _LATER = (
     " ORDER BY available_at, id LIMIT ?"
 )
 _PORTION = 1_000
+_DEAD_LETTERS = "SELECT id FROM events INDEXED BY dead_letters WHERE state = 5 AND id > ? ORDER BY id LIMIT ?"
+_RETRIED_IN_STEP = 250
 
 
 def revive(segments: Segments, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
@@ -45,6 +47,49 @@ def revive(segments: Segments, event_ids: Sequence[int], *, handler: str | None,
         segment.waiting += len(rows)
         revived += len(rows)
     return revived
+
+
+def retry_dead_letters(segments: Segments, event_ids: Sequence[int] | None, *, now: datetime) -> Iterator[int]:
+    """Make dead letters pending again with a fresh count of attempts; handlers that were done stay done.
+
+    Each step is a transaction over a portion of them, and tells how many it made pending.
+    """
+    instant = to_microseconds(now)
+    for segment, ids in _dead_letters(segments) if event_ids is None else _portions(segments, event_ids):
+        with segments.transaction():
+            segment.begin()
+            rows = list(
+                segment.select(
+                    f"SELECT id, outcomes FROM events WHERE state = {DEAD_LETTER} AND id IN ({placeholders(len(ids))})",  # noqa: S608
+                    ids,
+                )
+            )
+            segment.connection.executemany(
+                "UPDATE events SET state = 0, attempts = 0, finished_at = NULL, available_at = ?, outcomes = ?"
+                " WHERE id = ?",
+                [(instant, outcomes.only_done(before), event_id) for event_id, before in rows],
+            )
+            segment.waiting += len(rows)
+        yield len(rows)
+
+
+def _dead_letters(segments: Segments) -> Iterator[tuple[Segment, list[int]]]:
+    """All dead letters, in portions; what becomes one meanwhile may be left out."""
+    for segment in list(segments):
+        after = 0
+        while segment in segments:  # it may be dropped between two steps
+            ids = [event_id for (event_id,) in segment.select(_DEAD_LETTERS, (after, _RETRIED_IN_STEP))]
+            if not ids:
+                break
+            after = ids[-1]
+            yield segment, ids
+
+
+def _portions(segments: Segments, event_ids: Sequence[int]) -> Iterator[tuple[Segment, list[int]]]:
+    for segment, ids in _by_segment(segments, event_ids).items():
+        for start in range(0, len(ids), _RETRIED_IN_STEP):
+            if segment in segments:
+                yield segment, ids[start : start + _RETRIED_IN_STEP]
 
 
 def hasten(segments: Segments, catalogue: Catalogue, component: str, *, now: datetime, limit: int) -> int:
