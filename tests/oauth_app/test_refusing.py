@@ -212,6 +212,24 @@ async def test_small_bodies_are_taken_while_large_ones_are_too_much(door: Door) 
         pressure.leave(size or 0)
 
 
+async def test_wh_14_a_sender_who_has_its_share_is_refused_early_and_another_one_is_not(door: Door) -> None:
+    pressure, place = door.refusal.pressure, door.service.services.api_keys.recognition.place
+    loud, other = place(basic(door.key).encode()), place(b"somebody else's")
+    connection = await door.connect()
+    held = []
+    while (size := pressure.admit(b"0", None, loud)) is not None:
+        held.append((size, loud))
+    assert pressure.running == 751
+    assert (await connection.ask(door.delivery())).status == 503
+    assert door.requests_made == 0
+    assert not pressure.refuses(b"0", None, other)
+    pressure.leave(*held.pop())
+    assert (await connection.ask(door.delivery())).status == 202
+    assert door.requests_made <= 1
+    for one in held:
+        pressure.leave(*one)
+
+
 async def test_a_stop_does_not_wait_for_the_rest_of_a_refused_body(tmp_path: Path) -> None:
     async with open_door(tmp_path) as door:
         door.refusal.body_seconds = 600
