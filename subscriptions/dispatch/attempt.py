@@ -35,6 +35,11 @@ class Attempt:
         """Whose event it is, for handlers that want a person's events in order."""
         return self.event.user_id or self.event.anonymous_id
 
+    @property
+    def is_deletion(self) -> bool:
+        """Whether the person is wiped from the log at its end: a delete, or a merge that came after one."""
+        return self.claimed.type == "delete" or self.claimed.suppressed
+
     def wait(self, handler: str, until: datetime, reason: str) -> None:
         """Note that a handler is not called this time."""
         self.waiting.append(Waiting(handler, until, reason))

@@ -189,11 +189,12 @@ class Dispatcher:
         self._lanes.reset()
         self._held.clear()
 
-    def _start(self, work: Coroutine[Any, Any, object], claimed: Sequence[ClaimedEvent]) -> None:
+    def _start(self, work: Coroutine[Any, Any, object], claimed: Sequence[ClaimedEvent]) -> asyncio.Task[Any]:
         """Do some work on claimed events; if it fails they are held no longer, so that somebody claims them again."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._finished(done, claimed))
+        return task
 
     def _finished(self, task: asyncio.Task[Any], claimed: Sequence[ClaimedEvent]) -> None:
         self._tasks.discard(task)
@@ -271,22 +272,26 @@ class Dispatcher:
         except asyncio.CancelledError:
             lane.ended(call, failed=None, now=self._clock())
             raise
-        failed = all(verdict.state is HandlerState.RETRY for verdict in verdicts)
-        lane.ended(call, failed=failed, now=self._clock())
         for attempt, verdict in zip(call.attempts, verdicts, strict=True):
             attempt.verdicts.append(verdict)
-        self._through(call.attempts)
+        settling = self._through(call.attempts)
+        try:
+            if settling is not None and any(attempt.is_deletion for attempt in call.attempts):
+                # Wiping the log takes longer than calling: nobody is to be called whose turn there does not come soon.
+                await asyncio.wait([settling])
+        finally:
+            failed = all(verdict.state is HandlerState.RETRY for verdict in verdicts)
+            lane.ended(call, failed=failed, now=self._clock())
         self._lanes.move(lane)
 
-    def _through(self, attempts: Sequence[Attempt]) -> None:
-        """Settle those events whose last handler is through with them now."""
+    def _through(self, attempts: Sequence[Attempt]) -> asyncio.Task[Any] | None:
+        """Settle those events whose last handler is through with them now, if there are any."""
         concluded: list[Attempt] = []
         for attempt in attempts:
             attempt.calls_left -= 1
             if attempt.calls_left == 0:
                 concluded.append(attempt)
-        if concluded:
-            self._start(self._conclude(concluded), _claimed(concluded))
+        return self._start(self._conclude(concluded), _claimed(concluded)) if concluded else None
 
     async def _conclude(self, attempts: Sequence[Attempt]) -> None:
         """Store what became of events, together."""

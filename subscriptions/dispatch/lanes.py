@@ -34,7 +34,7 @@ class Lanes:
         pauses: Pauses,
         *,
         begin: Callable[[Lane, Call], None],
-        through: Callable[[Sequence[Attempt]], None],
+        through: Callable[[Sequence[Attempt]], object],
         clock: Clock,
         jitter: Callable[[], float],
         monotonic: Callable[[], float],

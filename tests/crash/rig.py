@@ -19,8 +19,10 @@ import httpx
 
 from db.database import Database
 from db.encryption import generate_encryption_key
+from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import EventFilter
+from db.event_log.tables import EventState
 from db.migrate import migrate
 from oauth_app.parts import api_keys_of
 from oauth_app.settings import Settings
@@ -62,6 +64,10 @@ class Report:
         """Whether everything that was promised was kept."""
         broken = (self.missing, self.unhandled, self.without_effect, self.effects_twice, self.stored_twice, self.wrong)
         return not any(broken)
+
+
+class NotSettled(AssertionError):
+    """Time is up, and something that was acknowledged is not handled; the text says what."""
 
 
 class Rig:
@@ -192,6 +198,8 @@ class Rig:
                         self._clock.move_to(offset)
                     left = len(unhandled)
                     await asyncio.sleep(1)
+        except TimeoutError:
+            raise NotSettled(await _what_is_left(event_log)) from None
         finally:
             await event_log.close()
 
@@ -227,6 +235,14 @@ class Rig:
             cut_off=ledger.cut_off,
             wrong=ledger.wrong,
         )
+
+
+async def _what_is_left(event_log: StoredEventLog) -> str:
+    states = (EventState.PENDING, EventState.DEAD_LETTER)
+    left = [record for state in states for record in await event_log.find(EventFilter(state=state), limit=10_000)]
+    kinds = Counter((record.type, record.state.value, record.attempts, record.last_error) for record in left)
+    lines = [f"{count} x {kind}" for kind, count in kinds.most_common(20)]
+    return "not everything that was acknowledged is handled:\n" + "\n".join(lines)
 
 
 @asynccontextmanager
