@@ -1,1 +1,1 @@
-"""Measurements, side by side in one run: ``make bench``. Nothing here is imported by the service or its tests."""
+"""Measurements, side by side in one run: ``make bench``. Nothing here is imported by the service."""

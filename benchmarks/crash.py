@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.session import interruptible, scratch
 from tests.crash.rig import Report, Rig
 from tests.crash.sender import Sender
 
@@ -34,12 +34,10 @@ def main() -> None:
         if arguments.victim not in victims:
             parser.error(f"over {arguments.engine} the victim can only be {' or '.join(victims)}")
         victims = (arguments.victim,)
-    if arguments.folder is not None:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+    with interruptible(), scratch(arguments.folder) as folder:
         rig = Rig(
-            Path(folder),
+            folder,
             engine=arguments.engine,
             victims=victims,
             seed=arguments.seed,

@@ -18,6 +18,7 @@ import uvloop
 
 from benchmarks.handlers import crm
 from benchmarks.load import Load
+from benchmarks.storing import store
 from db.database import Database
 from db.event_log.log import StoredEventLog
 from db.event_log.message_key import key_of_message
@@ -89,7 +90,7 @@ async def _append(log: StoredEventLog, message_id: str, request: bytes) -> None:
         body=request.partition(b"\r\n\r\n")[2],
         settings={},
     )
-    await log.append(event)
+    await store(log, event)
 
 
 def main() -> None:

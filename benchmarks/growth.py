@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,8 @@ from pathlib import Path
 
 import uvloop
 
+from benchmarks.session import interruptible, scratch
+from benchmarks.storing import store
 from db.event_log.message_key import key_of_message
 from db.event_log.records import EventFilter, NewEvent, Settlement
 from db.event_log.sqlite import SqliteEventLog
@@ -57,7 +58,7 @@ async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
         for _ in range(step // _GROUP // 10):
             started = time.process_time()
             for _ in range(10):
-                await asyncio.gather(*(log.append(_event(chance)) for _ in range(_GROUP)))
+                await asyncio.gather(*(store(log, _event(chance)) for _ in range(_GROUP)))
             storing += time.process_time() - started
             started = time.process_time()
             await _handle(log)
@@ -132,8 +133,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--folder", type=Path, default=None, help="on a real disk, not tmpfs")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        uvloop.run(grow(Path(folder), events=arguments.events, step=arguments.step, seconds=60 * arguments.minutes))
+    with interruptible(), scratch(arguments.folder) as folder:
+        uvloop.run(grow(folder, events=arguments.events, step=arguments.step, seconds=60 * arguments.minutes))
 
 
 if __name__ == "__main__":

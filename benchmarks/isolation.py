@@ -12,9 +12,7 @@ import asyncio
 import gc
 import json
 import logging
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -22,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.session import interruptible, scratch, tell
+from benchmarks.storing import store
 from db.database import Database
 from db.event_log.message_key import key_of_message
 from db.event_log.opening import open_event_log
@@ -114,7 +114,7 @@ async def _measure(run: Run, folder: Path) -> None:
             settings={},
         )
         run.sent[message_id] = time.perf_counter()
-        await log.append(event)
+        await store(log, event)
         run.sent[message_id] = time.perf_counter()
         dispatcher.wake()
 
@@ -148,11 +148,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate", type=int, default=300, help="events a second of all senders together")
     arguments = parser.parse_args()
+    with interruptible():
+        _compare(arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
     logging.disable(logging.CRITICAL)
     gc.collect()  # as the server does when it starts
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
-    _FOLDER.mkdir(parents=True, exist_ok=True)
     new: Callable[[str, int], Run] = lambda other, factor: Run(arguments.seconds, arguments.rate, other, factor)  # noqa: E731
     scenarios = {
         "undisturbed": ("works", 1),
@@ -161,13 +165,13 @@ def main() -> None:
         "one sender at ten times the rate": ("works", 10),
     }
     runs: dict[str, list[Run]] = {name: [] for name in scenarios}
-    for _ in range(arguments.rounds):
+    for number in range(arguments.rounds):
         for name, (other, factor) in scenarios.items():
             run = new(other, factor)
-            folder = Path(tempfile.mkdtemp(prefix="isolation", dir=_FOLDER))
-            asyncio.run(_measure(run, folder))
-            shutil.rmtree(folder)
+            with scratch(_FOLDER) as folder:
+                asyncio.run(_measure(run, folder))
             runs[name].append(run)
+            tell(f"round {number + 1} of {arguments.rounds}: {name}, p99 {run.p(0.99):.1f} ms")
     print(f"{'':36}{'handled/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'p99 ratio':>11}{'rate ratio':>12}")
     yardstick = runs["undisturbed"]
     p99 = statistics.median(run.p(0.99) for run in yardstick)

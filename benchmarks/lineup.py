@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks import postgres, servers
+from benchmarks.session import tell
 
 Outcome: TypeAlias = dict[str, Any]
 Measure: TypeAlias = Callable[[Path, "Effort", Callable[[], None]], Iterator[Outcome]]
@@ -31,7 +32,7 @@ class Effort:
     seconds: float
     connections: int
     turns: int
-    warm_up_seconds: float = 4.0
+    warm_up_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def _dispatching(folder: Path, effort: Effort, before: Callable[[], None]) -> It
 
 
 def _postgres(stack: ExitStack, role: str, *, slow_fsync_ms: float = 0) -> Measure | None:
+    tell("starting a PostgreSQL")
     try:
         server = postgres.start(stack)
     except postgres.PostgresMissing as missing:
@@ -121,6 +123,7 @@ def _express(folder: Path) -> Measure | None:
     if shutil.which("node") is None or shutil.which("npm") is None:
         _left_out("Express + better-sqlite3", "there is no node or npm")
         return None
+    tell("installing Express + better-sqlite3")
     place = folder / "node"
     place.mkdir(parents=True, exist_ok=True)
     install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "express@5", "better-sqlite3@12"]

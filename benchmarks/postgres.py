@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.session import held
+
 
 class PostgresMissing(Exception):
     """There is none; the text says what to install."""
@@ -55,7 +57,8 @@ def start(stack: ExitStack) -> Postgres:
     if shutil.which("psql") is None:
         raise PostgresMissing("there is no psql")
     place = Path(tempfile.mkdtemp(prefix="pg"))
-    server = get_server(place)
     stack.callback(shutil.rmtree, place, ignore_errors=True)
-    stack.callback(server.cleanup)
+    with held():
+        server = get_server(place)
+        stack.callback(server.cleanup)
     return Postgres(str(server.get_uri()).partition("host=")[2])

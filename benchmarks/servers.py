@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.session import held
 from oauth_app.accepting import LOOP
 from oauth_app.cli.serve import HTTP
 
@@ -60,21 +61,18 @@ def started(
     command: list[str], port: int, environment: Mapping[str, str], log: Path, *, key: str = ""
 ) -> Iterator[Server]:
     """Run a server pinned to its core while the block lasts."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603
-            command, env={**os.environ, **environment}, stdout=output, stderr=output, start_new_session=True
-        )
-        os.sched_setaffinity(process.pid, {cores()[0]})
+    process = None
     try:
+        with held(), log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603
+                command, env={**os.environ, **environment}, stdout=output, stderr=output, start_new_session=True
+            )
+        os.sched_setaffinity(process.pid, {cores()[0]})
         _wait_for(port, process, log)
         yield Server(port, process, key)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            _end(process)
 
 
 @contextmanager
@@ -154,6 +152,15 @@ def _cli(arguments: list[str], environment: Mapping[str, str]) -> str:
     if done.returncode:
         raise SystemExit(done.stderr.decode())
     return done.stdout.decode()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
