@@ -71,7 +71,7 @@ class Offered:
             self.opened -= 1
 
     def answered(self, status: str, message_id: str, scheduled: float) -> None:
-        """Take note of an answer, or of a connection that was cut off."""
+        """Take note of an answer, or of a connection that ended without one."""
         wait = time.perf_counter() - scheduled
         self.statuses[status] += 1
         self.waits.append(wait)
@@ -88,9 +88,11 @@ class _Connection(asyncio.Protocol):
         self._received = b""
         self._scheduled: float | None = None
         self._message_id = ""
+        self._rests_since = self._rested = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._rests_since = time.perf_counter()
         self._offered.free.append(self)
         self._offered.send_due()
 
@@ -103,6 +105,7 @@ class _Connection(asyncio.Protocol):
         """Send the next event, which was due at ``scheduled``."""
         self._message_id, request = self._offered.load.next_request()
         self._scheduled = scheduled
+        self._rested = time.perf_counter() - self._rests_since
         self._offered.sent += 1
         self._offered.sent_in_time += time.perf_counter() < self._offered.until
         self._transport.write(request)
@@ -113,6 +116,7 @@ class _Connection(asyncio.Protocol):
         if answer is None or self._scheduled is None:
             return
         self._received = b""
+        self._rests_since = time.perf_counter()
         scheduled, self._scheduled = self._scheduled, None
         self._offered.answered(str(answer.status), self._message_id, scheduled)
         if answer.stays_open:
@@ -124,7 +128,8 @@ class _Connection(asyncio.Protocol):
         if self in self._offered.free:
             self._offered.free.remove(self)
         if self._scheduled is not None:
-            self._offered.answered("cut off", self._message_id, self._scheduled)
+            status = f"cut off after a rest of {self._rested:.0f} s"
+            self._offered.answered(status, self._message_id, self._scheduled)
             self._scheduled = None
 
 
@@ -172,6 +177,7 @@ def main() -> None:
         "slowest_taken_seconds": taken[-1] if taken else 0.0,
         "late": sum(wait > _LATE_SECONDS for wait in waits),
         "never": never,
+        "cut_off": sum(count for status, count in offered.statuses.items() if status.startswith("cut off")),
         "opened": offered.opened,
         "most_due": offered.most_due,
         "busy": busy,

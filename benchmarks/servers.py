@@ -17,11 +17,12 @@ from typing import Any
 
 from benchmarks.session import held
 from oauth_app.accepting import LOOP
-from oauth_app.cli.serve import HTTP
+from oauth_app.cli.serve import HTTP, KEEP_ALIVE_SECONDS
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _PYTHON = sys.executable
 _UVICORN = ["--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning"]
+_UVICORN += ["--timeout-keep-alive", str(KEEP_ALIVE_SECONDS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 
 from oauth_app.idle_timer import IdleTimer
 from oauth_app.owed_answers import OwedAnswers
+from oauth_app.unread import is_unread
 from subscriptions.receiving.early_refusal import STATUS, EarlyRefusal
 from subscriptions.receiving.endpoint import holds_signed_key
 from subscriptions.receiving.exchange import Headers
@@ -139,11 +140,16 @@ class DeliveryProtocol(HttpToolsProtocol):
             self._answer_refused(last=True)
 
     def timeout_keep_alive_handler(self) -> None:
-        """End a connection that is idle, or whose refused body takes too long."""
-        if self._refused is None:
-            super().timeout_keep_alive_handler()
-        else:
+        """End a connection that is idle, or whose refused body takes too long.
+
+        A sender whose next message is there already would never know whether it was read, so that is answered first.
+        """
+        if self._refused is not None:
             self._answer_refused(last=True)
+        elif not self.transport.is_closing() and is_unread(self.transport):
+            self._idle.rest(self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
         """End a connection on which something came that is no HTTP; a delivery in hand is answered first."""

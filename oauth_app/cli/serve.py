@@ -30,6 +30,9 @@ from oauth_app.wiring import check_service
 
 HTTP = "oauth_app.delivery_protocol:DeliveryProtocol" if find_spec("httptools") else "auto"
 """What uvicorn is told to use for HTTP; by name, so that it can be handed to other processes."""
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection may rest. Whoever closes one may do so while the next delivery is on its way, and then nobody
+answers that. So it is to be the sender, or the proxy before us, and proxies do it after 60 s."""
 _ROLE_VARIABLE = "ENABLE_WITH_SEGMENT_ROLE"
 
 
@@ -63,7 +66,22 @@ def serve(
     run(check_service(settings))
     run(_show_way_in(settings))
     ready = f"enable-with-segment ready on http://{host}:{port} (role {role.value})"
-    config = uvicorn.Config(
+    config = server_config(host, port, workers=workers)
+    os.environ[_ROLE_VARIABLE] = role.value
+    if workers > 1:
+        _run_many(config, ready)
+        return
+    server = _AnnouncingServer(config, ready)
+    # uvicorn raises the signal that stopped it once more, to whoever handled it before: that makes the exit clean.
+    signal.signal(signal.SIGTERM, _exit_cleanly)
+    server.run()
+    if not server.started:
+        stop([f"the service could not start on {host}:{port}; the log above says why"], 1)
+
+
+def server_config(host: str, port: int, *, workers: int) -> uvicorn.Config:
+    """Return how the server processes are set up."""
+    return uvicorn.Config(
         "oauth_app.cli.serve:application",
         factory=True,
         host=host,
@@ -75,21 +93,12 @@ def serve(
         proxy_headers=False,
         lifespan="on",
         timeout_graceful_shutdown=10,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         # A sender that finds the queue of new connections full waits for seconds before it tries again.
         backlog=8192,
         loop=LOOP,
         http=HTTP,
     )
-    os.environ[_ROLE_VARIABLE] = role.value
-    if workers > 1:
-        _run_many(config, ready)
-        return
-    server = _AnnouncingServer(config, ready)
-    # uvicorn raises the signal that stopped it once more, to whoever handled it before: that makes the exit clean.
-    signal.signal(signal.SIGTERM, _exit_cleanly)
-    server.run()
-    if not server.started:
-        stop([f"the service could not start on {host}:{port}; the log above says why"], 1)
 
 
 def application() -> object:

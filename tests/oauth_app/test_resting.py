@@ -1,0 +1,66 @@
+"""Connections on which nothing happens, and what arrives at the very moment that they are closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oauth_app.accepting import new_loop
+from oauth_app.cli.serve import KEEP_ALIVE_SECONDS, server_config
+from tests.oauth_app.door import Door, open_door, stored, until, warm
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: service\r\n\r\n"
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, new_loop], ids=["asyncio", "ours"])
+@pytest.mark.parametrize("last", ["taken", "refused", "request"])
+def test_what_is_there_when_a_rest_ends_is_answered(
+    tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop], last: str
+) -> None:
+    async def main() -> None:
+        async with open_door(tmp_path) as door:
+            connection = await warm(door)
+            if last == "request":
+                assert (await connection.ask(GET)).status == 200
+            elif last == "refused":
+                with door.full():
+                    assert (await connection.ask(door.delivery())).status == 503
+            (protocol,) = door.protocols
+            connection.writer.write(door.delivery("in time"))
+            protocol.timeout_keep_alive_handler()
+            assert (await connection.answer()).status == 202
+            assert (await stored(door))[-1] == "in time"
+            protocol.timeout_keep_alive_handler()
+            assert await connection.is_closed()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(main())
+
+
+async def test_a_rest_goes_on_behind_half_a_message(tmp_path: Path) -> None:
+    async with open_door(tmp_path) as door:
+        connection = await warm(door)
+        (protocol,) = door.protocols
+        delivery = door.delivery("in pieces")
+        connection.writer.write(delivery[:20])
+        protocol.timeout_keep_alive_handler()
+        assert (await connection.ask(delivery[20:])).status == 202
+
+
+async def test_a_sender_who_is_gone_is_let_go(door: Door) -> None:
+    connection = await warm(door)
+    (protocol,) = door.protocols
+    connection.writer.close()
+    protocol.timeout_keep_alive_handler()
+    await until(lambda: not door.protocols)
+    protocol.timeout_keep_alive_handler()
+
+
+def test_senders_and_proxies_close_their_connections_first() -> None:
+    """AWS, nginx and others keep a connection that rests for 60 s and may use it until then."""
+    assert KEEP_ALIVE_SECONDS > 60
+    assert server_config("127.0.0.1", 8888, workers=1).timeout_keep_alive == KEEP_ALIVE_SECONDS
+    assert f"{KEEP_ALIVE_SECONDS} s" in (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
