@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def start(stack: ExitStack) -> Postgres:
         raise PostgresMissing("there is no psql")
     place = Path(tempfile.mkdtemp(prefix="pg"))
     stack.callback(shutil.rmtree, place, ignore_errors=True)
-    with held():
+    with held(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would like a folder for sockets, and finds another place by itself
         server = get_server(place)
         stack.callback(server.cleanup)
     return Postgres(str(server.get_uri()).partition("host=")[2])
