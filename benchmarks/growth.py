@@ -3,7 +3,8 @@
 Straight into the SQLite event log, 64 events in each commit, every event new, its person one of 200,000, every one
 handled at once; one in a hundred ends otherwise, and one in 100,000 is of a rare account. One line for each step:
 processor time for each event to store and to hand out and settle, bytes on the disk, and how long the questions of an
-operator's page take: a list, the slowest list with a filter, one message. At the end, each filter.
+operator's page take: a list, the slowest list with a filter, one message; and for how long one of these held the event
+loop at once. At the end, each filter.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
@@ -34,6 +36,11 @@ _FILTERS = {
     "no filter": EventFilter(),
     **{f"state {state.value}": EventFilter(state=state) for state in EventState},
     **{f"state {state.value}, rare account": EventFilter(state=state, account="rare") for state in EventState},
+    **{
+        f"state {state.value}, type that never came": EventFilter(state=state, type="alias")
+        for state in EventState
+        if state is not EventState.HANDLED
+    },
     "rare account": EventFilter(account="rare"),
     "account that sent nothing": EventFilter(account="nobody"),
     "type that never came": EventFilter(type="alias"),
@@ -51,8 +58,9 @@ async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
     until = time.monotonic() + seconds
     print(
         f"{'events':>11} {'store us':>9} {'handle us':>9} {'bytes':>6} {'list ms':>8} {'filter ms':>9} {'show ms':>8}"
+        f" {'held ms':>8}"
     )
-    stored, filtered = 0, dict[str, float]()
+    stored, filtered = 0, dict[str, _Took]()
     while stored < events and time.monotonic() < until:
         storing = handling = 0.0
         for _ in range(step // _GROUP // 10):
@@ -65,17 +73,18 @@ async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
             handling += time.process_time() - started
         stored += step // _GROUP // 10 * 10 * _GROUP
         size = sum(path.stat().st_size for path in folder.iterdir())  # noqa: ASYNC240  nothing else runs
-        listed = await _milliseconds(lambda: log.search(EventFilter(account="acme")))
-        filtered = {name: await _milliseconds(partial(log.search, wanted)) for name, wanted in _FILTERS.items()}
+        listed = await _took(lambda: log.search(EventFilter(account="acme")))
+        filtered = {name: await _took(partial(log.search, wanted)) for name, wanted in _FILTERS.items()}
         (newest,) = await log.find(EventFilter(), limit=1)
-        shown = await _milliseconds(partial(log.show, newest.message_id or ""))
+        shown = await _took(partial(log.show, newest.message_id or ""))
         print(
             f"{stored:11,} {1e6 * storing / step:9.1f} {1e6 * handling / step:9.1f} {size / stored:6.0f}"
-            f" {listed:8.2f} {max(filtered.values()):9.2f} {shown:8.2f}",
+            f" {listed.milliseconds:8.2f} {max(took.milliseconds for took in filtered.values()):9.2f}"
+            f" {shown.milliseconds:8.2f} {max(took.held for took in (listed, shown, *filtered.values())):8.2f}",
             flush=True,
         )
-    for name, milliseconds in filtered.items():
-        print(f"{name:40} {milliseconds:8.2f} ms")
+    for name, took in filtered.items():
+        print(f"{name:46} {took.milliseconds:8.2f} ms, at once {took.held:8.2f} ms")
     await log.close()
 
 
@@ -119,10 +128,33 @@ def _event(chance: random.Random) -> NewEvent:
     )
 
 
-async def _milliseconds(ask: Callable[[], Awaitable[object]]) -> float:
+class _Took(NamedTuple):
+    """How long a question took, and the longest time in it in which nobody else had a turn of the event loop."""
+
+    milliseconds: float
+    held: float
+
+
+async def _took(ask: Callable[[], Awaitable[object]]) -> _Took:
+    longest, at = 0.0, time.perf_counter()
+
+    def note() -> None:
+        nonlocal longest, at
+        longest, at = max(longest, time.perf_counter() - at), time.perf_counter()
+
+    async def take_turns() -> None:
+        while True:
+            note()
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(take_turns())
+    await asyncio.sleep(0)
     started = time.perf_counter()
     await ask()
-    return 1000 * (time.perf_counter() - started)
+    took = time.perf_counter() - started
+    note()
+    beside.cancel()
+    return _Took(1000 * took, 1000 * longest)
 
 
 def main() -> None:

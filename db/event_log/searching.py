@@ -13,10 +13,6 @@ from dataclasses import dataclass
 
 from db.event_log.records import EventPage, EventRecord
 
-#: An event that an index leads to takes as long as so many that are passed in the order of their ids, and those take as
-#: long as so many entries of an index alone.
-LOOK_UP = 10
-
 #: One step of a search: the next page of at most so many events (the second number) from those below an id.
 Step = Callable[[int | None, int], Awaitable[EventPage]]
 

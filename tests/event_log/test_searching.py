@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter, EventPage, EventRecord, Settlement
+from db.event_log.records import EventFilter, EventLogUnavailable, EventPage, EventRecord, Settlement
 from db.event_log.searching import SearchBounds
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
@@ -47,6 +47,14 @@ async def log(database_url: str) -> AsyncIterator[StoredEventLog]:
     """A log that looks through 4 events in a step and 8 in a search; on SQLite with segments of 10."""
     url = database_url.replace("control.db", "events.db")
     opened = open_event_log(url, segment_limits=SMALL, search_bounds=BOUNDS)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def small(tmp_path: Path) -> AsyncIterator[SqliteEventLog]:
+    """The same, on SQLite only."""
+    opened = SqliteEventLog(tmp_path / "events.db", limits=SMALL, bounds=BOUNDS)
     yield opened
     await opened.close()
 
@@ -187,14 +195,49 @@ async def test_others_get_their_turn_between_the_steps_of_a_search(log: StoredEv
     beside.cancel()
 
 
-async def test_a_file_of_an_earlier_version_gets_the_index_of_rare_states(tmp_path: Path) -> None:
-    log = SqliteEventLog(tmp_path / "events.db")
-    await _fill(log, [("acme", "track", EventState.UNSUPPORTED, 0)])
+async def test_what_an_index_alone_can_decide_is_looked_through_further(small: SqliteEventLog) -> None:
+    """Accounts stand in the index of a state; a type stands in the row that it leads to, which takes much longer."""
+    for state in (EventState.UNSUPPORTED, EventState.SUPPRESSED, EventState.DEAD_LETTER):
+        await _fill(small, [("globex", "track", state, 0), *[("acme", "track", state, 1)] * 7], prefix=state.value)
+        page = await small.search(EventFilter(state=state, account="globex", component="acme-crm"))
+        assert [record.account for record in page.records] == ["globex"], "eight were looked at"
+        by_type = await small.search(EventFilter(state=state, account="globex", type="track"))
+        assert (by_type.records, by_type.back_to) == ((), later(minutes=1)), "two were looked at"
+
+
+async def test_of_the_segments_those_that_never_saw_a_message_are_not_asked_for_it(
+    small: SqliteEventLog, tmp_path: Path
+) -> None:
+    await _fill(small, [("acme", "track", EventState.HANDLED, minute) for minute in range(25)])
+    spoilt = apsw.Connection(str(tmp_path / "events.db.000000000000001"))
+    spoilt.execute("DROP VIEW messages")
+    spoilt.close()
+    for message_id, count in (("m-17", 1), ("m-never", 0)):
+        assert len(await small.show(message_id)) == count
+        assert len((await small.search(EventFilter(message_id=message_id))).records) == count
+        assert (await small.prove([message_id])).missing == (() if count else (message_id,))
+    with pytest.raises(EventLogUnavailable):
+        await small.show("m-3")
+
+
+_OF_VERSION_2 = """
+CREATE INDEX dead_letters ON events (id) WHERE state = 5;
+CREATE INDEX rare ON events (state) WHERE state > 1 AND state < 5;
+PRAGMA user_version = 2;
+"""
+
+
+@pytest.mark.parametrize("earlier", ["PRAGMA user_version = 1", _OF_VERSION_2], ids=["version 1", "version 2"])
+async def test_a_file_of_an_earlier_version_gets_the_indexes_of_rare_states(tmp_path: Path, earlier: str) -> None:
+    log = SqliteEventLog(tmp_path / "events.db", bounds=BOUNDS)
+    states = (EventState.UNSUPPORTED, EventState.DEAD_LETTER)
+    await _fill(log, [(account, "track", state, 0) for state in states for account in ("globex", *["acme"] * 7)])
     await log.close()
     connection = apsw.Connection(str(tmp_path / "events.db.000000000000001"))
-    connection.execute("DROP INDEX rare; PRAGMA user_version = 1")
+    connection.execute(f"DROP INDEX rare; DROP INDEX dead_letters; {earlier}")
     connection.close()
-    log = SqliteEventLog(tmp_path / "events.db")
-    (found,) = (await log.search(EventFilter(state=EventState.UNSUPPORTED))).records
-    assert found.message_id == "m-0"
+    log = SqliteEventLog(tmp_path / "events.db", bounds=BOUNDS)
+    for state in states:
+        (found,) = (await log.search(EventFilter(state=state, account="globex"))).records
+        assert found.account == "globex"
     await log.close()

@@ -31,8 +31,8 @@ _RUN = 8_192
 _ACTIVE_CACHE = 64 * 1024 * 1024
 _SEALED_CACHE = 1024 * 1024
 
-#: Version 1 had no index of rare states.
-_SCHEMA_VERSION = 2
+#: Version 1 had no index of rare states, and that of version 2 and the one of dead letters did not know origins.
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
   id INTEGER PRIMARY KEY,
@@ -59,8 +59,10 @@ CREATE TABLE IF NOT EXISTS events (
   replays INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS waiting ON events (origin, available_at) WHERE state = 0;
-CREATE INDEX IF NOT EXISTS dead_letters ON events (id) WHERE state = 5;
-CREATE INDEX IF NOT EXISTS rare ON events (state) WHERE state > 1 AND state < 5;
+DROP INDEX IF EXISTS dead_letters;
+DROP INDEX IF EXISTS rare;
+CREATE INDEX dead_letters ON events (id, origin) WHERE state = 5;
+CREATE INDEX rare ON events (state, id, origin) WHERE state > 1 AND state < 5;
 CREATE TABLE IF NOT EXISTS bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS seal (keys BLOB NOT NULL, newest INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (run INTEGER PRIMARY KEY, through INTEGER NOT NULL);
@@ -79,7 +81,7 @@ CREATE VIEW IF NOT EXISTS people AS
   UNION ALL
   SELECT coalesce(person_hash, device_hash) AS subject, id FROM events
   WHERE id > (SELECT coalesce(max(through), 0) FROM runs);
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 """
 
 _INDEX_MESSAGES = """
@@ -183,6 +185,10 @@ class Segment:
             "SELECT id FROM message_runs WHERE run IN (SELECT run FROM runs) AND key = ? AND scope = ?", (key, scope)
         )
         return None if row is None else int(row[0])
+
+    def may_hold(self, key: bytes) -> bool:
+        """Tell whether a message may be in this segment, as far as that is known: the filter is not read for it."""
+        return "keys" not in vars(self) or key in self.keys
 
     def may_hold_since(self, instant: int) -> bool:
         """Tell whether it may hold events received at an instant or later."""
