@@ -18,6 +18,7 @@ from typing import TypeVar
 import apsw
 
 from db.event_log.admission import Admission
+from db.event_log.bug_log import BugLog
 from db.event_log.frames import without_frames
 from db.event_log.instants import to_microseconds
 from db.event_log.records import (
@@ -100,6 +101,7 @@ class SqliteEventLog:
         self._may_be_unflushed = False
         self._may_hold_stale_tombstones = True
         self._admission = Admission(clock=clock)
+        self._bugs = BugLog(clock)
         self._disk_room = DiskRoom(path.parent, clock=clock)
         self._forgetting: asyncio.TimerHandle | None = None
 
@@ -272,15 +274,16 @@ class SqliteEventLog:
             return self._write(events, settlements)
         except Exception as error:
             count = len(events) + len(settlements)
-            if isinstance(error, _REFUSED) and count == 1 and settlements:
+            is_refused = isinstance(error, _REFUSED)
+            if not isinstance(error, _EXPECTED) and (count == 1 or not is_refused):
+                self._bugs.met(error)
+            if is_refused and count == 1 and settlements:
                 logger.warning(
                     "The result of event %d cannot be stored (%s)", settlements[0].event_id, type(error).__name__
                 )
                 return [], [False]
-            if not isinstance(error, _REFUSED) or count == 1:
-                failure = error if isinstance(error, EventLogUnavailable) else _unavailable(error)
-                if isinstance(error, _EXPECTED):  # of a bug the place has to be known
-                    without_frames(failure)
+            if not is_refused or count == 1:
+                failure = without_frames(error if isinstance(error, EventLogUnavailable) else _unavailable(error))
                 return [failure] * len(events), [failure] * len(settlements)
         half, rest = count // 2, max(0, count // 2 - len(events))
         first = self._store(events[:half], settlements[:rest])
