@@ -246,14 +246,16 @@ _SETTLED: tuple[Callable[[Settlement], object], ...] = (
     lambda settlement: settlement.available_at or settlement.at,
     lambda settlement: None if settlement.state is EventState.PENDING else settlement.at,
     lambda settlement: settlement.error,
+    lambda settlement: settlement.keeps_lease,
 )
 # The lowest and the highest id say which partitions need not be looked into.
 _SETTLE = """
 UPDATE events SET state = s.state, attempts = events.attempts + s.attempts, available_at = s.available_at,
-  finished_at = s.finished_at, last_error = s.error, lease = NULL, leased_until = NULL
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[])
-  AS s (id, lease, state, attempts, available_at, finished_at, error)
-WHERE events.id = s.id AND events.lease = s.lease AND events.state = 'pending' AND events.id BETWEEN $8 AND $9
+  finished_at = s.finished_at, last_error = s.error, lease = CASE WHEN s.keeps THEN s.lease END,
+  leased_until = CASE WHEN s.keeps THEN events.leased_until END
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[],
+  $8::boolean[]) AS s (id, lease, state, attempts, available_at, finished_at, error, keeps)
+WHERE events.id = s.id AND events.lease = s.lease AND events.state = 'pending' AND events.id BETWEEN $9 AND $10
 RETURNING s.id, s.lease
 """
 _OUTCOME: tuple[Callable[[Settlement, HandlerResult], object], ...] = (

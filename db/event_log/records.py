@@ -162,6 +162,7 @@ class Settlement:
     """How an attempt ended. ``available_at`` is when a pending event may be tried again.
 
     ``attempted`` is whether any handler was called; otherwise the event was only put back, and nothing is counted.
+    ``keeps_lease`` is whether whoever holds the event goes on with it, and only what handlers made of it is noted.
     """
 
     event_id: int
@@ -172,6 +173,7 @@ class Settlement:
     error: str | None = None
     available_at: datetime | None = None
     attempted: bool = True
+    keeps_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,9 @@ class Erasures:
         self._notes: GroupCommit[_Note, None] = GroupCommit(self._write, largest=_NOTES_AT_ONCE)
 
     async def end(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        """Note a finished deletion, then wipe the log. The note comes first: once too often is better than never.
+        """Note a deletion that every handler has finished with, then wipe the log.
+
+        The note comes first: once too often is better than never.
 
         Returns:
             Whether the event was still held.
@@ -57,7 +59,7 @@ class Erasures:
         logger.info(
             "Deletion %d is done: %d merged ids, %d stored events wiped", claimed.id, report.merged_ids, report.events
         )
-        detail = {**whose, **_where(settlement, claimed, report)}
+        detail = {**whose, **_where(claimed, report)}
         await self._notes.submit(_Note("service", ERASED, claimed.id, settlement.at, detail))
         return True
 
@@ -79,11 +81,10 @@ class Erasures:
         return [None] * len(notes)
 
 
-def _where(settlement: Settlement, claimed: ClaimedEvent, report: ErasureReport) -> dict[str, Any]:
+def _where(claimed: ClaimedEvent, report: ErasureReport) -> dict[str, Any]:
     """Tell what was erased where; only numbers and names of handlers."""
-    results = (*claimed.finished, *settlement.results)
     return {
         "events": report.events,
         "merged_ids": report.merged_ids,
-        "handlers": {result.handler: result.state.value for result in results},
+        "handlers": {result.handler: result.state.value for result in claimed.finished},
     }

@@ -117,7 +117,8 @@ def conclude(
         error = DELETED
     elif not everything:
         error = "no handler wants this event"
-    return Settlement(claimed.id, claimed.lease, state, now, results=results, error=error)
+    attempted = bool(verdicts) or not claimed.finished
+    return Settlement(claimed.id, claimed.lease, state, now, results=results, error=error, attempted=attempted)
 
 
 def put_back_for(received_at: datetime, now: datetime) -> timedelta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -71,6 +72,13 @@ class Settler:
         return stored
 
     async def _erase_one(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
+        """Note what the handlers did, which takes no time, and then wipe the log, which does."""
+        if settlement.results:
+            noted = replace(settlement, state=EventState.PENDING, keeps_lease=True)
+            if not all(await self._store([noted])):
+                return False
+            claimed = replace(claimed, finished=(*claimed.finished, *settlement.results))
+            settlement = replace(settlement, results=(), attempted=False)
         erased, is_first_try = await self._persistently(lambda: self._erasures.end(settlement, claimed), [settlement])
         if erased is False:
             _say_refused([settlement], is_first_try=is_first_try)

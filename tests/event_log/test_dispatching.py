@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,27 @@ async def test_an_attempt_whose_lease_ended_had_no_result(event_log: StoredEvent
     await event_log.release(second.lease, [second.id])
     (third,) = await _claim(event_log, minutes=2)
     assert (first.interrupted, second.interrupted, third.interrupted) == (False, True, False)
+
+
+async def test_what_handlers_did_can_be_noted_by_somebody_who_goes_on_with_the_event(
+    event_log: StoredEventLog,
+) -> None:
+    await event_log.append(new_event())
+    (event,) = await _claim(event_log)
+    event_log.begin(event.lease, [event.id])
+    done = HandlerResult("forget", HandlerState.DONE)
+    noted = Settlement(event.id, event.lease, EventState.PENDING, NOON, (done,), keeps_lease=True)
+    assert await settle(event_log, noted)
+    assert not await settle(event_log, replace(noted, lease="somebody else's"))
+    assert await _claim(event_log) == []
+    await event_log.renew(event.lease, [event.id], until=later(minutes=5))
+    assert await _claim(event_log, minutes=4) == []
+    (again,) = await _claim(event_log, minutes=6)
+    assert (again.attempts, again.finished) == (1, (done,))
+    assert not await settle(event_log, Settlement(event.id, event.lease, EventState.HANDLED, NOON))
+    assert await settle(event_log, Settlement(event.id, again.lease, EventState.HANDLED, NOON, attempted=False))
+    (record,) = await event_log.find(EventFilter())
+    assert (record.state, record.attempts) == (EventState.HANDLED, 1)
 
 
 async def test_on_sqlite_a_claim_alone_is_no_attempt(tmp_path: Path) -> None:

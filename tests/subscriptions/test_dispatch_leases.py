@@ -127,13 +127,14 @@ async def test_a_result_is_kept_while_the_log_is_away_and_the_handler_is_not_cal
 
 
 class AnswerLost(FlakyLog):
-    """A log whose connection is lost once after the commit, before anybody hears of it."""
+    """A log whose connection is lost once after the last commit for an event, before anybody hears of it."""
 
     lost = False
 
     async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         stored = await super().settle_all(settlements)
-        self._lose_once()
+        if not any(settlement.keeps_lease for settlement in settlements):
+            self._lose_once()
         return stored
 
     async def erase(self, settlement: Settlement) -> ErasureReport | None:

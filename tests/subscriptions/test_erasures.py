@@ -14,8 +14,10 @@ from db.event_log.records import ErasureReport, Settlement
 from db.event_log.tables import EventState
 from subscriptions import Event, Subscription
 from subscriptions.archive.erasure import ERASED, REQUESTED
+from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
-from tests.subscriptions.receiver import Open, Receiver
+from tests.subscriptions.flaky_log import FlakyLog
+from tests.subscriptions.receiver import Open, Receiver, outcomes
 
 _PEOPLE = 40
 
@@ -111,3 +113,41 @@ async def test_no_more_deletions_are_begun_than_are_ended_soon(
         await running
         assert begun == _PEOPLE
         assert {record.state for record in await receiver.records(type="delete")} == {EventState.HANDLED}
+
+
+async def test_a_deletion_that_is_cut_off_goes_on_where_it_was(
+    on_sqlite: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often: what handlers did is on record before the log is wiped, which takes longer than calling them."""
+    calls, wiping = 0, asyncio.Event()
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("delete")
+    async def forget(event: Event) -> None:
+        nonlocal calls
+        calls += 1
+
+    async def wipe_for_ever(_settlement: Settlement) -> None:
+        wiping.set()
+        await asyncio.Event().wait()
+
+    async with on_sqlite(subscription) as receiver:
+        await receiver.deliver({"type": "delete", "userId": "u-1", "messageId": "d-1"})
+        for _ in range(25):
+            log = FlakyLog(receiver.log)
+            log.failing = {"release"}  # it dies without giving anything back
+            monkeypatch.setattr(log, "erase", wipe_for_ever)
+            dispatcher = Dispatcher({"acme-crm": subscription}, log, receiver.database, clock=receiver.clock)
+            wiping.clear()
+            running = asyncio.create_task(dispatcher.run())
+            await wiping.wait()
+            running.cancel()
+            await asyncio.wait([running])
+            receiver.clock.advance(seconds=15)
+        await receiver.dispatcher.run_due()
+        record = await receiver.only()
+        assert (record.state, record.attempts, record.erased, calls) == (EventState.HANDLED, 1, True, 1)
+        assert (await outcomes(receiver, "d-1"))["forget"].attempts == 1
+        async with receiver.database.transaction() as session:
+            (entry,) = await audit.list_newest(session, action=ERASED)
+        assert entry.detail["handlers"] == {"forget (delete)": "done"}

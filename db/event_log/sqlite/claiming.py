@@ -6,6 +6,7 @@ import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from itertools import groupby, islice, product
 from operator import itemgetter
@@ -217,20 +218,25 @@ def settle(
         The answers, in order, and what has to be noted in memory once the transactions are committed.
     """
     rows: dict[Segment, list[tuple[Any, ...]]] = defaultdict(list)
+    going_on: list[tuple[int, Lease]] = []
     for settlement in settlements:
         lease = leases.of(settlement.event_id, settlement.lease)
         segment = segments.of_event(settlement.event_id)
         if lease is None or segment is None:
             continue
         at = to_microseconds(settlement.at)
+        attempts = lease.attempts + settlement.attempted
+        merged = outcomes.merge(lease.outcomes, settlement.results, at)
+        if settlement.keeps_lease:
+            going_on.append((settlement.event_id, replace(lease, attempts=attempts, outcomes=merged, begun=False)))
         rows[segment].append(
             (
                 NUMBERS[settlement.state],
-                lease.attempts + settlement.attempted,
+                attempts,
                 to_microseconds(settlement.available_at or settlement.at),
                 None if NUMBERS[settlement.state] == PENDING else at,
                 settlement.error,
-                outcomes.merge(lease.outcomes, settlement.results, at),
+                merged,
                 settlement.event_id,
             )
         )
@@ -251,6 +257,7 @@ def settle(
             settled[settlement.lease].append(settlement.event_id)
         for name, event_ids in settled.items():
             leases.end(event_ids, name)
+        leases.add((event_id, lease) for event_id, lease in going_on if event_id in done)
         for segment, count in finished.items():
             segment.waiting -= count
 
