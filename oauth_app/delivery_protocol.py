@@ -58,6 +58,8 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._passed_bytes = 0
         self._refused_until = 0.0
         self._is_last = False
+        self._ends_next = False
+        """Whether the server stops, and this connection once what has arrived on it is read."""
         self._owed: PreparedAnswer | None = None
         """The answer to a delivery that was refused, until all that is there has been read."""
         self._offered: tuple[str, Headers] | None = None
@@ -75,6 +77,8 @@ class DeliveryProtocol(HttpToolsProtocol):
         elif self._refused is not None and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_at(self._refused_until, self.timeout_keep_alive_handler)
+        if self._ends_next:
+            self.shutdown()
 
     def on_message_begin(self) -> None:
         """Begin to read a message; what a request needs beyond that is made when it becomes one."""
@@ -132,12 +136,14 @@ class DeliveryProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Do not wait for the rest of a refused body."""
+        """End the connection after the next answer, or now if none is due; wait for no rest of a refused body."""
         self.pay()
-        if self._refused is None:
-            super().shutdown()
-        else:
+        if self._refused is not None:
             self._answer_refused(last=True)
+        elif self._has_unread():
+            self._ends_next = True
+        else:
+            super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """End a connection that is idle, or whose refused body takes too long.
@@ -146,7 +152,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         """
         if self._refused is not None:
             self._answer_refused(last=True)
-        elif not self.transport.is_closing() and is_unread(self.transport):
+        elif self._has_unread():
             self._idle.rest(self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
@@ -159,6 +165,13 @@ class DeliveryProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         else:
             super().send_400_response(msg)
+
+    def _has_unread(self) -> bool:
+        """Tell whether, while no answer is due, the next message is there or has begun to be."""
+        earlier: RequestResponseCycle | None = self.cycle
+        if self.transport.is_closing() or not (earlier is None or earlier.response_complete):
+            return False
+        return is_unread(self.transport)
 
     def _expect(self) -> None:
         if self._refusal is not None:

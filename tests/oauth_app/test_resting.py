@@ -59,6 +59,41 @@ async def test_a_sender_who_is_gone_is_let_go(door: Door) -> None:
     protocol.timeout_keep_alive_handler()
 
 
+@pytest.mark.parametrize("last", ["nothing", "taken", "request"])
+async def test_what_is_there_when_the_server_stops_is_answered(door: Door, last: str) -> None:
+    await warm(door)
+    connection = await door.connect()
+    await until(lambda: len(door.protocols) == 2)
+    if last == "taken":
+        assert (await connection.ask(door.delivery("before"))).status == 202
+    elif last == "request":
+        assert (await connection.ask(GET)).status == 200
+    connection.writer.write(door.delivery("at the end"))
+    for protocol in door.protocols:
+        protocol.shutdown()
+    assert (await connection.answer()).status == 202
+    assert await connection.is_closed()
+    assert (await stored(door))[-1] == "at the end"
+
+
+async def test_what_is_there_when_a_full_server_stops_is_refused(door: Door) -> None:
+    connection = await warm(door)
+    (protocol,) = door.protocols
+    with door.full():
+        connection.writer.write(door.delivery())
+        protocol.shutdown()
+        assert (await connection.answer()).status == 503
+    assert await connection.is_closed()
+
+
+async def test_a_server_that_stops_waits_for_no_rest_of_a_message(door: Door) -> None:
+    connection = await warm(door)
+    (protocol,) = door.protocols
+    connection.writer.write(door.delivery()[:20])
+    protocol.shutdown()
+    assert await connection.is_closed()
+
+
 def test_senders_and_proxies_close_their_connections_first() -> None:
     """AWS, nginx and others keep a connection that rests for 60 s and may use it until then."""
     assert KEEP_ALIVE_SECONDS > 60
