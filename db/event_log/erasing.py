@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, not_, or_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -107,6 +107,10 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
     ).one()
     kind, account, component, person_hash, occurred_at, received_at = delete
     through = min(occurred_at, received_at)
+    own = (col(Erasure.event_id) == event_id, *_tombstones(account, component, {person_hash or ""}))
+    extended = (await connection.execute(select(col(Erasure.erased_through)).where(*own))).scalar_one_or_none()
+    if extended is not None:  # by a later message of the same deletion
+        through = max(through, extended)
     hashes = await _merged_hashes(connection, account, component, person_hash or "")
     uncovered = hashes
     if kind == "alias":
@@ -124,11 +128,13 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
         through=through,
         requested_at=received_at,
     )
+    # One that is still to end in an erasure of its own stays: its handlers have to be told whose.
+    is_to_erase = and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias")))
     covered = (
         col(StoredEvent.account) == account,
         col(StoredEvent.component) == component,
         is_any_of(SUBJECT, hashes),
-        or_(col(StoredEvent.occurred_at) <= through, col(StoredEvent.id) == event_id),
+        or_(and_(col(StoredEvent.occurred_at) <= through, not_(is_to_erase)), col(StoredEvent.id) == event_id),
     )
     await connection.execute(
         update(HandlerOutcome)

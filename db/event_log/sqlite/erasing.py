@@ -86,6 +86,8 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
     )
     origin = catalogue.origin(origin_id)
     through = min(occurred, received)
+    if (extended := catalogue.erased_by(event_id).get(person_hash)) is not None:  # by a later message of the same one
+        through = max(through, to_microseconds(extended))
     hashes = _merged_hashes(segments, catalogue, origin.account, origin.component, person_hash)
     uncovered = hashes
     if kind == "alias":
@@ -104,7 +106,7 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
     )
     wiped = 0
     for row in list(_events_of(segments, catalogue, origin.account, origin.component, hashes)):
-        if row.occurred_at > through and row.id != event_id:
+        if row.id != event_id and (row.occurred_at > through or _is_to_erase(row)):
             continue
         wiped += 1
         unfinished = row.id != event_id and row.state in (PENDING, DEAD_LETTER)
@@ -124,6 +126,11 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
         if row.state == PENDING and unfinished:
             row.segment.waiting -= 1
     return ErasureReport(merged_ids=len(hashes) - 1, events=wiped)
+
+
+def _is_to_erase(row: _Row) -> bool:
+    """Tell whether an event is still to end in an erasure of its own: its handlers have to be told whose."""
+    return row.state == PENDING and row.type in ("delete", "alias")
 
 
 def _merged_hashes(

@@ -1,0 +1,67 @@
+"""Several deletions of one person at the same time: each has its own work, and together they leave nothing."""
+
+from __future__ import annotations
+
+from db.event_log.log import StoredEventLog
+from db.event_log.records import ClaimedEvent, EventDetail, EventFilter, Settlement
+from db.event_log.tables import EventState
+from tests.event_log.events import COMPONENTS, later, new_event, settle
+
+
+async def claim(log: StoredEventLog) -> dict[str, ClaimedEvent]:
+    """Claim everything; returns it by message id."""
+    claimed = await log.claim(COMPONENTS, limit=10, lease="lease", now=later(minutes=2), until=later(minutes=3))
+    names = {record.id: record.message_id or "" for record in await log.find(EventFilter())}
+    return {names[event.id]: event for event in claimed}
+
+
+async def detail_of(log: StoredEventLog, message_id: str) -> EventDetail:
+    (detail,) = await log.show(message_id)
+    return detail
+
+
+def handled(claimed: ClaimedEvent) -> Settlement:
+    return Settlement(claimed.id, claimed.lease, EventState.HANDLED, later(minutes=2))
+
+
+async def test_a_deletion_does_not_take_another_one_or_a_merge_out_of_its_handlers_hands(
+    event_log: StoredEventLog,
+) -> None:
+    await event_log.append(
+        new_event("d-1", type="delete", received_at=later(seconds=20), occurred_at=later(seconds=20))
+    )
+    await event_log.append(new_event("e-1", received_at=later(seconds=30), occurred_at=later(seconds=30)))
+    # Another source's message of an earlier time, after something newer: a deletion of its own.
+    await event_log.append(
+        new_event("d-2", type="delete", received_at=later(seconds=40), occurred_at=later(seconds=10))
+    )
+    claimed = await claim(event_log)
+    await event_log.append(
+        new_event(
+            "a-1", type="alias", previous_hash="lead", received_at=later(seconds=50), occurred_at=later(seconds=10)
+        )
+    )
+    assert await event_log.erase(handled(claimed["d-1"])) is not None
+    for message_id in ("d-2", "a-1"):
+        detail = await detail_of(event_log, message_id)
+        assert (detail.record.state, detail.body is None) == (EventState.PENDING, False)
+    assert await event_log.erase(handled(claimed["d-2"])) is not None
+    deletion = await event_log.deletion_of(claimed["d-2"].id)
+    assert deletion is not None
+    assert deletion.completed
+    merge = (await claim(event_log))["a-1"]
+    assert merge.suppressed  # it came too late for the person's deletion and is one of the other id
+
+
+async def test_a_deletion_reaches_as_far_as_its_last_message_says(event_log: StoredEventLog) -> None:
+    await event_log.append(new_event("d-1", type="delete"))
+    await event_log.append(new_event("d-2", type="delete", received_at=later(minutes=1), occurred_at=later(minutes=1)))
+    assert (await detail_of(event_log, "d-2")).record.state is EventState.REPEATED_DELETE
+    then = {"received_at": later(minutes=1), "occurred_at": later(seconds=30), "device_hash": "phone"}
+    await event_log.append(new_event("e-1", person_hash=None, **then))
+    await event_log.append(new_event("e-2", **then))  # tells whose device it is
+    claimed = await claim(event_log)
+    assert claimed["e-2"].suppressed
+    assert await settle(event_log, handled(claimed["e-1"]))
+    assert await event_log.erase(handled(claimed["d-1"])) is not None
+    assert (await detail_of(event_log, "e-1")).body is None
