@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+import inspect
+from collections.abc import Awaitable
+from typing import Any, TypeVar, cast
 
 from db.event_log.log import EventLog
-from db.event_log.records import (
-    Appended,
-    ClaimedEvent,
-    ErasureReport,
-    EventLogUnavailable,
-    NewEvent,
-    Predecessor,
-    Settlement,
-)
+from db.event_log.records import Appended, EventLogUnavailable, NewEvent
 from db.event_log.waiter import Waiter
 from tests.subscriptions.stepping_waiter import SteppingWaiter
+
+_Result = TypeVar("_Result")
 
 
 class ProcessDied(Exception):
     """The process is gone: nothing that it does from here on has an effect."""
 
 
-class MortalLog:
-    """An event log as seen by a process that dies at the n-th await."""
+class Life:
+    """A process's time: it dies at the n-th step it takes, or never for ``None``."""
 
-    def __init__(self, log: EventLog, dies_after: int | None) -> None:
-        self._log = log
-        self._left = dies_after
+    def __init__(self, steps: int | None = None) -> None:
+        self._left = steps
         self.died = asyncio.Event()
 
-    async def step(self) -> None:
-        """Come past an await: die here, if it is the one."""
-        self._come_past()
+    def step(self) -> None:
+        """Come past a moment at which the process may die.
 
-    def _come_past(self) -> None:
+        Raises:
+            EventLogUnavailable: it is dead. Nobody is left to be told; this only ends what goes on.
+        """
         if self._left is not None:
             self._left -= 1
             if self._left < 0:
@@ -45,51 +39,37 @@ class MortalLog:
         if self.died.is_set():
             raise EventLogUnavailable("the process is dead") from ProcessDied()
 
-    async def append(self, event: NewEvent) -> Appended:
-        await self.step()
-        appended = await self._log.append(event)
-        await self.step()
-        return appended
+
+class MortalLog:
+    """Takes a step before and after each call of the log, whatever the log can do; between them is its commit."""
+
+    def __init__(self, log: EventLog, life: Life) -> None:
+        self._log = log
+        self._life = life
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._log, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._life.step()
+            answer = method(*arguments, **options)
+            if inspect.isawaitable(answer):
+                return self._answered(answer)
+            self._life.step()
+            return answer
+
+        return call
 
     def append_for(self, waiter: Waiter[Appended], event: NewEvent) -> None:
-        self._come_past()
-        self._log.append_for(SteppingWaiter(waiter, self._come_past), event)
+        self._life.step()
+        self._log.append_for(SteppingWaiter(waiter, self._life.step), event)
 
-    async def claim(self, components: Collection[str], **options: Any) -> list[ClaimedEvent]:
-        await self.step()
-        claimed = await self._log.claim(components, **options)
-        await self.step()
-        return claimed
+    async def _answered(self, answer: Awaitable[_Result]) -> _Result:
+        result = await answer
+        self._life.step()
+        return result
 
-    def begin(self, lease: str, event_ids: Sequence[int]) -> None:
-        self._come_past()
-        self._log.begin(lease, event_ids)
 
-    async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
-        await self.step()
-        return await self._log.predecessors(event_ids)
-
-    async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        await self.step()
-        settled = await self._log.settle_all(settlements)
-        await self.step()
-        return settled
-
-    async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
-        await self.step()
-        await self._log.renew(lease, event_ids, until=until)
-
-    async def release(self, lease: str, event_ids: Sequence[int]) -> None:
-        await self.step()
-        await self._log.release(lease, event_ids)
-
-    async def erase(self, settlement: Settlement) -> ErasureReport | None:
-        await self.step()
-        return await self._log.erase(settlement)
-
-    async def bring_forward(self, components: Collection[str], **options: Any) -> int:
-        await self.step()
-        return await self._log.bring_forward(components, **options)
-
-    async def due(self, components: Collection[str], *, now: datetime) -> int:
-        return await self._log.due(components, now=now)
+def mortal_log(log: EventLog, life: Life) -> EventLog:
+    """Return an event log as seen by a process that may die at any call of it."""
+    return cast(EventLog, MortalLog(log, life))

@@ -9,24 +9,19 @@ called again, and nobody's result counts whose lease has passed on.
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from db.database import Database
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
+from db.event_log.log import EventLog
 from db.event_log.records import (
     Appended,
     ClaimedEvent,
@@ -35,33 +30,34 @@ from db.event_log.records import (
     NewEvent,
     Settlement,
 )
-from db.event_log.segment_limits import SegmentLimits
 from db.event_log.tables import EventState, HandlerState
 from subscriptions import Event, InvalidEventPayload, Subscription
 from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
 from tests.event_log.events import NOON, new_event, settle
-from tests.subscriptions.mortal_log import MortalLog
+from tests.subscriptions.crash_stores import CrashStores, PostgresStores, SqliteStores
+from tests.subscriptions.mortal_log import Life, mortal_log
 
 HANDLERS = ("steady", "shaky", "in_order")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _templates(sqlite_template: Path, postgres_socket: str, postgres_template: str) -> None:
-    CrashMachine.template = sqlite_template
-    PostgresCrashMachine.socket, PostgresCrashMachine.database_template = postgres_socket, postgres_template
+    CrashMachine.new_stores = lambda: SqliteStores(sqlite_template)
+    PostgresCrashMachine.new_stores = lambda: PostgresStores(postgres_socket, postgres_template)
 
 
 class CrashMachine(RuleBasedStateMachine):
     """Deliveries, dispatchers that live or die, frozen workers and the clock, in any order."""
 
-    template: Path
+    new_stores: Callable[[], CrashStores]
 
     @initialize()
     def open(self) -> None:
         self.runner = asyncio.Runner()
-        self._make_stores()
+        self.stores = type(self).new_stores()
+        self.runner.run(self.stores.make())
         self.now = NOON
         self.acknowledged: dict[str, int] = {}
         self.wrong: list[str] = []  # what handlers saw; raised there, it would only be one more failure to retry
@@ -70,22 +66,9 @@ class CrashMachine(RuleBasedStateMachine):
         self.order: dict[str, list[int]] = {}
         self.failures: dict[str, int] = {}
         self.frozen: list[ClaimedEvent] = []
-        self.process: MortalLog | None = None
-        self.log = self._open_log()
-        self.database = self._open_database()
-
-    def _make_stores(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="crash"))
-        shutil.copyfile(self.template, self.folder / "control.db")
-
-    def _remove_stores(self) -> None:
-        shutil.rmtree(self.folder)
-
-    def _open_database(self) -> Database:
-        return Database.open(f"sqlite+aiosqlite:///{self.folder}/control.db")
-
-    def _open_log(self) -> StoredEventLog:
-        return open_event_log(f"sqlite+aiosqlite:///{self.folder}/events.db", segment_limits=SegmentLimits(events=5))
+        self.life = Life()
+        self.log = self.stores.open_log()
+        self.database = self.stores.open_database()
 
     def _subscription(self) -> Subscription:
         subscription = Subscription("acme-crm")
@@ -94,10 +77,9 @@ class CrashMachine(RuleBasedStateMachine):
             message_id = event.message_id or ""
             if (message_id, name) in self.recorded:
                 self.wrong.append(f"{name} was called again for {message_id} after its success was stored")
-            assert self.process is not None
-            await self.process.step()
+            self.life.step()
             self.seen[message_id, name] += 1
-            await self.process.step()
+            self.life.step()
             return message_id
 
         @subscription.on("track")
@@ -140,9 +122,9 @@ class CrashMachine(RuleBasedStateMachine):
             person_hash=f"u-{sender}-{number % 2}",
             body=body.encode(),
         )
-        process = MortalLog(self.log, dies)
+        process = mortal_log(self.log, Life(dies))
         try:
-            appended = self.runner.run(self._append_for_a_waiter(process, event) if short else process.append(event))
+            appended = self.runner.run(self._append(process, event, short=short))
         except EventLogUnavailable:
             self._restart()
             if message_id not in self.acknowledged:  # not acknowledged, though it may have been stored
@@ -153,7 +135,9 @@ class CrashMachine(RuleBasedStateMachine):
             self.acknowledged[message_id] = appended.event_id
         assert message_id in self.acknowledged
 
-    async def _append_for_a_waiter(self, process: MortalLog, event: NewEvent) -> Appended:
+    async def _append(self, process: EventLog, event: NewEvent, *, short: bool) -> Appended:
+        if not short:
+            return await process.append(event)
         waiter: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
         process.append_for(waiter, event)
         return await waiter
@@ -166,25 +150,25 @@ class CrashMachine(RuleBasedStateMachine):
     @rule(dies=st.none() | st.integers(0, 60))
     def dispatch(self, dies: int | None) -> None:
         """Run a dispatcher until nothing is due, or until it dies."""
-        self.process = MortalLog(self.log, dies)
+        self.life = Life(dies)
         limits = DispatchLimits(calls_per_handler=2, events_in_flight=8, lane_seconds=60, lease_seconds=15)
         dispatcher = Dispatcher(
             {"acme-crm": self._subscription()},
-            self.process,
+            mortal_log(self.log, self.life),
             self.database,
             policy=RetryPolicy(attempts=6),
             limits=limits,
             clock=lambda: self.now,
             jitter=lambda: 1.0,
         )
-        self.runner.run(self._run(dispatcher, self.process))
-        if self.process.died.is_set():
+        self.runner.run(self._run(dispatcher, self.life))
+        if self.life.died.is_set():
             self._restart()
         self._take_note()
 
-    async def _run(self, dispatcher: Dispatcher, process: MortalLog) -> None:
+    async def _run(self, dispatcher: Dispatcher, life: Life) -> None:
         working = asyncio.create_task(dispatcher.run_due())
-        dying = asyncio.create_task(process.died.wait())
+        dying = asyncio.create_task(life.died.wait())
         await asyncio.wait({working, dying}, return_when=asyncio.FIRST_COMPLETED)
         for task in (working, dying):
             task.cancel()
@@ -245,12 +229,12 @@ class CrashMachine(RuleBasedStateMachine):
                 if outcome.state is HandlerState.DONE:
                     assert self.seen[message_id, name] >= 1, "said to be done and never called"
         self.runner.run(self._close())
-        self._remove_stores()
         self.runner.close()
 
     async def _close(self) -> None:
         await self.log.close()
         await self.database.close()
+        await self.stores.remove()
 
     def _record(self, event_id: int) -> Any:
         (record,) = self.runner.run(self.log.tail(event_id - 1, EventFilter(), limit=1))
@@ -264,7 +248,7 @@ class CrashMachine(RuleBasedStateMachine):
     def _restart(self) -> None:
         """Come back as a new process: memory is gone, files are as they were committed."""
         self.runner.run(self.log.close())
-        self.log = self._open_log()
+        self.log = self.stores.open_log()
 
     def _take_note(self) -> None:
         """Remember which successes the log has on record; those handlers must not be called again."""
@@ -277,33 +261,6 @@ class CrashMachine(RuleBasedStateMachine):
 
 class PostgresCrashMachine(CrashMachine):
     """The same over PostgreSQL, where leases are rows and outlive the process that held them."""
-
-    socket: str
-    database_template: str
-
-    def _make_stores(self) -> None:
-        self.name = f"crash_{uuid4().hex}"
-        self.runner.run(self._execute(f'CREATE DATABASE "{self.name}" TEMPLATE "{self.database_template}"'))
-
-    def _remove_stores(self) -> None:
-        self.runner.run(self._execute(f'DROP DATABASE "{self.name}" WITH (FORCE)'))
-
-    def _open_database(self) -> Database:
-        return Database.open(self._url)
-
-    def _open_log(self) -> StoredEventLog:
-        return open_event_log(self._url)
-
-    @property
-    def _url(self) -> str:
-        return f"postgresql+asyncpg://postgres@/{self.name}?host={self.socket}"
-
-    async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(host=self.socket, user="postgres", database="postgres")
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
 
 
 TestCrashes = CrashMachine.TestCase

@@ -10,7 +10,7 @@ import pytest
 
 from db.event_log.log import EventLog
 from tests.subscriptions.flaky_log import FlakyLog
-from tests.subscriptions.mortal_log import MortalLog
+from tests.subscriptions.mortal_log import Life, mortal_log
 from tests.subscriptions.receiver import Open, Receiver, Recorder
 from tests.subscriptions.short_sender import offer
 
@@ -39,7 +39,7 @@ def failing(moment: str) -> AroundLog:
 
 
 def dying(steps: int | None) -> AroundLog:
-    return lambda log: MortalLog(log, steps)
+    return lambda log: mortal_log(log, Life(steps))
 
 
 @pytest.mark.parametrize(

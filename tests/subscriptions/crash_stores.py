@@ -1,0 +1,102 @@
+"""Both stores of a service that dies and comes back, on either engine."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import asyncpg
+
+from db.database import Database
+from db.event_log.log import StoredEventLog
+from db.event_log.opening import open_event_log
+from db.event_log.segment_limits import SegmentLimits
+from tests.subscriptions.mortal_disk import MortalDisk
+from tests.subscriptions.mortal_log import Life
+
+
+class CrashStores(Protocol):
+    """Fresh stores, for as long as they are wanted."""
+
+    async def make(self) -> None:
+        """Make them."""
+        ...
+
+    async def remove(self) -> None:
+        """Remove them."""
+        ...
+
+    def belong_to(self, life: Life) -> None:
+        """Hear no more of a process once it has died."""
+        ...
+
+    def open_database(self) -> Database:
+        """Open the control store."""
+        ...
+
+    def open_log(self) -> StoredEventLog:
+        """Open the event log, as a new process does."""
+        ...
+
+
+class SqliteStores:
+    """Files. The log begins a new segment every few events, so that most transactions touch several files."""
+
+    def __init__(self, template: Path, disk: MortalDisk | None = None) -> None:
+        self._template = template
+        self._disk = disk
+
+    async def make(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="crash"))
+        shutil.copyfile(self._template, self._folder / "control.db")
+
+    async def remove(self) -> None:
+        shutil.rmtree(self._folder)
+
+    def belong_to(self, life: Life) -> None:
+        if self._disk is not None:
+            self._disk.belong_to(life)
+
+    def open_database(self) -> Database:
+        return Database.open(f"sqlite+aiosqlite:///{self._folder}/control.db")
+
+    def open_log(self) -> StoredEventLog:
+        return open_event_log(f"sqlite+aiosqlite:///{self._folder}/events.db", segment_limits=SegmentLimits(events=5))
+
+
+class PostgresStores:
+    """A database; leases are rows in it and outlive the process that held them."""
+
+    def __init__(self, socket: str, template: str) -> None:
+        self._socket = socket
+        self._template = template
+
+    async def make(self) -> None:
+        self._name = f"crash_{uuid4().hex}"
+        await self._execute(f'CREATE DATABASE "{self._name}" TEMPLATE "{self._template}"')
+
+    async def remove(self) -> None:
+        await self._execute(f'DROP DATABASE "{self._name}" WITH (FORCE)')
+
+    def belong_to(self, life: Life) -> None:
+        """Leave it to the server, which undoes what a dead process has left unfinished."""
+
+    def open_database(self) -> Database:
+        return Database.open(self._url)
+
+    def open_log(self) -> StoredEventLog:
+        return open_event_log(self._url)
+
+    @property
+    def _url(self) -> str:
+        return f"postgresql+asyncpg://postgres@/{self._name}?host={self._socket}"
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(host=self._socket, user="postgres", database="postgres")
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()

@@ -1,0 +1,172 @@
+"""Somebody who knows what was sent and what a partner holds, and says where the stores do not agree with that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import TypeAlias
+
+from db.control import audit
+from db.database import Database
+from db.event_log.log import StoredEventLog
+from db.event_log.records import EventDetail, EventRecord, HandlerRecord
+from db.event_log.tables import EventState, HandlerState
+from subscriptions.archive.erasure import ERASED, REQUESTED
+from tests.subscriptions.ledger import Ledger, Message
+from tests.subscriptions.partner import ANSWERS, Partner
+
+Outcomes: TypeAlias = dict[tuple[str, str], HandlerRecord]
+"""The outcome of each handler for each message."""
+
+
+class Witness:
+    """Its checks assert; the rest returns something, or takes note of it.
+
+    Attributes:
+        put_back: how often somebody put a message back without calling a handler, and counted that as an attempt.
+        interruptions: how often anybody who held events died, or might be overtaken.
+    """
+
+    def __init__(self, ledger: Ledger, partner: Partner) -> None:
+        self._ledger = ledger
+        self._partner = partner
+        self.put_back: Counter[str] = Counter()
+        self.interruptions = 0
+        self._finished: set[str] = set()
+        self._to_be_noted: set[str] = set()
+        self._noted: set[str] = set()
+        self._gone: set[str] = set()
+        self._whom: dict[str, set[str]] = {}
+
+    async def outcomes(self, log: StoredEventLog) -> Outcomes:
+        """Return what the log knows of handlers."""
+        return {
+            (message.message_id, _name(outcome)): outcome
+            for message in self._ledger.stored()
+            for outcome in (await detail_of(log, message)).handlers
+        }
+
+    async def note_finished(self, log: StoredEventLog) -> None:
+        """Learn which deletions are finished, and which merges that came after one.
+
+        Whatever is stored of their people by then has to be gone for good.
+        """
+        before = set(self._finished)
+        repeated: list[Message] = []
+        for message in self._unfinished("delete"):
+            match (await detail_of(log, message)).record.state:
+                case EventState.HANDLED:
+                    self._to_be_noted.add(message.message_id)
+                    self._finish(message, message.through)
+                case EventState.REPEATED_DELETE:
+                    repeated.append(message)
+        for message in repeated:
+            work = await log.deletion_of(message.event_id or 0)
+            if work is not None and work.completed and work.detail is not None:
+                does_it = work.detail.record.message_id or ""
+                self._finish(message, message.through, done_by=does_it if does_it in before else None)
+        for message in self._unfinished("alias"):
+            detail = await detail_of(log, message)
+            if detail.record.state is EventState.SUPPRESSED and "forget" in map(_name, detail.handlers):
+                self._to_be_noted.add(message.message_id)
+                self._finish(message, self._ledger.erased[message.person or ""])
+
+    def _unfinished(self, kind: str) -> list[Message]:
+        return [one for one in self._ledger.stored(kind) if one.message_id not in self._finished]
+
+    def _finish(self, message: Message, through: datetime, *, done_by: str | None = None) -> None:
+        """Note what has to be gone: more than before, unless this says only again what was done before."""
+        self._finished.add(message.message_id)
+        whom = self._ledger.merged(message.person or "") if done_by is None else self._whom.get(done_by, set())
+        self._whom[message.message_id] = whom
+        self._ledger.note_erased(whom, through)
+        if done_by is None:
+            self._gone |= {
+                one.message_id for one in self._ledger.stored() if one.subject in whom and one.occurred_at <= through
+            }
+
+    async def check_log(self, log: StoredEventLog) -> None:
+        """Nothing acknowledged is missing, nothing erased is there, and nothing else is erased."""
+        stored = list(self._ledger.stored())
+        proof = await log.prove([message.message_id for message in stored])
+        assert proof.missing == ()
+        for message in stored:
+            detail = await detail_of(log, message)
+            record = detail.record
+            most = message.answered_again + message.unanswered
+            assert message.answered_again <= record.duplicates <= most
+            is_over = record.state is not EventState.PENDING
+            if (message.message_id in self._gone or is_over) and self._is_erased(message, record):
+                assert (detail.body, record.erased) == (None, True), f"{message.message_id} is still there"
+            if message.kind != "delete" and not self._ledger.may_be_erased(message):
+                assert detail.body == message.body, f"{message.message_id} was erased without anybody's wish"
+        for person, occurred_at in self._partner.kept():
+            assert not self._ledger.is_erased(person, occurred_at), f"the partner still has {person}"
+
+    def _is_erased(self, message: Message, record: EventRecord) -> bool:
+        # Whose own erasure is still to come, or was given up, has to be known for that.
+        is_wanted = message.kind in ("delete", "alias") and record.state is EventState.PENDING
+        is_wanted |= message.kind == "delete" and record.state is EventState.DEAD_LETTER
+        return not is_wanted and self._ledger.is_erased(message.subject, message.occurred_at)
+
+    def check_attempts(self, before: Outcomes, after: Outcomes, calls: Counter[tuple[str, str]], *, died: bool) -> None:
+        """Each call has its result on record, unless the process died, and nobody is called who had finished."""
+        for key in calls.keys() | after.keys():
+            earlier, outcome = before.get(key), after.get(key)
+            assert earlier is None or not earlier.finished or not calls[key], f"{key} had finished and is called again"
+            results = (outcome.results if outcome else 0) - (earlier.results if earlier else 0)
+            assert results == calls[key] or (died and 0 <= results < calls[key]), f"{key}: a result was not stored"
+            if outcome is None:
+                continue
+            assert outcome.attempts - outcome.results <= self.interruptions
+            if calls[key] and not died:
+                assert outcome.state is ANSWERS[self._partner.answers[key]], f"{key} was noted as {outcome.state}"
+
+    async def check_audit(self, database: Database, *, died: bool) -> None:
+        """Each deletion that was finished is noted before that, and after it with what was erased.
+
+        The later note is missing where the process died in between.
+        """
+        async with database.transaction() as session:
+            requested = await audit.subjects(session, action=REQUESTED)
+            erased = await audit.subjects(session, action=ERASED)
+        for message_id in self._to_be_noted - self._noted:
+            subject = f"event {self._ledger.sent[message_id].event_id}"
+            assert subject in requested
+            assert died or subject in erased
+        self._noted |= self._to_be_noted
+
+    async def check_end(self, log: StoredEventLog) -> None:
+        """Every message found its end, and that is what its handlers said."""
+        for message in self._ledger.stored():
+            detail = await detail_of(log, message)
+            record, states = detail.record, {outcome.state for outcome in detail.handlers}
+            attempts = [outcome.attempts for outcome in detail.handlers]
+            counted = record.attempts - self.put_back[message.message_id]
+            assert max(attempts, default=0) <= counted <= sum(attempts) + (record.state is EventState.SUPPRESSED)
+            match record.state:
+                case EventState.HANDLED:
+                    assert HandlerState.DONE in states <= {HandlerState.DONE, HandlerState.UNSUPPORTED}
+                case EventState.UNSUPPORTED:
+                    assert states == {HandlerState.UNSUPPORTED}
+                case EventState.DEAD_LETTER:
+                    assert HandlerState.FAILED in states
+                case EventState.SUPPRESSED:
+                    assert self._ledger.may_be_erased(message), f"{message.message_id} is kept from the handlers"
+                case EventState.REPEATED_DELETE:
+                    assert message.kind == "delete"
+                case _:
+                    raise AssertionError(f"{message.message_id} is {record.state}")
+            for outcome in detail.handlers:
+                assert outcome.finished or record.state is EventState.SUPPRESSED
+                assert self._partner.calls[message.message_id, _name(outcome)] >= outcome.results
+
+
+async def detail_of(log: StoredEventLog, message: Message) -> EventDetail:
+    """Return what the log has of a message that it is known to have."""
+    (detail,) = await log.show(message.message_id)
+    return detail
+
+
+def _name(outcome: HandlerRecord) -> str:
+    return outcome.handler.partition(" ")[0]
