@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.event_log.records import EventLogUnavailable, RetryCutShort
+from db.migrate import TablesInUse
 from oauth_app.cli.output import FAILED, WRONG_USE
 from oauth_app.settings import SettingsInvalid
 from oauth_app.stores import SchemaOutdated
@@ -29,6 +30,9 @@ def told(error: Exception) -> Problem | None:
             return Problem(error.problems, WRONG_USE)
         case SchemaOutdated() | SubscriptionError():
             return Problem([str(error)], WRONG_USE)
+        case TablesInUse():
+            sentence = str(error)
+            return Problem([sentence[0].upper() + sentence[1:]], FAILED)
         case RetryCutShort():
             sentence = f"{error}, and the others were not. Check EVENT_LOG_URL and run the command again."
             return Problem([sentence[0].upper() + sentence[1:]], FAILED)
