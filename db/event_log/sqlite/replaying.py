@@ -21,7 +21,8 @@ _LATER = (
 )
 _PORTION = 1_000
 _DEAD_LETTERS = "SELECT id FROM events INDEXED BY dead_letters WHERE state = 5 AND id > ? ORDER BY id LIMIT ?"
-_RETRIED_IN_STEP = 250
+_RETRIED_IN_STEP = 100
+"""Each step waits for the disk once, inside the event loop."""
 
 
 def revive(segments: Segments, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
