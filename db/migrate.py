@@ -48,13 +48,14 @@ class Patience:
     """How long a migration waits for tables that others use, and how often, on PostgreSQL.
 
     Attributes:
-        lock_seconds: for one table; so long everybody may have to wait who wants it meanwhile. A second is less than
-            what receiving takes for a slow commit.
+        lock_seconds: for one table; so long everybody may have to wait who wants it meanwhile. It is longer than the
+            second after which PostgreSQL cancels an autovacuum that is in the way, and shorter than what receiving
+            takes for a slow commit.
         tries: how often it begins.
         pause_seconds: how long the others are left alone in between.
     """
 
-    lock_seconds: float = 1.0
+    lock_seconds: float = 1.3
     tries: int = 30
     pause_seconds: float = 2.0
 
