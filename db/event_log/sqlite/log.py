@@ -147,7 +147,8 @@ class SqliteEventLog:
 
     async def erase(self, settlement: Settlement) -> ErasureReport | None:
         def work(catalogue: Catalogue, segments: Segments) -> ErasureReport | None:
-            with segments.transaction():
+            # It is done when its own segment says so: whoever dies before that begins anew.
+            with segments.transaction(last=segments.of_event(settlement.event_id)):
                 answers, committed = claiming.settle(segments, self._leases, [settlement])
                 if not answers[0]:
                     return None
