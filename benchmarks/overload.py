@@ -2,7 +2,8 @@
 
 First it is measured what is taken when each connection waits for its answers (``benchmarks/load.py``). Then deliveries
 are sent by the clock (``benchmarks/offering.py``), three times as many a second, whether or not earlier ones were
-answered. After that the service is asked once more what it takes, as at first.
+answered; all of them from one customer, and another one sends twenty a second meanwhile. After that the service is
+asked once more what it takes, as at first.
 
 The server has one core and the generator another. Where the generator cannot send three times as much as the service
 takes, the service is given a slower disk (``--slow-fsync-ms``); how many were really offered is in the table.
@@ -31,6 +32,8 @@ from db.event_log.opening import open_event_log
 
 _WAITING = 512
 """Connections that wait for their answers, when it is measured what is taken: enough to fill each commit."""
+_QUIET_RATE = 20.0
+"""What the other customer sends, by the second."""
 
 
 @dataclass
@@ -64,16 +67,25 @@ class Memory:
         return statistics.linear_regression([at for at, _ in half], [held for _, held in half]).slope
 
 
-def _overload(server: servers.Server, arguments: argparse.Namespace, rate: float, ledger: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.offering", "--port", str(server.port)]
-    command += ["--key", server.key, "--rate", str(rate), "--seconds", str(arguments.seconds)]
-    command += ["--connections", str(arguments.connections), "--ledger", str(ledger)]
+def _overload(server: servers.Server, arguments: argparse.Namespace, rate: float, ledger: Path) -> list[dict[str, Any]]:
+    """Return what became of a loud customer's deliveries and of a quiet one's, which are sent at the same time."""
     core = servers.cores()[1]
-    done = subprocess.run(  # noqa: S603
-        command, capture_output=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
-    )
-    outcome: dict[str, Any] = json.loads(done.stdout)
-    return outcome
+    with ExitStack() as stack:
+        sending = []
+        for key, per_second, connections, path in (
+            (server.quiet_key, _QUIET_RATE, 200, ledger.with_name("quiet-ledger")),
+            (server.key, rate, arguments.connections, ledger),
+        ):
+            command = [sys.executable, "-m", "benchmarks.offering", "--port", str(server.port)]
+            command += ["--key", key, "--rate", str(per_second), "--seconds", str(arguments.seconds)]
+            command += ["--connections", str(connections), "--ledger", str(path)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
+            stack.callback(process.kill)
+            os.sched_setaffinity(process.pid, {core})
+            sending.append(process)
+        answers = [process.communicate()[0] for process in sending]
+    quiet, loud = (json.loads(answer) for answer in answers)
+    return [loud, quiet]
 
 
 async def _missing(url: str, message_ids: list[str]) -> int:
@@ -97,7 +109,9 @@ def _measure(arguments: argparse.Namespace, folder: Path, stack: ExitStack) -> b
         slow_fsync_ms = 0.0
     tell("starting the service")
     server = stack.enter_context(
-        servers.service(folder, database_url=database_url, role=arguments.role, slow_fsync_ms=slow_fsync_ms)
+        servers.service(
+            folder, database_url=database_url, role=arguments.role, slow_fsync_ms=slow_fsync_ms, with_quiet=True
+        )
     )
     servers.load(server, seconds=1.0, connections=_WAITING)
     before = servers.load(server, seconds=4.0, connections=_WAITING)
@@ -106,11 +120,12 @@ def _measure(arguments: argparse.Namespace, folder: Path, stack: ExitStack) -> b
     memory = Memory(server)
     at_start = server.memory_bytes()
     with memory.watched():
-        outcome = _overload(server, arguments, rate, folder / "ledger")
+        outcome, quiet = _overload(server, arguments, rate, folder / "ledger")
     at_end = server.memory_bytes()
     tell("asking what it takes now, and whether anything is missing")
     after = servers.load(server, seconds=4.0, connections=_WAITING)
     acknowledged = (folder / "ledger").read_text(encoding="ascii").split()
+    acknowledged += (folder / "quiet-ledger").read_text(encoding="ascii").split()
     missing = asyncio.run(_missing(database_url or f"sqlite+aiosqlite:///{folder}/events.db", acknowledged))
     peak = max(held for _, held in memory.samples)
     mib = 1024 * 1024
@@ -126,7 +141,7 @@ def _measure(arguments: argparse.Namespace, folder: Path, stack: ExitStack) -> b
             f"{outcome['opened']} connections; most deliveries that waited for one: {outcome['most_due']}; "
             f"its own longest pause {outcome['longest_pause']:.2f} s; {outcome['busy']:.0%} of its core",
         ),
-        ("answers", ", ".join(f"{status}: {count}" for status, count in sorted(outcome["statuses"].items()))),
+        ("answers", _statuses(outcome)),
         ("taken meanwhile", f"{len(acknowledged) / arguments.seconds:.0f} events/s"),
         (
             "slowest answer",
@@ -136,6 +151,10 @@ def _measure(arguments: argparse.Namespace, folder: Path, stack: ExitStack) -> b
         (
             "answers over 5 s",
             f"{outcome['late']}, and {outcome['never'] + outcome['cut_off']} never answered",
+        ),
+        (
+            "a quiet customer beside it",
+            f"{_statuses(quiet)}; p99 {quiet['p99_seconds']:.2f} s, slowest {quiet['slowest_seconds']:.2f} s",
         ),
         (
             "memory",
@@ -148,6 +167,10 @@ def _measure(arguments: argparse.Namespace, folder: Path, stack: ExitStack) -> b
     for name, value in rows:
         print(f"{name:32}{value}")
     return not (missing or outcome["late"] or outcome["never"] or outcome["cut_off"])
+
+
+def _statuses(outcome: dict[str, Any]) -> str:
+    return ", ".join(f"{status}: {count}" for status, count in sorted(outcome["statuses"].items()))
 
 
 def main() -> None:

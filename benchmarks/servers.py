@@ -32,6 +32,8 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
     key: str = "ews_none"
+    quiet_key: str = "ews_none"
+    """Another customer's."""
 
     def cpu_seconds(self) -> float:
         """The processor time it has used so far."""
@@ -59,7 +61,7 @@ def cores() -> tuple[int, int]:
 
 @contextmanager
 def started(
-    command: list[str], port: int, environment: Mapping[str, str], log: Path, *, key: str = ""
+    command: list[str], port: int, environment: Mapping[str, str], log: Path, *, key: str = "", quiet_key: str = ""
 ) -> Iterator[Server]:
     """Run a server pinned to its core while the block lasts."""
     process = None
@@ -70,7 +72,7 @@ def started(
             )
         os.sched_setaffinity(process.pid, {cores()[0]})
         _wait_for(port, process, log)
-        yield Server(port, process, key)
+        yield Server(port, process, key, quiet_key)
     finally:
         if process is not None:
             _end(process)
@@ -89,20 +91,31 @@ def asgi(module: str, folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def service(
-    folder: Path, *, database_url: str | None = None, role: str = "all", slow_fsync_ms: float = 0
+    folder: Path,
+    *,
+    database_url: str | None = None,
+    role: str = "all",
+    slow_fsync_ms: float = 0,
+    with_quiet: bool = False,
 ) -> Iterator[Server]:
-    """Run the service itself, with handlers that do nothing and a key of its own."""
+    """Run the service itself, with handlers that do nothing and a key of its own; another one for a quiet customer."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = service_environment(folder, database_url)
     environment |= {"ENABLE_WITH_SEGMENT_ROLE": role, "BENCH_SLOW_FSYNC_MS": str(slow_fsync_ms)}
     if database_url is not None:
         _cli(["migrate"], environment)
-    key = json.loads(_cli(["api-keys", "create", "--account", "acme", "--json"], environment))["api_key"]
+    key = _mint("acme", environment)
+    quiet_key = _mint("quiet", environment) if with_quiet else ""
     port = free_port()
     command = [_PYTHON, "-m", "uvicorn", "--factory", "benchmarks.serving:application", "--port", str(port)]
     command += [*_UVICORN, "--backlog", "8192", "--loop", LOOP, "--http", HTTP]
-    with started(command, port, environment, folder / "service.log", key=key) as server:
+    with started(command, port, environment, folder / "service.log", key=key, quiet_key=quiet_key) as server:
         yield server
+
+
+def _mint(account: str, environment: Mapping[str, str]) -> str:
+    key: str = json.loads(_cli(["api-keys", "create", "--account", account, "--json"], environment))["api_key"]
+    return key
 
 
 def service_environment(folder: Path, database_url: str | None = None) -> dict[str, str]:
