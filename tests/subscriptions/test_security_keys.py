@@ -101,7 +101,7 @@ async def test_wh_02_what_is_stored_of_a_key_rests_on_a_secret(receiver: Receive
 
 
 async def test_wh_02_whatever_is_right_about_a_guess_the_same_question_is_asked(receiver: Receiver) -> None:
-    """So the time of an answer tells nothing, and is not measured here.
+    """So the time of an answer tells nothing; ``benchmarks/key_timing.py`` measures it, with statistics.
 
     The only thing compared with what is stored is the hash, by a lookup in its index. How far that gets depends on a
     secret that the guesser hasn't got, so a bound wide enough for every machine could not fail for a prefix.
