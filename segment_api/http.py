@@ -7,6 +7,8 @@ knows what may be repeated.
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
@@ -29,6 +31,12 @@ def _user_agent() -> str:
         return f"enable-with-segment/{version('enable-with-segment')}"
     except PackageNotFoundError:
         return "enable-with-segment"
+
+
+@functools.cache
+def trusted() -> ssl.SSLContext:
+    """Whose certificates are accepted, as HTTPX has it; loading them is slow, so it is done once for all clients."""
+    return httpx.create_ssl_context()
 
 
 def client_options(
@@ -60,6 +68,7 @@ def client_options(
 
     return {
         "transport": transport,
+        "verify": trusted(),
         "timeout": timeout,
         "follow_redirects": False,
         "headers": {"User-Agent": _user_agent(), "Accept": "application/json", "Accept-Encoding": "identity"},

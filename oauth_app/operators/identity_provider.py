@@ -18,6 +18,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from oauth_app.settings import Settings
+from segment_api.http import trusted
 from segment_api.oauth_client import AsyncOAuth2Client
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
@@ -75,7 +76,9 @@ class IdentityProvider:
         self._issuer = issuer
         self._client_id = client_id
         self._now = now
-        self._http = httpx.AsyncClient(transport=transport, timeout=_TIMEOUT_SECONDS, follow_redirects=False)
+        self._http = httpx.AsyncClient(
+            transport=transport, verify=trusted(), timeout=_TIMEOUT_SECONDS, follow_redirects=False
+        )
         self._oauth = _CodeClient(
             client_id=client_id,
             client_secret=client_secret,
@@ -83,6 +86,7 @@ class IdentityProvider:
             redirect_uri=redirect_uri,
             code_challenge_method="S256",
             transport=transport,
+            verify=trusted(),
             timeout=_TIMEOUT_SECONDS,
             follow_redirects=False,
         )

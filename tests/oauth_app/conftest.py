@@ -40,6 +40,7 @@ from oauth_app.settings import Settings
 from oauth_app.signed_links import StatusLinks
 from oauth_app.store_metrics import StoreMetrics
 from oauth_app.wiring import RunningService
+from segment_api.http import trusted
 from segment_api.identity import IdentityClient
 from segment_api.secret import Secret
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
@@ -83,10 +84,11 @@ class FrontDoor:
     def client(self) -> httpx.AsyncClient:
         """An HTTP client that reaches the service and the sandbox."""
         return httpx.AsyncClient(
+            verify=trusted(),
             mounts={
                 SERVICE: httpx.ASGITransport(self.app),
                 SEGMENT: httpx.ASGITransport(self.sandbox.app),
-            }
+            },
         )
 
     def fault(self, route: str, *, times: int | None = 1, **fault: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import hashlib
 import secrets
 import time
@@ -25,6 +26,11 @@ CLIENT_ID = "dashboard"
 CLIENT_SECRET = "provider-knows-this"
 
 
+@functools.cache
+def _first_key() -> RSAKey:
+    return RSAKey.generate_key(2048, {"kid": "k1"})
+
+
 @dataclass
 class Provider:
     """Signs in whoever ``claims`` describes. ``spoil`` names one thing to do wrong with the next ID token."""
@@ -36,7 +42,7 @@ class Provider:
     spoil: str = ""
     refuse: str = ""
     exchanges: int = 0
-    keys: list[RSAKey] = field(default_factory=lambda: [RSAKey.generate_key(2048, {"kid": "k1"})])
+    keys: list[RSAKey] = field(default_factory=lambda: [_first_key()])
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def rotate(self) -> None:

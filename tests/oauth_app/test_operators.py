@@ -21,6 +21,7 @@ from db.database import Database
 from oauth_app.dashboard.sign_in import own_page
 from oauth_app.operators.roles import AccessLists, Operator, Role
 from oauth_app.operators.sessions import IDLE, LIFETIME, Sessions
+from segment_api.http import trusted
 from tests.oauth_app.conftest import MovingClock
 from tests.oauth_app.identity_provider import CLIENT_ID, CLIENT_SECRET, SPOILED, Provider, running_provider
 from tests.oauth_app.operations import SERVICE, Operations, running_service
@@ -56,7 +57,7 @@ async def _to_provider_and_back(service: Operations, to: str = "/dashboard") -> 
     """Start a login and let the provider answer; returns the callback's address, which is not opened."""
     started = await service.http.get(f"{SERVICE}/dashboard/login", params={"to": to})
     assert started.status_code == 303
-    async with httpx.AsyncClient() as outside:
+    async with httpx.AsyncClient(verify=trusted()) as outside:
         answered = await outside.get(started.headers["location"])
     return str(answered.headers["location"])
 
@@ -265,7 +266,7 @@ async def test_session_cookies_are_bound_to_the_host_and_not_for_scripts(tmp_pat
         async with running_provider() as provider, _service(folder, provider, base_url=base_url) as service:
             service.http.base_url = httpx.URL(base_url)
             started = await service.http.get("/dashboard/login")
-            async with httpx.AsyncClient() as outside:
+            async with httpx.AsyncClient(verify=trusted()) as outside:
                 answered = await outside.get(started.headers["location"])
             signed_in = await service.http.get(answered.headers["location"])
         (cookie,) = [c for c in signed_in.headers.get_list("set-cookie") if c.startswith(f"{name}=")]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from segment_api.http import trusted
 from segment_sandbox import Sandbox, SandboxConfig, acme_crm
 from tests.sandbox.customer import Customer
 from tests.sandbox.partner import Partner
@@ -52,7 +53,7 @@ async def delivering(config: SandboxConfig, partner: Partner) -> AsyncIterator[C
         time_scale=0,
     )
     sandbox = Sandbox(config)
-    async with sandbox.listening() as base_url, httpx.AsyncClient(base_url=base_url) as client:
+    async with sandbox.listening() as base_url, httpx.AsyncClient(base_url=base_url, verify=trusted()) as client:
         customer = Customer(sandbox, client)
         await customer.enable()
         yield customer
