@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -22,9 +20,8 @@ from db.control import service_secrets
 from db.database import Database
 from db.encryption import EncryptionKeys, generate_encryption_key
 from db.event_log import admission
-from db.migrate import migrate
 from subscriptions.api_keys import ApiKeys
-from tests import scratch
+from tests import migrated, scratch
 from tests.leak_watch import _hooks, leak_watch
 
 __all__ = ["_hooks", "leak_watch"]
@@ -75,9 +72,9 @@ def postgres_template(postgres_socket: str) -> str:
 
     async def make() -> None:
         await _postgres(postgres_socket, f'CREATE DATABASE "{name}"')
-        await _migrate_both(_postgres_url(postgres_socket, name))
+        await migrated.migrate_both(_postgres_url(postgres_socket, name))
 
-    _run(make())
+    migrated.finish(make())
     return name
 
 
@@ -85,7 +82,7 @@ def postgres_template(postgres_socket: str) -> str:
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with the control store migrated, to copy."""
     path = tmp_path_factory.mktemp("template") / "stores.db"
-    _run(_migrate_both(f"sqlite+aiosqlite:///{path}"))
+    migrated.lay_out(path)
     return path
 
 
@@ -104,7 +101,7 @@ async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> 
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """The URL of an empty, migrated store; a test that uses it runs once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
-        shutil.copyfile(request.getfixturevalue("sqlite_template"), tmp_path / "control.db")
+        migrated.lay_out(tmp_path / "control.db")
         yield f"sqlite+aiosqlite:///{tmp_path}/control.db"
         return
     template = request.getfixturevalue("postgres_template")
@@ -128,9 +125,9 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def sqlite_database(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Database]:
+async def sqlite_database(tmp_path: Path) -> AsyncIterator[Database]:
     """A migrated control store on SQLite, for tests that have nothing to do with the engine."""
-    shutil.copyfile(sqlite_template, tmp_path / "control.db")
+    migrated.lay_out(tmp_path / "control.db")
     opened = Database.open(f"sqlite+aiosqlite:///{tmp_path}/control.db")
     yield opened
     await opened.close()
@@ -154,21 +151,6 @@ async def _postgres(socket: str, statement: str) -> None:
 
 def _postgres_url(socket: str, name: str) -> str:
     return f"postgresql+asyncpg://postgres@/{name}?host={socket}"
-
-
-def _run(work: Coroutine[None, None, None]) -> None:
-    """Run a coroutine to its end, whether or not a test's loop is running in this thread."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, work).result()
-
-
-async def _migrate_both(url: str) -> None:
-    """Migrate the stores that have revisions; an event log on SQLite looks after its own files."""
-    opened = Database.open(url)
-    await migrate(opened, "control")
-    if opened.dialect == "postgresql":
-        await migrate(opened, "event_log")
-    await opened.close()
 
 
 @pytest.fixture(scope="session")

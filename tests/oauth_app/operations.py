@@ -23,6 +23,7 @@ from oauth_app.services import Services
 from oauth_app.settings import Settings
 from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from subscriptions import Setting, Subscription
+from tests import migrated
 from tests.journey.deployment import basic
 
 SERVICE = "http://localhost:8888"
@@ -114,6 +115,7 @@ class Operations:
 @contextlib.asynccontextmanager
 async def running_service(folder: Path, **environment: Any) -> AsyncIterator[Operations]:
     """Run the service while the block lasts, without background work."""
+    migrated.lay_out(folder / "control.db")
     settings = Settings(
         _env_file=None,  # type: ignore[call-arg]
         **{

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
@@ -16,12 +17,11 @@ from starlette.routing import Mount
 
 from db.clock import utc_now
 from db.control import service_secrets
-from db.database import Database
+from db.database import Database, parse_url
 from db.encryption import EncryptionKeys
 from db.event_log.log import EventLog, StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import EventFilter, EventRecord, HandlerRecord
-from db.migrate import migrate
 from subscriptions import Event, InstallContext, Subscription
 from subscriptions.api_keys import ApiKeys
 from subscriptions.dispatch.dispatcher import Dispatcher
@@ -34,6 +34,7 @@ from subscriptions.receiving.person_hash import PersonHash
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.signed_webhook import SignedWebhook, SignedWebhookLimits
 from subscriptions.receiving.webhook import Webhook, WebhookLimits
+from tests import migrated
 
 Open: TypeAlias = "Callable[..., AbstractAsyncContextManager[Receiver]]"
 """Opens a service over fresh stores for some subscriptions."""
@@ -168,16 +169,16 @@ async def open_receiver(
     """Open a service over fresh stores. On SQLite the event log gets a file of its own, as in production.
 
     Args:
+        url: of a migrated store, or of one on SQLite that is not there yet.
         event_log: what is received goes there instead.
         around_log: makes what stands between the doors for deliveries and the log; the dispatcher goes past it.
     """
     clock = Clock()
     async with AsyncExitStack() as stack:
+        if url.startswith("sqlite"):
+            migrated.lay_out(Path(str(parse_url(url).database)))
         database = Database.open(url)
         stack.push_async_callback(database.close)
-        await migrate(database, "control")
-        if database.dialect == "postgresql":
-            await migrate(database, "event_log")
         async with database.transaction() as session:
             lookup = await service_secrets.ensure(session, encryption, "api_key_lookup", now=utc_now())
             person = await service_secrets.ensure(session, encryption, PersonHash.SECRET_NAME, now=utc_now())
