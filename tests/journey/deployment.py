@@ -27,13 +27,18 @@ _LONGEST_SECONDS = 45.0
 
 
 class Deployment:
-    """A partner's service on this machine, its stores in a folder, registered with a running sandbox."""
+    """A partner's service on this machine, its stores in a folder, registered with a running sandbox.
+
+    Attributes:
+        fresh: start its processes as a user does, each in an interpreter of its own, instead of forking them.
+    """
 
     def __init__(self, folder: Path, sandbox: str, port: int, encryption_key: str, http: httpx.AsyncClient) -> None:
         self.folder = folder
         self.sandbox = sandbox
         self.port = port
         self.http = http
+        self.fresh = False
         self.started: list[Running] = []
         self.environment = {
             "BASE_URL": self.url,
@@ -63,7 +68,7 @@ class Deployment:
     def start(self, *options: str, port: int | None = None) -> Running:
         """Start ``serve``; wait for :func:`is_ready` before using it."""
         arguments = ["serve", "--port", str(port or self.port), *options]
-        running = Running(arguments, self.environment, self.log, self.folder)
+        running = Running(arguments, self.environment, self.log, self.folder, fresh=self.fresh)
         self.started.append(running)
         return running
 
@@ -76,7 +81,7 @@ class Deployment:
     async def command(self, *arguments: str, without: str | None = None, **environment: str) -> Finished:
         """Run a command of the command line as a process of its own."""
         given = {name: value for name, value in {**self.environment, **environment}.items() if name != without}
-        done = await asyncio.to_thread(run_command, arguments, given, self.folder)
+        done = await run_command(arguments, given, self.folder, fresh=self.fresh)
         WATCH.wrote(f"output of {command_name(arguments)}", f"{done.output}{done.errors}".encode())
         return done
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.forks import Forked
 
 _LONGEST_SECONDS = 60.0
 
@@ -24,28 +28,32 @@ class Finished:
 
 
 class Running:
-    """A command that goes on running, with everything it prints in a file."""
+    """A command that goes on running, with everything it prints in a file.
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path) -> None:
+    Args:
+        fresh: start it as a user does, in an interpreter of its own, instead of forking it.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        folder: Path,
+        *,
+        fresh: bool = False,
+    ) -> None:
         self.log = log
-        with log.open("ab") as output:
-            self._seen = output.tell()
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                _command(arguments),
-                env=_only(environment),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        log.touch()
+        self._seen = log.stat().st_size
+        self._process = _start(arguments, environment, folder, log, log, fresh=fresh)
 
     def wait_for(self, text: str) -> None:
         """Wait until this process has printed ``text``."""
         deadline = time.monotonic() + _LONGEST_SECONDS
         while text not in (printed := self.printed()):
-            if self._process.poll() is not None:
-                raise AssertionError(f"it ended with status {self._process.returncode} and printed:\n{printed}")
+            if (status := self._process.poll()) is not None:
+                raise AssertionError(f"it ended with status {status} and printed:\n{printed}")
             if time.monotonic() > deadline:
                 raise AssertionError(f"it never printed {text!r}, but:\n{printed}")
             time.sleep(0.02)
@@ -71,23 +79,37 @@ class Running:
             self._process.wait(_LONGEST_SECONDS)
 
 
-def run_command(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> Finished:
+async def run_command(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, *, fresh: bool = False
+) -> Finished:
     """Run ``enable-with-segment`` with some arguments to its end."""
-    done = subprocess.run(  # noqa: S603 - our own command
-        _command(arguments),
-        env=_only(environment),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_LONGEST_SECONDS,
-        check=False,
-    )
-    return Finished(done.returncode, done.stdout, done.stderr)
+    with tempfile.TemporaryDirectory() as printed:
+        output, errors = Path(printed) / "output", Path(printed) / "errors"
+        process = _start(arguments, environment, folder, output, errors, fresh=fresh)
+        try:
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                while (status := process.poll()) is None:  # noqa: ASYNC110  an end has no event
+                    await asyncio.sleep(0.01)
+        finally:
+            process.kill()
+        return Finished(status, output.read_text(), errors.read_text())
 
 
-def _command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "oauth_app", *arguments]
+def _start(
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path, errors: Path, *, fresh: bool
+) -> subprocess.Popen[bytes] | Forked:
+    if not fresh:
+        return Forked(arguments, _only(environment), folder, output, errors)
+    with output.open("ab") as output_file, errors.open("ab") as errors_file:
+        return subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "oauth_app", *arguments],
+            env=_only(environment),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output_file,
+            stderr=errors_file,
+            start_new_session=True,
+        )
 
 
 def _only(environment: Mapping[str, str]) -> dict[str, str]:

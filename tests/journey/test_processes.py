@@ -39,7 +39,11 @@ async def forget(event): ...
 
 
 async def test_journey_over_http_only(deployment: Deployment) -> None:
-    """Service, sandbox and command line are three processes that share nothing but HTTP and the service's stores."""
+    """Service, sandbox and command line are three processes that share nothing but HTTP and the service's stores.
+
+    They start as a user starts them, each in an interpreter of its own.
+    """
+    deployment.fresh = True
     service = deployment.serve()
     made = await deployment.command("connect-link", "--account", "acct_northwind", "--json")
     assert made.status == 0, made.errors

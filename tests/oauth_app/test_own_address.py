@@ -49,7 +49,7 @@ def test_the_link_to_the_dashboard_leads_to_the_port_that_is_served(tmp_path: Pa
         "ENCRYPTION_KEYS": generate_encryption_key(),
         **({"BASE_URL": ""} if empty else {}),
     }
-    service = Running(["serve", "--port", str(port)], environment, tmp_path / "log", tmp_path)
+    service = Running(["serve", "--port", str(port)], environment, tmp_path / "log", tmp_path, fresh=True)
     try:
         service.wait_for("enable-with-segment ready")
         links = re.findall(r"http://\S+?:(\d+)", service.printed())

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 from sqlalchemy import update
 from sqlmodel import col
@@ -22,10 +19,12 @@ from db.control.tables import InstallToken
 from db.database import Database
 from segment_sandbox import Sandbox
 from segment_sandbox.faults import Fault
-from tests.tokens.refresher import TASKS
+from tests.forks import FORKS
+from tests.tokens.refresher import TASKS, Racer, refresh
 
 PROCESSES = 4
 SHORT_LEASE_SECONDS = 2.0
+_LEASE_SECONDS = 30.0
 REFRESH_ROUTE = "GET .*/token"
 
 
@@ -43,6 +42,39 @@ class Round:
         return [token for token in self.obtained if token != self.live]
 
 
+class Participant:
+    """A process of the race."""
+
+    def __init__(self, racer: Racer) -> None:
+        self._rounds, theirs = FORKS.Pipe()
+        self._process = FORKS.Process(target=refresh, args=(racer, theirs))
+        self._process.start()
+        theirs.close()
+
+    async def ask(self, lease_seconds: float) -> list[str]:
+        """Let every task of it want a token; returns what each got."""
+        self._rounds.send(lease_seconds)
+        return await self.answer()
+
+    async def answer(self) -> list[str]:
+        """What it says next."""
+        answer: list[str] = await asyncio.to_thread(self._rounds.recv)
+        return answer
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def end(self) -> None:
+        """Let it come to its end."""
+        with contextlib.suppress(BrokenPipeError):  # it came to its end by itself
+            self._rounds.send(None)
+        self._process.join()
+        self._process.close()
+        self._rounds.close()
+
+
 @dataclass
 class Race:
     """Processes that wait for a round."""
@@ -51,12 +83,14 @@ class Race:
     database: Database
     install_id: str
     install_name: str
-    processes: list[Process] = field(default_factory=list)
+    processes: list[Participant] = field(default_factory=list)
 
     async def all_at_once(self) -> Round:
         """Every task of every process wants a token in the same moment."""
         seen = await self._outdate()
-        return await self._collect(seen, [asyncio.create_task(self._ask(process)) for process in self.processes])
+        return await self._collect(
+            seen, [asyncio.create_task(process.ask(_LEASE_SECONDS)) for process in self.processes]
+        )
 
     async def cut_off(self) -> Round:
         """The same, and the first answer gets lost after Segment has issued the token."""
@@ -68,15 +102,15 @@ class Race:
         seen = await self._outdate()
         holder, *others = self.processes
         self.sandbox.state.faults.add(REFRESH_ROUTE, Fault(delay_seconds=0.1))
-        late = asyncio.create_task(self._ask(holder, SHORT_LEASE_SECONDS))
+        late = asyncio.create_task(holder.ask(SHORT_LEASE_SECONDS))
         while self._requests() == seen:  # noqa: ASYNC110  # a request has no event of its own
             await asyncio.sleep(0.005)
-        holder.send_signal(signal.SIGSTOP)
+        holder.signal(signal.SIGSTOP)
         try:
-            served = [asyncio.create_task(self._ask(process, SHORT_LEASE_SECONDS)) for process in others]
+            served = [asyncio.create_task(process.ask(SHORT_LEASE_SECONDS)) for process in others]
             await asyncio.gather(*served)
         finally:
-            holder.send_signal(signal.SIGCONT)
+            holder.signal(signal.SIGCONT)
         return await self._collect(seen, [late, *served])
 
     async def _collect(self, seen: int, asked: list[asyncio.Task[list[str]]]) -> Round:
@@ -85,11 +119,6 @@ class Race:
         obtained = [token for answer in answers for token in answer]
         assert len(obtained) == PROCESSES * TASKS
         return Round(obtained, live, self._requests() - seen)
-
-    async def _ask(self, process: Process, lease_seconds: float = 30) -> list[str]:
-        assert process.stdin is not None
-        process.stdin.write(f"{lease_seconds}\n".encode())
-        return await _line(process)
 
     async def _outdate(self) -> int:
         """Let the stored token run out, here and at Segment; returns how many refreshes there were so far."""
@@ -118,38 +147,13 @@ async def racing(
     """Serve the sandbox on a socket and start the processes; they are gone when the block ends."""
     race = Race(sandbox, database, install_id, install_name)
     async with sandbox.listening() as segment:
-        environment = {
-            **os.environ,
-            "RACE_DATABASE": database.engine.url.render_as_string(hide_password=False),
-            "RACE_KEYS": encryption_keys,
-            "RACE_SEGMENT": segment,
-            "RACE_INSTALL": install_id,
-        }
+        store = database.engine.url.render_as_string(hide_password=False)
+        racer = Racer(store, segment, encryption_keys, install_id)
         try:
             for _ in range(PROCESSES):
-                race.processes.append(
-                    await asyncio.create_subprocess_exec(
-                        sys.executable,
-                        "-m",
-                        "tests.tokens.refresher",
-                        stdin=PIPE,
-                        stdout=PIPE,
-                        env=environment,
-                        cwd=Path(__file__).parents[2],
-                    )
-                )
-            await asyncio.gather(*(_line(process) for process in race.processes))
+                race.processes.append(Participant(racer))
+            await asyncio.gather(*(process.answer() for process in race.processes))
             yield race
         finally:
             for process in race.processes:
-                if process.stdin is not None:
-                    process.stdin.close()
-            await asyncio.gather(*(process.wait() for process in race.processes))
-
-
-async def _line(process: Process) -> list[str]:
-    assert process.stdout is not None
-    line = await process.stdout.readline()
-    assert line, "a process of the race ended"
-    answer: list[str] = json.loads(line)
-    return answer
+                process.end()

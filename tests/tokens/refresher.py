@@ -1,12 +1,11 @@
-"""One process of a refresh race: for each lease length on its input, many tasks want a token; answers with JSON."""
+"""One process of a refresh race: for each lease length that it is sent, many tasks want a token."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
+from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.connection import Connection
 
 from db.database import Database
 from db.encryption import EncryptionKeys
@@ -21,41 +20,48 @@ from tests.segment_api.wire import CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, SCOPE
 TASKS = 20
 
 
-async def main() -> None:
-    """Serve rounds until the input ends."""
-    install_id, segment = os.environ["RACE_INSTALL"], os.environ["RACE_SEGMENT"]
-    database = Database.open(os.environ["RACE_DATABASE"])
+@dataclass(frozen=True, slots=True)
+class Racer:
+    """What a process is to work with: URLs of the store and of Segment, encryption keys, and an install."""
+
+    database: str
+    segment: str
+    encryption_keys: str
+    install_id: str
+
+
+def refresh(racer: Racer, rounds: Connection) -> None:
+    """Answer each round, the seconds of a lease, with what the tasks obtained, until ``None`` comes.
+
+    Begins with an empty answer, when it is ready.
+    """
+    asyncio.run(_refresh(racer, rounds))
+
+
+async def _refresh(racer: Racer, rounds: Connection) -> None:
+    database = Database.open(racer.database)
     identity = IdentityClient(
-        identity_url=segment,
-        config_api_url=f"{segment}/v1beta",
+        identity_url=racer.segment,
+        config_api_url=f"{racer.segment}/v1beta",
         client_id=CLIENT_ID,
         client_secret=Secret(CLIENT_SECRET),
         redirect_uri=REDIRECT_URI,
         scope=SCOPE,
         limiter=RateLimiter(100_000),
     )
-    keys = EncryptionKeys.parse(os.environ["RACE_KEYS"])
+    keys = EncryptionKeys.parse(racer.encryption_keys)
 
     async def one(tokens: InstallTokens) -> str:
         try:
-            return await tokens.access_token(install_id)
+            return await tokens.access_token(racer.install_id)
         except (SegmentError, AccessLost) as error:
             return f"{type(error).__name__}: {error}"
 
-    _answer([])
+    rounds.send([])
     try:
-        while seconds := await asyncio.to_thread(sys.stdin.readline):
-            tokens = InstallTokens(database, keys, identity, lease=timedelta(seconds=float(seconds)))
-            _answer(await asyncio.gather(*(one(tokens) for _ in range(TASKS))))
+        while (seconds := await asyncio.to_thread(rounds.recv)) is not None:
+            tokens = InstallTokens(database, keys, identity, lease=timedelta(seconds=seconds))
+            rounds.send(await asyncio.gather(*(one(tokens) for _ in range(TASKS))))
     finally:
         await identity.aclose()
         await database.close()
-
-
-def _answer(obtained: list[str]) -> None:
-    sys.stdout.write(json.dumps(obtained) + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
