@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
@@ -31,6 +33,38 @@ scratch.settle()
 # How long an example takes to draw or to run says something about the machine, not about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+# The folders and files with the longest tests; the journeys apart, because they share a browser.
+_LONG = (
+    ("tests/journey/",),
+    ("tests/crash/", "tests/tokens/test_refresh_race.py", "tests/provisioning/test_process_death.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the workers begin with the longest, so that in the end none waits for another one.
+
+    Each begins with an equal part of the list.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    longest: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    others = list(items)
+    for number, places in enumerate(_LONG):
+        longest[number % workers] += [item for item in others if item.nodeid.startswith(places)]
+        others = [item for item in others if not item.nodeid.startswith(places)]
+    share, rest = len(items) // workers, iter(others)
+    items.clear()
+    for some in longest:
+        items += [*some, *islice(rest, max(share - len(some), 0))]
+    items += rest
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector leave alone what stays until the end, thousands of tests and what they import."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
