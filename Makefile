@@ -3,6 +3,11 @@ PYTHON ?= python3
 ARGS ?=
 UV_VERSION := 0.13.9
 BIN := .venv/bin
+# More processes than cores: tests wait for processes, timers and locks, too.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
+
+# What one process of the tests compiled, the next hundred need not compile again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test coverage check format bench conformance clean
 
@@ -34,10 +39,10 @@ demo: install
 
 test: install
 	@$(BIN)/python -m tests.announce
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 coverage: install
-	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+	@$(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .
