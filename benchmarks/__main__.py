@@ -14,7 +14,7 @@ import argparse
 import os
 import statistics
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -92,10 +92,11 @@ def _measure(stack: ExitStack, rows: list[Row], folder: Path, effort: Effort, ro
         for place, row in enumerate(rows):
             tell(f"round {number + 1} of {rounds}: starting {row.contender.name}")
             before = partial(_measure_yardstick, yardstick, row, effort)
-            for outcome in row.contender.measure(folder / f"{number}-{place}", effort, before):
-                row.outcomes.append(outcome)
-                done += 1
-                tell(f"{done:4} of {turns}: {outcome['rate']:8.0f}/s beside {row.yardsticks[-1]['rate']:.0f}/s")
+            with closing(row.contender.measure(folder / f"{number}-{place}", effort, before)) as outcomes:
+                for outcome in outcomes:
+                    row.outcomes.append(outcome)
+                    done += 1
+                    tell(f"{done:4} of {turns}: {outcome['rate']:8.0f}/s beside {row.yardsticks[-1]['rate']:.0f}/s")
 
 
 def _measure_yardstick(yardstick: servers.Server, row: Row, effort: Effort) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from benchmarks import postgres, servers
 from benchmarks.session import tell
 
 Outcome: TypeAlias = dict[str, Any]
-Measure: TypeAlias = Callable[[Path, "Effort", Callable[[], None]], Iterator[Outcome]]
+Measure: TypeAlias = Callable[[Path, "Effort", Callable[[], None]], Generator[Outcome, None, None]]
 """Yields an outcome for each turn; before each it calls what it is given, so that the yardstick has a turn as well."""
 Start: TypeAlias = Callable[[Path], AbstractContextManager[servers.Server]]
 
@@ -69,7 +69,7 @@ def contenders(stack: ExitStack, folder: Path, *, only: str) -> Iterator[Contend
 
 
 def _loaded(start: Start) -> Measure:
-    def measure(folder: Path, effort: Effort, before: Callable[[], None]) -> Iterator[Outcome]:
+    def measure(folder: Path, effort: Effort, before: Callable[[], None]) -> Generator[Outcome, None, None]:
         with start(folder) as server:
             servers.load(server, seconds=effort.warm_up_seconds, connections=effort.connections)
             for _ in range(effort.turns):
@@ -87,7 +87,7 @@ def _service(role: str, *, slow_fsync_ms: float = 0) -> Start:
     return lambda folder: servers.service(folder, role=role, slow_fsync_ms=slow_fsync_ms)
 
 
-def _dispatching(folder: Path, effort: Effort, before: Callable[[], None]) -> Iterator[Outcome]:
+def _dispatching(folder: Path, effort: Effort, before: Callable[[], None]) -> Generator[Outcome, None, None]:
     for turn in range(effort.turns):
         before()
         yield servers.dispatching(folder / f"{turn}", seconds=effort.seconds)

@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -34,6 +31,7 @@ _WAITING = 512
 """Connections that wait for their answers, when it is measured what is taken: enough to fill each commit."""
 _QUIET_RATE = 20.0
 """What the other customer sends, by the second."""
+_QUIET_CONNECTIONS = 200
 
 
 @dataclass
@@ -69,23 +67,18 @@ class Memory:
 
 def _overload(server: servers.Server, arguments: argparse.Namespace, rate: float, ledger: Path) -> list[dict[str, Any]]:
     """Return what became of a loud customer's deliveries and of a quiet one's, which are sent at the same time."""
-    core = servers.cores()[1]
-    with ExitStack() as stack:
-        sending = []
-        for key, per_second, connections, path in (
-            (server.quiet_key, _QUIET_RATE, 200, ledger.with_name("quiet-ledger")),
-            (server.key, rate, arguments.connections, ledger),
-        ):
-            command = [sys.executable, "-m", "benchmarks.offering", "--port", str(server.port)]
-            command += ["--key", key, "--rate", str(per_second), "--seconds", str(arguments.seconds)]
-            command += ["--connections", str(connections), "--ledger", str(path)]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
-            stack.callback(process.kill)
-            os.sched_setaffinity(process.pid, {core})
-            sending.append(process)
-        answers = [process.communicate()[0] for process in sending]
-    quiet, loud = (json.loads(answer) for answer in answers)
-    return [loud, quiet]
+    loud = _offering(server, server.key, rate, arguments.seconds, arguments.connections, ledger)
+    quiet_ledger = ledger.with_name("quiet-ledger")
+    quiet = _offering(server, server.quiet_key, _QUIET_RATE, arguments.seconds, _QUIET_CONNECTIONS, quiet_ledger)
+    return servers.outcomes_of(loud, quiet, core=servers.cores()[1])
+
+
+def _offering(
+    server: servers.Server, key: str, rate: float, seconds: float, connections: int, ledger: Path
+) -> list[str]:
+    command = [sys.executable, "-m", "benchmarks.offering", "--port", str(server.port), "--key", key]
+    command += ["--rate", str(rate), "--seconds", str(seconds)]
+    return [*command, "--connections", str(connections), "--ledger", str(ledger)]
 
 
 async def _missing(url: str, message_ids: list[str]) -> int:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,7 @@ def load(server: Server, *, seconds: float, connections: int = 64) -> dict[str, 
     command = [_PYTHON, "-m", "benchmarks.load", "--port", str(server.port), "--seconds", str(seconds)]
     command += ["--connections", str(connections), "--key", server.key or "ews_none"]
     before = server.cpu_seconds()
-    core = cores()[1]
-    done = subprocess.run(  # noqa: S603
-        command, capture_output=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
-    )
-    outcome: dict[str, Any] = json.loads(done.stdout)
+    (outcome,) = outcomes_of(command, core=cores()[1])
     spent = server.cpu_seconds() - before
     outcome["cpu_us"] = 1e6 * spent / outcome["accepted"] if outcome["accepted"] else None
     return outcome
@@ -151,12 +147,26 @@ def dispatching(folder: Path, *, seconds: float) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     command = [_PYTHON, "-m", "benchmarks.dispatching", "--url", f"sqlite+aiosqlite:///{folder}/events.db"]
     command += ["--folder", str(folder), "--seconds", str(seconds)]
-    core = cores()[0]
-    done = subprocess.run(  # noqa: S603
-        command, capture_output=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
-    )
-    outcome: dict[str, Any] = json.loads(done.stdout)
+    (outcome,) = outcomes_of(command, core=cores()[0])
     return outcome
+
+
+def outcomes_of(*commands: list[str], core: int) -> list[dict[str, Any]]:
+    """Run commands beside each other on one core, to their ends; returns the JSON objects that they print."""
+    with ExitStack() as stack:
+        running = []
+        for command in commands:
+            with held():
+                process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)  # noqa: S603
+                stack.callback(process.wait)
+                stack.callback(process.kill)
+            os.sched_setaffinity(process.pid, {core})
+            running.append(process)
+        printed = [process.communicate()[0] for process in running]
+    for process in running:
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    return [json.loads(outcome) for outcome in printed]
 
 
 def _cli(arguments: list[str], environment: Mapping[str, str]) -> str:

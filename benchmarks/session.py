@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_AGAIN_SECONDS = 0.01
 
 
 class Interrupted(KeyboardInterrupt):
@@ -47,13 +48,28 @@ def interruptible() -> Iterator[None]:
         Interrupted: inside of the block.
         SystemExit: after it, with the status that shells give to what a signal ended.
     """
+    hook = sys.unraisablehook
     before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    before[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
+
+    def say_again(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Interrupted):
+            interrupted = Interrupted(unraisable.exc_value.number)
+            signal.signal(signal.SIGALRM, lambda _number, _frame: _raise(interrupted))
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        else:
+            hook(unraisable)
+
+    # Where nothing can be raised (while a process forks, in a destructor), Python drops what is raised all the same.
+    sys.unraisablehook = say_again
     try:
         yield
     except Interrupted as interrupted:
         tell(f"ended early by {interrupted}; what it had started is stopped, and its files are gone")
         raise SystemExit(128 + interrupted.number) from None
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -87,7 +103,10 @@ def scratch(parent: Path | None) -> Iterator[Path]:
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     for one in _SIGNALS:  # stopping is not to be stopped half-way
         signal.signal(one, signal.SIG_IGN)
-    if _Held.depth:
-        _Held.waiting = Interrupted(number)
-    else:
-        raise Interrupted(number)
+    _raise(Interrupted(number))
+
+
+def _raise(interrupted: Interrupted) -> None:
+    if not _Held.depth:
+        raise interrupted
+    _Held.waiting = interrupted

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,26 @@ def test_what_is_being_started_is_known_before_a_signal_counts() -> None:
     with pytest.raises(SystemExit), interruptible():
         measure()
     assert known == ["server", "ended"]
+
+
+class Dying:
+    """Where Python drops what is raised."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_that_comes_where_nothing_can_be_raised_counts_all_the_same() -> None:
+    hook = sys.unraisablehook
+
+    def measure() -> None:
+        Dying()
+        threading.Event().wait(60)
+
+    with pytest.raises(SystemExit) as ended, interruptible():
+        measure()
+    assert ended.value.code == 143
+    assert sys.unraisablehook is hook
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
