@@ -67,16 +67,17 @@ class Memory:
 
 def _overload(server: servers.Server, arguments: argparse.Namespace, rate: float, ledger: Path) -> list[dict[str, Any]]:
     """Return what became of a loud customer's deliveries and of a quiet one's, which are sent at the same time."""
-    loud = _offering(server, server.key, rate, arguments.seconds, arguments.connections, ledger)
+    seconds, most = arguments.seconds, arguments.connections
     quiet_ledger = ledger.with_name("quiet-ledger")
-    quiet = _offering(server, server.quiet_key, _QUIET_RATE, arguments.seconds, _QUIET_CONNECTIONS, quiet_ledger)
+    loud = _offering(server.port, server.key, ledger, rate=rate, seconds=seconds, connections=most)
+    quiet = _offering(
+        server.port, server.quiet_key, quiet_ledger, rate=_QUIET_RATE, seconds=seconds, connections=_QUIET_CONNECTIONS
+    )
     return servers.outcomes_of(loud, quiet, core=servers.cores()[1])
 
 
-def _offering(
-    server: servers.Server, key: str, rate: float, seconds: float, connections: int, ledger: Path
-) -> list[str]:
-    command = [sys.executable, "-m", "benchmarks.offering", "--port", str(server.port), "--key", key]
+def _offering(port: int, key: str, ledger: Path, *, rate: float, seconds: float, connections: int) -> list[str]:
+    command = [sys.executable, "-m", "benchmarks.offering", "--port", str(port), "--key", key]
     command += ["--rate", str(rate), "--seconds", str(seconds)]
     return [*command, "--connections", str(connections), "--ledger", str(ledger)]
 
