@@ -32,6 +32,19 @@ class _Note:
     detail: dict[str, Any]
 
 
+@dataclass(slots=True)
+class Erasure:
+    """A deletion that every handler has finished with, and how far its end has come.
+
+    Attributes:
+        report: what was wiped, once it was.
+    """
+
+    settlement: Settlement
+    claimed: ClaimedEvent
+    report: ErasureReport | None = None
+
+
 class Erasures:
     """Ends deletions, several at the same time: their notes go into the audit together, which waits for the disk."""
 
@@ -40,10 +53,10 @@ class Erasures:
         self._database = database
         self._notes: GroupCommit[_Note, None] = GroupCommit(self._write, largest=_NOTES_AT_ONCE)
 
-    async def end(self, settlement: Settlement, claimed: ClaimedEvent) -> bool:
-        """Note a deletion that every handler has finished with, then wipe the log.
+    async def end(self, erasure: Erasure) -> bool:
+        """Note a deletion, wipe the log, and note what was wiped; asked again, it wipes nothing twice.
 
-        The note comes first: once too often is better than never.
+        The first note comes before that: once too often is better than never.
 
         Returns:
             Whether the event was still held.
@@ -51,14 +64,17 @@ class Erasures:
         Raises:
             EventLogUnavailable, SQLAlchemyError, OSError: one of the stores cannot be reached.
         """
+        settlement, claimed = erasure.settlement, erasure.claimed
         whose = {"account": claimed.account, "component": claimed.component}
-        await self._notes.submit(_Note("segment", REQUESTED, claimed.id, settlement.at, whose))
-        report = await self._log.erase(settlement)
+        report = erasure.report
         if report is None:
-            return False
-        logger.info(
-            "Deletion %d is done: %d merged ids, %d stored events wiped", claimed.id, report.merged_ids, report.events
-        )
+            await self._notes.submit(_Note("segment", REQUESTED, claimed.id, settlement.at, whose))
+            report = await self._log.erase(settlement)
+            if report is None:
+                return False
+            erasure.report = report
+            merged, events = report.merged_ids, report.events
+            logger.info("Deletion %d is done: %d merged ids, %d stored events wiped", claimed.id, merged, events)
         detail = {**whose, **_where(claimed, report)}
         await self._notes.submit(_Note("service", ERASED, claimed.id, settlement.at, detail))
         return True

@@ -14,7 +14,7 @@ from db.database import Database
 from db.event_log.log import EventLog
 from db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
 from db.event_log.tables import EventState
-from subscriptions.dispatch.erasures import Erasures
+from subscriptions.dispatch.erasures import Erasure, Erasures
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,11 @@ class Settler:
                 return False
             claimed = replace(claimed, finished=(*claimed.finished, *settlement.results))
             settlement = replace(settlement, results=(), attempted=False)
-        erased, is_first_try = await self._persistently(lambda: self._erasures.end(settlement, claimed), [settlement])
-        if erased is False:
+        erasure = Erasure(settlement, claimed)
+        was_held, is_first_try = await self._persistently(lambda: self._erasures.end(erasure), [settlement])
+        if was_held is False:
             _say_refused([settlement], is_first_try=is_first_try)
-        return bool(erased)
+        return erasure.report is not None
 
     async def _persistently(
         self, store: Callable[[], Awaitable[_Result]], settlements: Sequence[Settlement]

@@ -82,6 +82,26 @@ async def _rename(receiver: Receiver, old: str, new: str) -> None:
         await connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
 
 
+async def test_what_was_wiped_is_noted_though_the_audit_was_away_for_a_moment(opened: Open) -> None:
+    statements = 0
+
+    def fail_once(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal statements
+        statements += statement.startswith("INSERT INTO audit")
+        if (
+            statement.startswith("INSERT INTO audit") and statements == 2
+        ):  # the first note is written, and the log wiped
+            raise ConnectionResetError
+
+    async with opened(_subscription(), dispatch_limits=DispatchLimits(settle_waits=(0,))) as receiver:
+        await receiver.deliver({"type": "delete", "userId": "u-1", "messageId": "d-1"})
+        on_engine.listen(receiver.database.engine.sync_engine, "before_cursor_execute", fail_once)
+        await receiver.dispatcher.run_due()
+        assert (await receiver.only()).state is EventState.HANDLED
+        assert await _noted(receiver) == {REQUESTED: 1, ERASED: 1}
+        assert statements == 3
+
+
 async def test_no_more_deletions_are_begun_than_are_ended_soon(
     on_sqlite: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
