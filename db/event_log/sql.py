@@ -69,6 +69,8 @@ _SECONDS = 10.0
 lost, and tried again on another connection."""
 _DELETE_SECONDS = 30.0
 """Storing a delete looks for everybody who was merged into the person, and may not fail for being much."""
+_DELETES_AT_ONCE = 20
+"""Each of them takes milliseconds in their transaction, and the first waits for the last."""
 _LONG_SECONDS = 600.0
 """Looking through all events, or changing many of them, may take minutes."""
 _RETENTION_SECONDS = 3_600.0
@@ -101,7 +103,9 @@ class SqlEventLog:
         self._admission = Admission(clock=clock)
         self._appends: GroupCommit[NewEvent, Appended] = GroupCommit(partial(self._append, self._append_events))
         # In a line of their own: a delete may take long, and nobody else has to wait for it.
-        self._deletes: GroupCommit[NewEvent, Appended] = GroupCommit(partial(self._append, self._append_deletes))
+        self._deletes: GroupCommit[NewEvent, Appended] = GroupCommit(
+            partial(self._append, self._append_deletes), largest=_DELETES_AT_ONCE
+        )
         self._settlements: GroupCommit[Sequence[Settlement], Sequence[bool]] = GroupCommit(self._settle, largest=20)
 
     def append(self, event: NewEvent) -> Awaitable[Appended]:

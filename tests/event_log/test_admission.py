@@ -126,6 +126,19 @@ async def test_a_delete_that_takes_long_on_postgresql_holds_up_nobody_else(postg
         await log.close()
 
 
+async def test_the_first_of_many_deletes_does_not_wait_for_the_last_on_postgresql(postgresql_url: str) -> None:
+    log = SqlEventLog(Database.open(postgresql_url))
+    deletes = [
+        asyncio.ensure_future(log.append(new_event(f"d-{number}", type="delete", person_hash=f"p-{number}")))
+        for number in range(50)
+    ]
+    stored, waiting = await asyncio.wait(deletes, return_when=asyncio.FIRST_COMPLETED)
+    assert stored
+    assert waiting
+    assert len({delete.event_id for delete in await asyncio.gather(*deletes)}) == 50
+    await log.close()
+
+
 _WAITING = (
     "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
     " WHERE datname = current_database() AND NOT granted"
