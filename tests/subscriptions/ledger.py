@@ -100,7 +100,7 @@ class Ledger:
     def may_be_erased(self, message: Message) -> bool:
         """Tell whether anybody ever asked for a deletion that covers a message."""
         return any(
-            message.subject in self.merged(delete.person or "") and message.occurred_at <= delete.through
+            message.subject in self.merged(delete.person or "") and message.occurred_at <= delete.occurred_at
             for delete in self.sent.values()
             if delete.kind == "delete"
         )

@@ -104,6 +104,13 @@ class Partner:
             await looked_at(event)
             life.step()
 
+        @subscription.on("track")
+        async def count(event: Event) -> None:
+            self.calls[event.message_id or "", "count"] += 1
+            self.answers[event.message_id or "", "count"] = "fine"
+            life.step()
+            await looked_at(event)
+
         @subscription.on("identify", batch=3)
         async def keep_batch(events: Sequence[Event]) -> object:
             answers: list[Exception | None] = []
@@ -113,7 +120,7 @@ class Partner:
                     self._keep(event)
                     await looked_at(event)
             life.step()
-            if len(events) % 2:
+            if (events[0].message_id or "").endswith(tuple("0347")):
                 return answers
             return {event.message_id: answer for event, answer in zip(events, answers, strict=True)}
 
