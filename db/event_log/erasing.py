@@ -128,17 +128,13 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
         through=through,
         requested_at=received_at,
     )
-    # One that is still to end in an erasure of its own stays: its handlers have to be told whose. And of one more
-    # message of the same deletion nothing is left to erase.
-    stays = or_(
-        col(StoredEvent.state) == EventState.REPEATED_DELETE,
-        and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias"))),
-    )
+    # One that is still to end in an erasure of its own stays: its handlers have to be told whose.
+    is_to_erase = and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias")))
     covered = (
         col(StoredEvent.account) == account,
         col(StoredEvent.component) == component,
         is_any_of(SUBJECT, hashes),
-        or_(and_(col(StoredEvent.occurred_at) <= through, not_(stays)), col(StoredEvent.id) == event_id),
+        or_(and_(col(StoredEvent.occurred_at) <= through, not_(is_to_erase)), col(StoredEvent.id) == event_id),
     )
     await connection.execute(
         update(HandlerOutcome)

@@ -106,7 +106,7 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
     )
     wiped = 0
     for row in list(_events_of(segments, catalogue, origin.account, origin.component, hashes)):
-        if row.id != event_id and (row.occurred_at > through or _stays(row)):
+        if row.id != event_id and (row.occurred_at > through or _is_to_erase(row)):
             continue
         wiped += 1
         unfinished = row.id != event_id and row.state in (PENDING, DEAD_LETTER)
@@ -128,12 +128,9 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
     return ErasureReport(merged_ids=len(hashes) - 1, events=wiped)
 
 
-def _stays(row: _Row) -> bool:
-    """Tell whether an event is still to end in an erasure of its own, whose handlers have to be told whose.
-
-    Of one more message of the same deletion nothing is left to erase.
-    """
-    return row.state == REPEATED_DELETE or (row.state == PENDING and row.type in ("delete", "alias"))
+def _is_to_erase(row: _Row) -> bool:
+    """Tell whether an event is still to end in an erasure of its own: its handlers have to be told whose."""
+    return row.state == PENDING and row.type in ("delete", "alias")
 
 
 def _merged_hashes(
