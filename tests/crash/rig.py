@@ -40,7 +40,7 @@ Progress: TypeAlias = Callable[[int, Sender], None]
 _LATE = timedelta(minutes=31)
 """Longer than any lease and any wait for another attempt."""
 _SETTLE_SECONDS = 300
-"""What hundreds of kills leave behind is a thousand deletions, which a slow machine handles by the dozen in a second."""
+"""Hundreds of kills leave a thousand deletions behind, which a slow machine handles by the dozen in a second."""
 
 
 @dataclass(frozen=True, slots=True)
