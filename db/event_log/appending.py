@@ -12,21 +12,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import erasing
+from db.event_log.erasing import Repetition
 from db.event_log.instants import to_microseconds
 from db.event_log.message_key import same_content
 from db.event_log.records import Appended, NewEvent, ReplayPolicy
 from db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
 
 
-async def append(connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy) -> list[Appended]:
-    """Store the events that are new, in one statement, and count the others as duplicates."""
+async def append(
+    connection: AsyncConnection, events: Sequence[NewEvent], replays: ReplayPolicy
+) -> tuple[list[Appended], list[Repetition]]:
+    """Store the events that are new, in one statement, and count the others as duplicates.
+
+    Returns:
+        The answers, and the deletes of which more has to be asked when this is committed (``erasing.decide``).
+    """
     ids: list[int | None] = (await connection.exec_driver_sql(INSERT_GROUP, parameters(events))).scalar_one()
     again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
     differing = await count_duplicates(connection, again, replays)
+    repetitions = []
     for event, event_id in zip(events, ids, strict=True):
         if event_id is not None and event.type == "delete":
-            await erasing.request(connection, event_id, event)
-    return answers(ids, differing)
+            repetition = await erasing.request(connection, event_id, event)
+            if repetition is not None:
+                repetitions.append(repetition)
+    return answers(ids, differing), repetitions
 
 
 def answers(ids: Sequence[int | None], differing: Sequence[bool]) -> list[Appended]:

@@ -7,7 +7,8 @@ be covered. The ids are keyed hashes; the clear ids are only in the bodies, and 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, not_, or_, select, update
 from sqlalchemy import delete as sql_delete
@@ -20,41 +21,93 @@ from db.event_log.statements import ERASURES, is_any_of
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredBody, StoredEvent
 from db.event_log.tombstone import SAME_DELETION, Tombstone
 
+_UNTIL_DECIDED = timedelta(seconds=30)
+"""How long nobody is handed a delete that may be a repeated one: longer than it takes to decide that."""
 #: The hash that decides whether a tombstone covers an event: the person's, or the device's while nobody is known.
 SUBJECT = func.coalesce(col(StoredEvent.person_hash), col(StoredEvent.device_hash))
 
 
-async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) -> None:
-    """Write the tombstones of a delete that was just stored, or recognise it as one more message of the same one.
+class Repetition(NamedTuple):
+    """A delete that looks like one more message of a deletion that is asked for already."""
+
+    event_id: int
+    delete: NewEvent
+    known_through: datetime
+    """Up to when that deletion covered the person before."""
+
+
+async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) -> Repetition | None:
+    """Write the tombstones of a delete that was just stored, or find that it looks like one more message of the same.
 
     Segment sends one message for each source (contract 7.1). A further message within a day is the same deletion
     as long as nothing newer of the person has arrived and the first one was not given up.
+
+    Returns:
+        What :func:`decide` has to be asked of once this transaction is committed. An event may be stored, and handled,
+        while this one is not committed, and neither sees the other. If nobody ever asks, the delete is handed out a
+        little later, as a deletion of its own.
     """
     if delete.person_hash is None:
         raise ValueError("a delete names no person")
     # A device clock that runs ahead must not suppress events that have not happened yet.
     through = min(delete.occurred_at, delete.received_at)
     hashes = await _merged_hashes(connection, delete.account, delete.component, delete.person_hash)
-    if await _is_repeated(connection, delete, hashes):
-        await connection.execute(
-            update(StoredEvent)
-            .where(col(StoredEvent.id) == event_id)
-            .values(state=EventState.REPEATED_DELETE, finished_at=delete.received_at, erased=True)
-        )
-        await connection.execute(sql_delete(StoredBody).where(col(StoredBody.id) == event_id))
-        await connection.execute(
-            update(Erasure)
-            .where(*_tombstones(delete.account, delete.component, hashes), col(Erasure.erased_through) < through)
-            .values(erased_through=through)
-        )
+    known_through = await _covered_through(connection, delete)
+    if known_through is None or await _is_newer(connection, delete, hashes, known_through):
+        await _cover(connection, event_id, delete, hashes)
+        return None
+    await connection.execute(
+        update(StoredEvent)
+        .where(col(StoredEvent.id) == event_id)
+        .values(available_at=delete.received_at + _UNTIL_DECIDED)
+    )
+    await connection.execute(
+        update(Erasure)
+        .where(*_tombstones(delete.account, delete.component, hashes), col(Erasure.erased_through) < through)
+        .values(erased_through=through)
+    )
+    return Repetition(event_id, delete, known_through)
+
+
+async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
+    """Let a delete be nothing but one more message of the same deletion, or one of its own after all.
+
+    By now its tombstones are committed, which cover every event that is claimed from here on, so it is enough to see
+    those that are stored.
+    """
+    event_id, delete, known_through = repetition
+    own = col(StoredEvent.id) == event_id
+    untouched = select(col(StoredEvent.id)).where(
+        own, col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.lease).is_(None)
+    )
+    if (await connection.execute(untouched.with_for_update())).scalar_one_or_none() is None:
+        return  # it is being handled already
+    hashes = await _merged_hashes(connection, delete.account, delete.component, delete.person_hash or "")
+    if await _is_newer(connection, delete, hashes, known_through):
+        await _cover(connection, event_id, delete, hashes)
+        await connection.execute(update(StoredEvent).where(own).values(available_at=delete.received_at))
         return
+    await connection.execute(
+        update(StoredEvent)
+        .where(own)
+        .values(
+            state=EventState.REPEATED_DELETE,
+            available_at=delete.received_at,
+            finished_at=delete.received_at,
+            erased=True,
+        )
+    )
+    await connection.execute(sql_delete(StoredBody).where(col(StoredBody.id) == event_id))
+
+
+async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, hashes: set[str]) -> None:
     await _write_tombstones(
         connection,
         event_id,
         account=delete.account,
         component=delete.component,
         hashes=hashes,
-        through=through,
+        through=min(delete.occurred_at, delete.received_at),
         requested_at=delete.received_at,
     )
 
@@ -225,7 +278,8 @@ async def _merged_hashes(connection: AsyncConnection, account: str, component: s
     return people | devices
 
 
-async def _is_repeated(connection: AsyncConnection, delete: NewEvent, hashes: set[str]) -> bool:
+async def _covered_through(connection: AsyncConnection, delete: NewEvent) -> datetime | None:
+    """Up to when a deletion covers the person that a further message of it may be about; ``None`` without one."""
     first = (
         await connection.execute(
             select(col(Erasure.erased_through), col(Erasure.requested_at), col(StoredEvent.state))
@@ -234,17 +288,23 @@ async def _is_repeated(connection: AsyncConnection, delete: NewEvent, hashes: se
         )
     ).first()
     if first is None or first.state not in (EventState.PENDING, EventState.HANDLED):
-        return False
+        return None
     if delete.received_at - first.requested_at > SAME_DELETION:
-        return False
+        return None
+    through: datetime = first.erased_through
+    return through
+
+
+async def _is_newer(connection: AsyncConnection, delete: NewEvent, hashes: set[str], through: datetime) -> bool:
+    """Tell whether anything of a person is stored that happened after an instant."""
     newer = exists().where(
         col(StoredEvent.account) == delete.account,
         col(StoredEvent.component) == delete.component,
         col(StoredEvent.type) != "delete",
-        col(StoredEvent.occurred_at) > first.erased_through,
+        col(StoredEvent.occurred_at) > through,
         is_any_of(SUBJECT, hashes),
     )
-    return not (await connection.execute(select(newer))).scalar_one()
+    return bool((await connection.execute(select(newer))).scalar_one())
 
 
 def _tombstones(account: str, component: str, hashes: set[str]) -> tuple[ColumnElement[bool], ...]:

@@ -301,7 +301,15 @@ class SqlEventLog:
 
     async def _insert_deletes(self, events: Sequence[NewEvent]) -> list[Appended]:
         async with self._transaction(_DELETE_SECONDS) as connection:
-            return await appending.append(connection, events, self._replays)
+            appended, repetitions = await appending.append(connection, events, self._replays)
+        if repetitions:
+            try:
+                async with self._transaction(_DELETE_SECONDS) as connection:
+                    for repetition in repetitions:
+                        await erasing.decide(connection, repetition)
+            except EventLogUnavailable as problem:
+                logger.warning("%d deletes are handled as deletions of their own: %s", len(repetitions), problem)
+        return appended
 
     async def _insert(self, events: Sequence[NewEvent]) -> list[Appended]:
         """Append what needs no more than one statement; duplicates are counted afterwards, on their own."""

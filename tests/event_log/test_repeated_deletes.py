@@ -1,0 +1,100 @@
+"""One more message of a deletion on PostgreSQL, where events are stored beside it that it does not see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from db.database import Database
+from db.event_log import erasing
+from db.event_log.records import EventDetail, EventLogUnavailable, Settlement
+from db.event_log.sql import SqlEventLog
+from db.event_log.tables import EventState
+from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
+
+AT = later(minutes=1)
+
+
+@pytest.fixture
+async def log(postgresql_url: str) -> AsyncIterator[SqlEventLog]:
+    """A log in which one deletion is done."""
+    opened = SqlEventLog(Database.open(postgresql_url))
+    await opened.append(new_event("d-1", type="delete"))
+    (first,) = await opened.claim(COMPONENTS, limit=9, lease="a", now=NOON, until=AT)
+    assert await opened.erase(Settlement(first.id, "a", EventState.HANDLED, NOON))
+    yield opened
+    await opened.close()
+
+
+async def detail_of(log: SqlEventLog, message_id: str) -> EventDetail:
+    (detail,) = await log.show(message_id)
+    return detail
+
+
+async def store_again(log: SqlEventLog) -> None:
+    await log.append(new_event("d-2", type="delete", received_at=AT, occurred_at=AT))
+
+
+async def test_nothing_is_left_of_it_when_nothing_came_between(log: SqlEventLog) -> None:
+    await store_again(log)
+    again = await detail_of(log, "d-2")
+    assert (again.record.state, again.body, again.record.erased) == (EventState.REPEATED_DELETE, None, True)
+    assert await log.claim(COMPONENTS, limit=9, lease="c", now=later(minutes=5), until=later(minutes=6)) == []
+
+
+@pytest.mark.parametrize("is_handled_before", [True, False], ids=["handled before", "handled after"])
+async def test_an_event_that_is_stored_beside_it_makes_it_a_deletion_of_its_own(
+    log: SqlEventLog, monkeypatch: pytest.MonkeyPatch, *, is_handled_before: bool
+) -> None:
+    async def handle() -> bool:
+        claimed = await log.claim(COMPONENTS, limit=9, lease="b", now=AT, until=later(minutes=2))
+        (event,) = (one for one in claimed if one.type != "delete")
+        await settle(log, Settlement(event.id, "b", EventState.HANDLED, AT))
+        return event.suppressed
+
+    looked, may_go_on = asyncio.Event(), asyncio.Event()
+    _hold_up(monkeypatch, looked, may_go_on)
+    storing = asyncio.create_task(store_again(log))
+    await looked.wait()
+    await log.append(new_event("e-1", received_at=AT, occurred_at=later(seconds=30)))
+    if is_handled_before:
+        assert await handle() is False
+    may_go_on.set()
+    await storing
+    if not is_handled_before:
+        assert await handle() is True
+    (again,) = await log.claim(COMPONENTS, limit=9, lease="c", now=later(minutes=3), until=later(minutes=4))
+    assert (again.type, bool(again.body)) == ("delete", True)
+    assert await log.erase(Settlement(again.id, "c", EventState.HANDLED, later(minutes=3)))
+    assert (await detail_of(log, "e-1")).body is None
+
+
+async def test_it_is_a_deletion_of_its_own_when_nobody_decides(
+    log: SqlEventLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def die(*_: object) -> None:
+        raise EventLogUnavailable("the server is gone")
+
+    monkeypatch.setattr(erasing, "decide", die)
+    await store_again(log)
+    assert "1 deletes are handled as deletions of their own" in caplog.text
+    assert await log.claim(COMPONENTS, limit=9, lease="b", now=AT, until=later(minutes=2)) == []
+    (again,) = await log.claim(COMPONENTS, limit=9, lease="b", now=later(minutes=2), until=later(minutes=3))
+    assert await log.erase(Settlement(again.id, "b", EventState.HANDLED, later(minutes=2)))
+    assert (await detail_of(log, "d-2")).record.state is EventState.HANDLED
+
+
+def _hold_up(monkeypatch: pytest.MonkeyPatch, looked: asyncio.Event, may_go_on: asyncio.Event) -> None:
+    """Let the transaction that stores a delete wait before its end, once it has looked for newer events."""
+    request: Callable[..., Coroutine[Any, Any, erasing.Repetition | None]] = erasing.request
+
+    async def wait(*arguments: Any) -> erasing.Repetition | None:
+        found = await request(*arguments)
+        looked.set()
+        await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(erasing, "request", wait)
