@@ -308,7 +308,7 @@ class SqlEventLog:
                     for repetition in repetitions:
                         await erasing.decide(connection, repetition)
             except EventLogUnavailable as problem:
-                logger.warning("%d deletes are handled as deletions of their own: %s", len(repetitions), problem)
+                logger.warning("Repeated deletes (%d) are handled once more: %s", len(repetitions), problem)
         return appended
 
     async def _insert(self, events: Sequence[NewEvent]) -> list[Appended]:

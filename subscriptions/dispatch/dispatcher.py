@@ -184,8 +184,8 @@ class Dispatcher:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+        await self._leases.release_all()  # at once; what is still being noted says nothing about leases
         await self._settler.close()
-        await self._leases.release_all()
         self._lanes.reset()
         self._held.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 _NOTES_AT_ONCE = 8
 """Whose log is wiped next, all in one go on SQLite: not so many that others wait long for an answer."""
+
+_WIPES_AT_ONCE = 4
+"""Each holds a connection, and those of one account wait for each other: some have to be left for everybody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Erasures:
     def __init__(self, event_log: EventLog, database: Database) -> None:
         self._log = event_log
         self._database = database
+        self._wiping = asyncio.Semaphore(_WIPES_AT_ONCE)
         self._notes: GroupCommit[_Note, None] = GroupCommit(self._write, largest=_NOTES_AT_ONCE)
 
     async def end(self, erasure: Erasure) -> bool:
@@ -69,7 +74,8 @@ class Erasures:
         report = erasure.report
         if report is None:
             await self._notes.submit(_Note("segment", REQUESTED, claimed.id, settlement.at, whose))
-            report = await self._log.erase(settlement)
+            async with self._wiping:
+                report = await self._log.erase(settlement)
             if report is None:
                 return False
             erasure.report = report

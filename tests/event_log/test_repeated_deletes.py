@@ -80,7 +80,7 @@ async def test_it_is_a_deletion_of_its_own_when_nobody_decides(
 
     monkeypatch.setattr(erasing, "decide", die)
     await store_again(log)
-    assert "1 deletes are handled as deletions of their own" in caplog.text
+    assert "Repeated deletes (1) are handled once more" in caplog.text
     assert await log.claim(COMPONENTS, limit=9, lease="b", now=AT, until=later(minutes=2)) == []
     (again,) = await log.claim(COMPONENTS, limit=9, lease="b", now=later(minutes=2), until=later(minutes=3))
     assert await log.erase(Settlement(again.id, "b", EventState.HANDLED, later(minutes=2)))
