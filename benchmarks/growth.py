@@ -5,6 +5,10 @@ handled at once; one in a hundred ends otherwise, and one in 100,000 is of a rar
 processor time for each event to store and to hand out and settle, bytes on the disk, and how long the questions of an
 operator's page take: a list, the slowest list with a filter, one message; and for how long one of these held the event
 loop at once. At the end, each filter.
+
+The machine's own speed changes meanwhile. So all through a step a part of the same work is done with a new log, which
+is empty at the step's beginning. *flat* is what an event costs beside one of that new log, to how that was in the
+first step.
 """
 
 from __future__ import annotations
@@ -12,8 +16,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -48,7 +54,28 @@ _FILTERS = {
     "messageId that never came": EventFilter(message_id="never"),
     "rare account, received long ago": EventFilter(account="rare", received_before=datetime(2026, 1, 1, tzinfo=UTC)),
 }
+_GROUPS = 10
+_ROUND = _GROUPS * _GROUP
+_BESIDE = 25
+"""One round in so many is done with a new log as well."""
 _BODY = b'{"type":"track","event":"Order Completed","properties":{"pad":"' + b"x" * 900 + b'"}}'
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Processor time in seconds."""
+
+    events: int = 0
+    storing: float = 0.0
+    handling: float = 0.0
+
+    def __add__(self, other: _Cost) -> _Cost:
+        return _Cost(self.events + other.events, self.storing + other.storing, self.handling + other.handling)
+
+    @property
+    def each(self) -> float:
+        """For one event."""
+        return (self.storing + self.handling) / self.events
 
 
 async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
@@ -58,34 +85,47 @@ async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
     until = time.monotonic() + seconds
     print(
         f"{'events':>11} {'store us':>9} {'handle us':>9} {'bytes':>6} {'list ms':>8} {'filter ms':>9} {'show ms':>8}"
-        f" {'held ms':>8}"
+        f" {'held ms':>8} {'new us':>7} {'flat':>5}"
     )
-    stored, filtered = 0, dict[str, _Took]()
+    stored, filtered, at_first = 0, dict[str, _Took](), 0.0
     while stored < events and time.monotonic() < until:
-        storing = handling = 0.0
-        for _ in range(step // _GROUP // 10):
-            started = time.process_time()
-            for _ in range(10):
-                await asyncio.gather(*(store(log, _event(chance)) for _ in range(_GROUP)))
-            storing += time.process_time() - started
-            started = time.process_time()
-            await _handle(log)
-            handling += time.process_time() - started
-        stored += step // _GROUP // 10 * 10 * _GROUP
+        cost, cost_of_new = _Cost(), _Cost()
+        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+            new = SqliteEventLog(Path(beside) / "events.db")
+            for number in range(step // _ROUND):
+                cost += await _round(log, chance)
+                if number % _BESIDE == 0:
+                    cost_of_new += await _round(new, chance)
+            await new.close()
+        stored += cost.events
+        times = cost.each / cost_of_new.each
+        at_first = at_first or times
         size = sum(path.stat().st_size for path in folder.iterdir())  # noqa: ASYNC240  nothing else runs
         listed = await _took(lambda: log.search(EventFilter(account="acme")))
         filtered = {name: await _took(partial(log.search, wanted)) for name, wanted in _FILTERS.items()}
         (newest,) = await log.find(EventFilter(), limit=1)
         shown = await _took(partial(log.show, newest.message_id or ""))
         print(
-            f"{stored:11,} {1e6 * storing / step:9.1f} {1e6 * handling / step:9.1f} {size / stored:6.0f}"
+            f"{stored:11,} {1e6 * cost.storing / cost.events:9.1f} {1e6 * cost.handling / cost.events:9.1f}"
+            f" {size / stored:6.0f}"
             f" {listed.milliseconds:8.2f} {max(took.milliseconds for took in filtered.values()):9.2f}"
-            f" {shown.milliseconds:8.2f} {max(took.held for took in (listed, shown, *filtered.values())):8.2f}",
+            f" {shown.milliseconds:8.2f} {max(took.held for took in (listed, shown, *filtered.values())):8.2f}"
+            f" {1e6 * cost_of_new.each:7.1f} {times / at_first:5.2f}",
             flush=True,
         )
     for name, took in filtered.items():
         print(f"{name:46} {took.milliseconds:8.2f} ms, at once {took.held:8.2f} ms")
     await log.close()
+
+
+async def _round(log: SqliteEventLog, chance: random.Random) -> _Cost:
+    """Store some groups of events, and have them handled."""
+    began = time.process_time()
+    for _ in range(_GROUPS):
+        await asyncio.gather(*(store(log, _event(chance)) for _ in range(_GROUP)))
+    stored = time.process_time()
+    await _handle(log)
+    return _Cost(_ROUND, stored - began, time.process_time() - stored)
 
 
 async def _handle(log: SqliteEventLog) -> None:
