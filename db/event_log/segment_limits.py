@@ -13,6 +13,6 @@ class SegmentLimits:
     A message is recognised at least for as long as ``dedupe`` says, and at most for one segment longer.
     """
 
-    events: int = 1_000_000
+    events: int = 2_000_000
     age: timedelta = timedelta(days=1)
     dedupe: timedelta = timedelta(days=30)

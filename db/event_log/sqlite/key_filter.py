@@ -1,7 +1,7 @@
 """A Bloom filter over message keys: says for sure that an older segment has never seen a message.
 
 Most events are new. The filter spares them a look-up in every segment of the dedupe window; in a full one about one in
-forty thousand is looked up for nothing. A filter for a million events takes 4 MB.
+forty thousand is looked up for nothing. A filter for two million events takes 8 MB.
 """
 
 from __future__ import annotations
