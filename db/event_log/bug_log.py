@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from db.event_log.frames import raised_at
 
 logger = logging.getLogger(__name__)
 
 _TOLD_EVERY_SECONDS = 600.0
 _MOST_KINDS = 20
 
-_Kind: TypeAlias = tuple[str, str, int]
+_Kind: TypeAlias = tuple[str, str]
 
 
 class Unquoted(Exception):
@@ -43,7 +44,7 @@ class BugLog:
 
     def met(self, error: Exception) -> None:
         """Note a bug: an exception that was caught where it should not have come."""
-        now, kind = self._clock(), _kind(error)
+        now, kind = self._clock(), (type(error).__name__, raised_at(error))
         told = self._told.get(kind)
         if told is not None and now - told.at < _TOLD_EVERY_SECONDS:
             told.times_since += 1
@@ -61,8 +62,3 @@ def unquoted(error: BaseException) -> Unquoted:
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     found.__cause__ = None if before is None else unquoted(before)
     return found
-
-
-def _kind(error: Exception) -> _Kind:
-    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    return (type(error).__name__, *(frames[-1] if frames else ("", 0)))

@@ -49,8 +49,7 @@ async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) 
     """
     if delete.person_hash is None:
         raise ValueError("a delete names no person")
-    # A device clock that runs ahead must not suppress events that have not happened yet.
-    through = min(delete.occurred_at, delete.received_at)
+    through = _reach(delete)
     hashes = await _merged_hashes(connection, delete.account, delete.component, delete.person_hash)
     known_through = await _covered_through(connection, delete)
     if known_through is None or await _is_newer(connection, delete, hashes, known_through):
@@ -100,6 +99,11 @@ async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
     await connection.execute(sql_delete(StoredBody).where(col(StoredBody.id) == event_id))
 
 
+def _reach(delete: NewEvent) -> datetime:
+    """Up to when a delete covers the person: a device clock that runs ahead must not suppress what is still to come."""
+    return min(delete.occurred_at, delete.received_at)
+
+
 async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, hashes: set[str]) -> None:
     await _write_tombstones(
         connection,
@@ -107,7 +111,7 @@ async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, h
         account=delete.account,
         component=delete.component,
         hashes=hashes,
-        through=min(delete.occurred_at, delete.received_at),
+        through=_reach(delete),
         requested_at=delete.received_at,
     )
 

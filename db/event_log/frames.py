@@ -1,10 +1,17 @@
-"""Errors that are handed to those who wait, without the frames that they went through."""
+"""The frames that errors went through: where one was raised, and how to let go of them."""
 
 from __future__ import annotations
 
+import traceback
 from typing import TypeVar
 
 _Error = TypeVar("_Error", bound=BaseException)
+
+
+def raised_at(error: BaseException) -> str:
+    """Return the file and the line where an error was raised; empty when nobody raised it."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
 
 
 def without_frames(error: _Error) -> _Error:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from db.event_log.frames import raised_at
 from db.event_log.records import EventLogUnavailable
 from subscriptions.errors import DeliveryRefused
 
@@ -55,7 +55,7 @@ class StoreTroubles:
         # Of a database's error the name only: its text may quote what was to be stored.
         expected = isinstance(error, EventLogUnavailable | SQLAlchemyError | OSError)
         name = type(error.__cause__ or error).__name__
-        kind = (doing, name, "" if expected else _place(error))
+        kind = (doing, name, "" if expected else raised_at(error))
         if not self._kinds:
             self._began = now
         self._last = now
@@ -110,9 +110,3 @@ def store_trouble(doing: str, error: Exception) -> DeliveryRefused:
     """Log what went wrong while ``doing`` something, and return the refusal to raise."""
     TROUBLES.refused(doing, error)
     return DeliveryRefused(503, "We cannot take events right now. Try again.")
-
-
-def _place(error: Exception) -> str:
-    """Where an error was raised."""
-    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""

@@ -20,6 +20,7 @@ from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
 from tests.event_log.events import COMPONENTS, NOON, SMALL, later, new_event
+from tests.event_log.turns import turns_of_others
 
 BOUNDS = SearchBounds(events_in_step=4, steps=2)
 _IN_COMMIT = 5
@@ -181,18 +182,9 @@ async def test_events_that_an_index_leads_to_are_bounded_as_well(log: StoredEven
 
 async def test_others_get_their_turn_between_the_steps_of_a_search(log: StoredEventLog) -> None:
     await _fill(log, [("acme", "track", EventState.HANDLED, minute) for minute in range(40)])
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    beside = asyncio.create_task(others())
-    assert await log.find(EventFilter(type="page")) == []
+    found, turns = await turns_of_others(log.find(EventFilter(type="page")))
+    assert found == []
     assert turns >= 9, "once between each two of ten steps"
-    beside.cancel()
 
 
 async def test_what_an_index_alone_can_decide_is_looked_through_further(small: SqliteEventLog) -> None:

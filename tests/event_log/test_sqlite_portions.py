@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from db.event_log.tables import EventState
 from oauth_app.cli.problems import told
 from subscriptions.archive.dead_letter_groups import cause_of, group_id, retry_group
 from tests.event_log.events import COMPONENTS, NOON, later, new_event
+from tests.event_log.turns import turns_of_others
 
 _Result = TypeVar("_Result")
 
@@ -46,27 +47,10 @@ async def _fill(log: SqliteEventLog, count: int, state: EventState) -> list[int]
     return [event.id for event in claimed]
 
 
-async def _turns_of_others(work: Awaitable[_Result]) -> tuple[_Result, int]:
-    """Return what comes of some work, and how many turns others got while it was done."""
-    turns = 0
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    beside = asyncio.create_task(others())
-    try:
-        return await work, turns
-    finally:
-        beside.cancel()
-
-
 async def test_dead_letters_are_retried_a_portion_at_a_time(log: SqliteEventLog) -> None:
     await _fill(log, 25, EventState.DEAD_LETTER)
     await _fill(log, 3, EventState.HANDLED)
-    retried, turns = await _turns_of_others(log.retry_dead_letters(None, now=NOON))
+    retried, turns = await turns_of_others(log.retry_dead_letters(None, now=NOON))
     assert retried == 25
     assert turns >= 8, "once after each portion: three in each of two segments, two in the last"
     assert await log.retry_dead_letters(None, now=NOON) == 0
@@ -78,7 +62,7 @@ async def test_named_dead_letters_are_retried_a_portion_at_a_time_and_counted_on
     dead = await _fill(log, 25, EventState.DEAD_LETTER)
     handled = await _fill(log, 1, EventState.HANDLED)
     named = [*dead[3:20], *dead[3:9], *handled, 1_000]
-    retried, turns = await _turns_of_others(log.retry_dead_letters(named, now=NOON))
+    retried, turns = await turns_of_others(log.retry_dead_letters(named, now=NOON))
     assert (retried, turns >= 4) == (17, True)
     assert {record.id for record in await log.find(EventFilter(state=EventState.PENDING))} == set(dead[3:20])
 
@@ -150,7 +134,7 @@ async def test_events_are_counted_a_portion_at_a_time(log: SqliteEventLog) -> No
     for number in range(100, 107):
         await log.append(_new(number))
     await log.append(_new(100))
-    counts, turns = await _turns_of_others(log.counts(NOON))
+    counts, turns = await turns_of_others(log.counts(NOON))
     assert counts.by_state == {EventState.HANDLED: 13, EventState.DEAD_LETTER: 5, EventState.PENDING: 7}
     assert (counts.due, counts.duplicates, counts.total) == (7, 1, 25)
     assert turns >= 8, "once after each portion: three in each of two segments, two in the last"
