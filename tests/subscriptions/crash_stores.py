@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
 import asyncpg
+from hypothesis.stateful import RuleBasedStateMachine
 
 from db.database import Database
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
+from db.event_log.records import ClaimedEvent
 from db.event_log.segment_limits import SegmentLimits
+from tests.event_log.events import NOON
 from tests.subscriptions.mortal_disk import MortalDisk
 from tests.subscriptions.mortal_log import Life
 
@@ -100,3 +105,20 @@ class PostgresStores:
             await connection.execute(statement)
         finally:
             await connection.close()
+
+
+class StoresMachine(RuleBasedStateMachine):
+    """What the machines of crashes have in common: stores that outlive processes, and a clock."""
+
+    new_stores: Callable[[], CrashStores]
+
+    def open_stores(self) -> None:
+        """Make empty stores, and look at them without ever dying."""
+        self.runner = asyncio.Runner()
+        self.stores = type(self).new_stores()
+        self.runner.run(self.stores.make())
+        self.now = NOON
+        self.wrong: list[str] = []  # what handlers saw; raised there, it would only be one more failure to retry
+        self.frozen: list[ClaimedEvent] = []
+        self.log = self.stores.open_log()
+        self.database = self.stores.open_database()

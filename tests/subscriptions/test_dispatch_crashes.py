@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -19,12 +18,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from db.event_log.log import EventLog
 from db.event_log.records import (
     Appended,
-    ClaimedEvent,
     EventFilter,
     EventLogUnavailable,
     NewEvent,
@@ -35,8 +33,8 @@ from subscriptions import Event, InvalidEventPayload, Subscription
 from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
-from tests.event_log.events import NOON, new_event, settle
-from tests.subscriptions.crash_stores import CrashStores, PostgresStores, SqliteStores
+from tests.event_log.events import new_event, settle
+from tests.subscriptions.crash_stores import PostgresStores, SqliteStores, StoresMachine
 from tests.subscriptions.mortal_log import Life, mortal_log
 
 HANDLERS = ("steady", "shaky", "in_order")
@@ -48,27 +46,18 @@ def _templates(sqlite_template: Path, postgres_socket: str, postgres_template: s
     PostgresCrashMachine.new_stores = lambda: PostgresStores(postgres_socket, postgres_template)
 
 
-class CrashMachine(RuleBasedStateMachine):
+class CrashMachine(StoresMachine):
     """Deliveries, dispatchers that live or die, frozen workers and the clock, in any order."""
-
-    new_stores: Callable[[], CrashStores]
 
     @initialize()
     def open(self) -> None:
-        self.runner = asyncio.Runner()
-        self.stores = type(self).new_stores()
-        self.runner.run(self.stores.make())
-        self.now = NOON
+        self.open_stores()
         self.acknowledged: dict[str, int] = {}
-        self.wrong: list[str] = []  # what handlers saw; raised there, it would only be one more failure to retry
         self.seen: Counter[tuple[str, str]] = Counter()
         self.recorded: set[tuple[str, str]] = set()
         self.order: dict[str, list[int]] = {}
         self.failures: dict[str, int] = {}
-        self.frozen: list[ClaimedEvent] = []
         self.life = Life()
-        self.log = self.stores.open_log()
-        self.database = self.stores.open_database()
 
     def _subscription(self) -> Subscription:
         subscription = Subscription("acme-crm")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -18,15 +18,15 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import initialize, rule
 
-from db.event_log.records import Appended, ClaimedEvent, EventFilter, EventLogUnavailable, Settlement
+from db.event_log.records import Appended, EventFilter, EventLogUnavailable, Settlement
 from db.event_log.tables import EventState
 from subscriptions import Event
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
-from tests.event_log.events import NOON, settle
-from tests.subscriptions.crash_stores import CrashStores, PostgresStores, SqliteStores
+from tests.event_log.events import settle
+from tests.subscriptions.crash_stores import PostgresStores, SqliteStores, StoresMachine
 from tests.subscriptions.ledger import Ledger, Message
 from tests.subscriptions.mortal_database import MortalDatabase
 from tests.subscriptions.mortal_disk import MortalDisk
@@ -80,24 +80,15 @@ def drafts(draw: st.DrawFn) -> Draft:
     return Draft(kind, person, device, previous, age, plan, draw(st.integers(0, 12)))
 
 
-class ErasureMachine(RuleBasedStateMachine):
+class ErasureMachine(StoresMachine):
     """Deliveries, dispatchers that live or die, frozen workers and the clock, in any order."""
-
-    new_stores: Callable[[], CrashStores]
 
     @initialize()
     def open(self) -> None:
-        self.runner = asyncio.Runner()
-        self.stores = type(self).new_stores()
-        self.runner.run(self.stores.make())
-        self.now = NOON
+        self.open_stores()
         self.ledger = Ledger()
         self.partner = Partner()
         self.witness = Witness(self.ledger, self.partner)
-        self.wrong: list[str] = []  # what handlers saw; raised there, it would only be one more failure to retry
-        self.frozen: list[ClaimedEvent] = []
-        self.log = self.stores.open_log()
-        self.database = self.stores.open_database()
 
     @rule(
         group=st.dictionaries(st.integers(0, 11), drafts(), min_size=1, max_size=3),
