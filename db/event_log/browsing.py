@@ -133,14 +133,15 @@ async def show(connection: AsyncConnection, message_id: str) -> list[EventDetail
 
 
 async def deletion_of(connection: AsyncConnection, event_id: int) -> Deletion | None:
-    """Return the deletion that the person's tombstone belongs to."""
+    """Return the newest deletion of the person whom an event names."""
     of_person = and_(
         col(Erasure.account) == col(StoredEvent.account),
         col(Erasure.component) == col(StoredEvent.component),
         col(Erasure.person_hash) == col(StoredEvent.person_hash),
     )
     statement = select(col(Erasure.event_id), col(Erasure.completed_at)).join(StoredEvent, of_person)
-    found = (await connection.execute(statement.where(col(StoredEvent.id) == event_id))).first()
+    newest = statement.where(col(StoredEvent.id) == event_id).order_by(col(Erasure.event_id).desc()).limit(1)
+    found = (await connection.execute(newest)).first()
     if found is None:
         return None
     details = await _details(connection, col(StoredEvent.id) == found.event_id)

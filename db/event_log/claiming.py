@@ -12,16 +12,17 @@ from sqlalchemy import ARRAY, BigInteger, RowMapping, Text, bindparam, delete, f
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from db.event_log import erasing
+from db.event_log import beginning
 from db.event_log.records import ClaimedEvent, HandlerRecord, HandlerResult, Settlement
 from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
-from db.event_log.tombstone import Tombstone
+from db.event_log.tombstone import erased_through
+from db.event_log.tombstones import find_tombstones
 from db.types import UtcDateTime
 
 # The senders are found by stepping through an index that holds pending events only, one step for each, and their
-# oldest events are taken in turns. Partitions from before the oldest pending event are not looked into. A delete waits
-# while somebody works on an event that it covers, and for aliases.
+# oldest events are taken in turns. Partitions from before the oldest pending event are not looked into. Deletions that
+# certainly have to wait are passed over (``db.event_log.beginning``).
 _OLDEST = text("SELECT min(id) FROM events WHERE state = 'pending'")
 _CHOOSE = text(
     """
@@ -33,28 +34,31 @@ _CHOOSE = text(
       FROM senders s WHERE s.scope IS NOT NULL
     ),
     in_turns AS (
-      SELECT due.id, due.lease, row_number() OVER (PARTITION BY s.scope ORDER BY due.available_at, due.id) AS turn
+      SELECT due.id, due.lease, due.type,
+        row_number() OVER (PARTITION BY s.scope ORDER BY due.available_at, due.id) AS turn
       FROM senders s CROSS JOIN LATERAL (
-        SELECT e.id, e.lease, e.available_at FROM events e
+        SELECT e.id, e.lease, e.type, e.available_at FROM events e
         WHERE e.state = 'pending' AND e.id >= :oldest AND e.scope = s.scope
           AND e.available_at <= :instant
           AND e.component = ANY(:components)
           AND (e.leased_until IS NULL OR e.leased_until <= :instant)
-          AND (e.type <> 'delete' OR NOT EXISTS (
+          AND (e.type NOT IN ('delete', 'alias') OR NOT EXISTS (
             SELECT 1 FROM erasures x JOIN events other
               ON other.account = x.account AND other.component = x.component
               AND coalesce(other.person_hash, other.device_hash) = x.person_hash
               AND other.occurred_at <= x.erased_through
             WHERE x.event_id = e.id AND other.id <> e.id
               AND other.id >= :oldest AND other.state = 'pending'
-              AND (other.leased_until > :instant OR other.type = 'alias')
+              AND (other.leased_until > :instant OR (
+                e.type = 'delete' AND e.lease IS NULL AND e.attempts = 0 AND other.type = 'alias'
+                AND NOT EXISTS (SELECT 1 FROM erasures own WHERE own.event_id = other.id)))
           ))
         ORDER BY e.available_at, e.id LIMIT :most
         FOR UPDATE OF e SKIP LOCKED
       ) AS due
       WHERE s.scope <> ALL(:skipped)
     )
-    SELECT id, lease FROM in_turns ORDER BY turn, id LIMIT :most
+    SELECT id, lease, type FROM in_turns ORDER BY turn, id LIMIT :most
     """
 ).bindparams(
     bindparam("components", type_=ARRAY(Text)),
@@ -93,8 +97,7 @@ async def claim(
 ) -> list[ClaimedEvent]:
     """Take due events that nobody holds: from the senders in turns, the oldest of each first.
 
-    A delete waits while somebody still works on an event that it covers, whose handler could otherwise write the
-    person back after they were erased; and for every alias that it covers, which tells what else is to be erased.
+    Deletions wait until they may begin (``db.event_log.beginning``).
     """
     oldest = (await connection.execute(_OLDEST)).scalar()
     if oldest is None:
@@ -106,17 +109,25 @@ async def claim(
         "most": limit,
         "instant": now,
     }
-    earlier = {row.id: row.lease for row in await connection.execute(_CHOOSE, values)}
-    if not earlier:
+    chosen = (await connection.execute(_CHOOSE, values)).all()
+    earlier = {row.id: row.lease for row in chosen}
+    too_late, waiting = await beginning.look_after(
+        connection,
+        sorted(row.id for row in chosen if row.type in ("delete", "alias")),
+        begun={row.id for row in chosen if row.lease is not None},
+        oldest=oldest,
+        now=now,
+    )
+    event_ids = sorted(earlier.keys() - waiting)
+    if not event_ids:
         return []
-    event_ids = sorted(earlier)
     # Two statements: a plan for both together would be for as many events as the log has.
-    chosen = {"ids": event_ids, "lowest": event_ids[0], "highest": event_ids[-1]}
-    locked = await connection.execute(_LEASE, {"lease": lease, "until": until, **chosen})
+    bounds = {"ids": event_ids, "lowest": event_ids[0], "highest": event_ids[-1]}
+    locked = await connection.execute(_LEASE, {"lease": lease, "until": until, **bounds})
     rows = sorted(locked.mappings(), key=lambda row: int(row["id"]))
     outcomes = await handler_outcomes(connection, event_ids)
     contents = await bodies(connection, event_ids)
-    tombstones = await erasing.find_tombstones(
+    deleted = await find_tombstones(
         connection,
         (row["account"] for row in rows),
         (subject for row in rows if (subject := row["person_hash"] or row["device_hash"])),
@@ -127,8 +138,11 @@ async def claim(
             lease,
             contents.get(row["id"], (b"", None)),
             earlier=outcomes.get(row["id"], []),
-            tombstone=tombstones.get(
-                (row["account"], row["component"], row["person_hash"] or row["device_hash"] or "")
+            deleted_through=erased_through(
+                row["type"],
+                row["occurred_at"],
+                person=deleted.get((row["account"], row["component"], row["person_hash"] or row["device_hash"] or "")),
+                merge=too_late.get(row["id"]),
             ),
             interrupted=earlier[row["id"]] is not None,
         )
@@ -142,11 +156,10 @@ def _claimed(
     content: tuple[bytes, str | None],
     *,
     earlier: list[HandlerRecord],
-    tombstone: Tombstone | None,
+    deleted_through: datetime | None,
     interrupted: bool,
 ) -> ClaimedEvent:
     body, settings = content
-    suppressed = tombstone is not None and tombstone.covers(event_type=row["type"], occurred_at=row["occurred_at"])
     return ClaimedEvent(
         id=row["id"],
         lease=lease,
@@ -160,11 +173,11 @@ def _claimed(
         settings=json.loads(settings or "{}"),
         attempts=row["attempts"],
         finished=tuple(HandlerResult(o.handler, o.state, o.error) for o in earlier if o.finished),
-        suppressed=suppressed,
+        suppressed=deleted_through is not None,
         scope=row["scope"],
         unfinished=tuple(outcome for outcome in earlier if not outcome.finished),
         interrupted=interrupted,
-        erased_through=tombstone.through if tombstone is not None and suppressed else None,
+        erased_through=deleted_through,
     )
 
 

@@ -6,25 +6,23 @@ be covered. The ids are keyed hashes; the clear ids are only in the bodies, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, not_, or_, select, update
+from sqlalchemy import and_, case, exists, func, not_, or_, select, update
 from sqlalchemy import delete as sql_delete
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from db.event_log.people import SUBJECT, merged_hashes
 from db.event_log.records import ErasureReport, NewEvent
-from db.event_log.statements import ERASURES, is_any_of
+from db.event_log.statements import is_any, is_any_of
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredBody, StoredEvent
-from db.event_log.tombstone import SAME_DELETION, Tombstone
+from db.event_log.tombstone import SAME_DELETION
+from db.event_log.tombstones import write_tombstones
 
 _UNTIL_DECIDED = timedelta(seconds=30)
 """How long nobody is handed a delete that may be a repeated one: longer than it takes to decide that."""
-#: The hash that decides whether a tombstone covers an event: the person's, or the device's while nobody is known.
-SUBJECT = func.coalesce(col(StoredEvent.person_hash), col(StoredEvent.device_hash))
 
 
 class Repetition(NamedTuple):
@@ -34,6 +32,15 @@ class Repetition(NamedTuple):
     delete: NewEvent
     known_through: datetime
     """Up to when that deletion covered the person before."""
+
+
+class _Asked(NamedTuple):
+    """A deletion that was asked for before; without a state when its event was dropped."""
+
+    event_id: int
+    erased_through: datetime
+    requested_at: datetime
+    state: EventState | None
 
 
 async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) -> Repetition | None:
@@ -50,9 +57,9 @@ async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) 
     if delete.person_hash is None:
         raise ValueError("a delete names no person")
     through = _reach(delete)
-    hashes = await _merged_hashes(connection, delete.account, delete.component, delete.person_hash)
-    known_through = await _covered_through(connection, delete)
-    if known_through is None or await _is_newer(connection, delete, hashes, known_through):
+    hashes = await _everybody(connection, delete)
+    first = await _same_deletion(connection, delete)
+    if first is None or await _is_newer(connection, delete, hashes, first.erased_through):
         await _cover(connection, event_id, delete, hashes)
         return None
     await connection.execute(
@@ -62,10 +69,10 @@ async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) 
     )
     await connection.execute(
         update(Erasure)
-        .where(*_tombstones(delete.account, delete.component, hashes), col(Erasure.erased_through) < through)
+        .where(col(Erasure.event_id) == first.event_id, col(Erasure.erased_through) < through)
         .values(erased_through=through)
     )
-    return Repetition(event_id, delete, known_through)
+    return Repetition(event_id, delete, first.erased_through)
 
 
 async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
@@ -81,7 +88,7 @@ async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
     )
     if (await connection.execute(untouched.with_for_update())).scalar_one_or_none() is None:
         return  # it is being handled already
-    hashes = await _merged_hashes(connection, delete.account, delete.component, delete.person_hash or "")
+    hashes = await _everybody(connection, delete)
     if await _is_newer(connection, delete, hashes, known_through):
         await _cover(connection, event_id, delete, hashes)
         await connection.execute(update(StoredEvent).where(own).values(available_at=delete.received_at))
@@ -104,8 +111,13 @@ def _reach(delete: NewEvent) -> datetime:
     return min(delete.occurred_at, delete.received_at)
 
 
+async def _everybody(connection: AsyncConnection, delete: NewEvent) -> set[str]:
+    whom = delete.account, delete.component, delete.person_hash or ""
+    return await merged_hashes(connection, *whom, through=_reach(delete))
+
+
 async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, hashes: set[str]) -> None:
-    await _write_tombstones(
+    await write_tombstones(
         connection,
         event_id,
         account=delete.account,
@@ -114,24 +126,6 @@ async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, h
         through=_reach(delete),
         requested_at=delete.received_at,
     )
-
-
-async def find_tombstones(
-    connection: AsyncConnection, accounts: Iterable[str], subjects: Iterable[str]
-) -> dict[tuple[str, str, str], Tombstone]:
-    """Return the tombstones by account, component and subject, for the subjects that have one."""
-    statement = select(
-        col(Erasure.account),
-        col(Erasure.component),
-        col(Erasure.person_hash),
-        col(Erasure.erased_through),
-        col(Erasure.completed_at),
-    ).where(is_any_of(col(Erasure.account), set(accounts)), is_any_of(col(Erasure.person_hash), set(subjects)))
-    rows = (await connection.execute(statement)).all()
-    return {
-        (account, component, subject): Tombstone(through, completed=completed_at is not None)
-        for account, component, subject, through, completed_at in rows
-    }
 
 
 async def wait_for_others(connection: AsyncConnection, event_id: int) -> None:
@@ -145,68 +139,38 @@ async def wait_for_others(connection: AsyncConnection, event_id: int) -> None:
 
 
 async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> ErasureReport:
-    """Remove the bodies and error texts of the events that a delete covers, and note that it is done.
+    """Remove the bodies and error texts of the events that a deletion covers, and of the one that asked for it.
 
-    Ids that were merged into the person since the delete arrived are covered from here on as well. An alias that came
-    after the person's deletion was finished does for the ids it brings what that did for the others.
+    Whom it covers was noted when it began (``db.event_log.beginning``).
     """
-    delete = (
-        await connection.execute(
-            select(
-                col(StoredEvent.type),
-                col(StoredEvent.account),
-                col(StoredEvent.component),
-                col(StoredEvent.person_hash),
-                col(StoredEvent.occurred_at),
-                col(StoredEvent.received_at),
-            ).where(col(StoredEvent.id) == event_id)
+    own = select(col(StoredEvent.account), col(StoredEvent.component)).where(col(StoredEvent.id) == event_id)
+    account, component = (await connection.execute(own)).one()
+    noted = select(col(Erasure.person_hash), col(Erasure.erased_through)).where(col(Erasure.event_id) == event_id)
+    rows = (await connection.execute(noted)).all()
+    hashes = {subject for subject, _ in rows}
+    asked_for_it = col(StoredEvent.id) == event_id
+    wanted = asked_for_it
+    if rows:
+        # One that is still to end in an erasure of its own stays: its handlers have to be told whose.
+        is_to_erase = and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias")))
+        wanted = or_(
+            asked_for_it,
+            and_(
+                col(StoredEvent.account) == account,
+                col(StoredEvent.component) == component,
+                is_any_of(SUBJECT, hashes),
+                col(StoredEvent.occurred_at) <= max(through for _, through in rows),
+                not_(is_to_erase),
+            ),
         )
-    ).one()
-    kind, account, component, person_hash, occurred_at, received_at = delete
-    through = min(occurred_at, received_at)
-    own = (col(Erasure.event_id) == event_id, *_tombstones(account, component, {person_hash or ""}))
-    extended = (await connection.execute(select(col(Erasure.erased_through)).where(*own))).scalar_one_or_none()
-    if extended is not None:  # by a later message of the same deletion
-        through = max(through, extended)
-    hashes = await _merged_hashes(connection, account, component, person_hash or "")
-    uncovered = hashes
-    if kind == "alias":
-        found = await find_tombstones(connection, [account], hashes)
-        known = {subject: tombstone.through for (_, where, subject), tombstone in found.items() if where == component}
-        through = max(through, known.get(person_hash or "", through))
-        # The person's own stays as it is: it has to be complete, whatever becomes of this.
-        uncovered = {one for one in hashes if one not in known or known[one] < through}
-    await _write_tombstones(
-        connection,
-        event_id,
-        account=account,
-        component=component,
-        hashes=uncovered,
-        through=through,
-        requested_at=received_at,
-    )
-    # One that is still to end in an erasure of its own stays: its handlers have to be told whose.
-    is_to_erase = and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias")))
-    covered = (
-        col(StoredEvent.account) == account,
-        col(StoredEvent.component) == component,
-        is_any_of(SUBJECT, hashes),
-        or_(and_(col(StoredEvent.occurred_at) <= through, not_(is_to_erase)), col(StoredEvent.id) == event_id),
-    )
+    locked = await connection.execute(select(col(StoredEvent.id)).where(wanted).with_for_update())
+    covered = [event_id for event_id in locked.scalars() if event_id is not None]
+    await connection.execute(update(HandlerOutcome).where(is_any(HandlerOutcome.event_id, covered)).values(error=None))
+    await connection.execute(sql_delete(StoredBody).where(is_any(StoredBody.id, covered)))
+    unfinished = and_(not_(asked_for_it), col(StoredEvent.state).in_((EventState.PENDING, EventState.DEAD_LETTER)))
     await connection.execute(
-        update(HandlerOutcome)
-        .where(col(HandlerOutcome.event_id).in_(select(col(StoredEvent.id)).where(*covered)))
-        .values(error=None)
-    )
-    unfinished = and_(
-        col(StoredEvent.id) != event_id, col(StoredEvent.state).in_((EventState.PENDING, EventState.DEAD_LETTER))
-    )
-    await connection.execute(
-        sql_delete(StoredBody).where(col(StoredBody.id).in_(select(col(StoredEvent.id)).where(*covered)))
-    )
-    wiped = await connection.execute(
         update(StoredEvent)
-        .where(*covered)
+        .where(is_any(StoredEvent.id, covered))
         .values(
             erased=True,
             last_error=None,
@@ -215,88 +179,27 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
         )
     )
     await connection.execute(update(Erasure).where(col(Erasure.event_id) == event_id).values(completed_at=now))
-    return ErasureReport(merged_ids=len(hashes) - 1, events=wiped.rowcount)
+    return ErasureReport(merged_ids=max(0, len(hashes) - 1), events=len(covered))
 
 
-async def _write_tombstones(
-    connection: AsyncConnection,
-    event_id: int,
-    *,
-    account: str,
-    component: str,
-    hashes: set[str],
-    through: datetime,
-    requested_at: datetime,
-) -> None:
-    """Add tombstones, or move those that are there forward; a newer delete's work is not taken away from it."""
-    if not hashes:
-        return
-    statement = insert(ERASURES)
-    new, old = statement.excluded, ERASURES.c
-    statement = statement.on_conflict_do_update(
-        index_elements=["account", "component", "person_hash"],
-        set_={
-            "erased_through": case(
-                (new.erased_through > old.erased_through, new.erased_through), else_=old.erased_through
-            ),
-            "requested_at": new.requested_at,
-            "event_id": new.event_id,
-            "completed_at": None,
-        },
-        where=new.event_id >= old.event_id,
-    )
-    await connection.execute(
-        statement,
-        [
-            {
-                "account": account,
-                "component": component,
-                "person_hash": person_hash,
-                "erased_through": through,
-                "requested_at": requested_at,
-                "event_id": event_id,
-            }
-            for person_hash in sorted(hashes)
-        ],
-    )
-
-
-async def _merged_hashes(connection: AsyncConnection, account: str, component: str, person_hash: str) -> set[str]:
-    """Return the person, every id that was merged into them by alias, and the devices they were seen on."""
-    people, devices, frontier = {person_hash}, set[str](), {person_hash}
-    while frontier:
-        statement = (
-            select(col(StoredEvent.previous_hash), col(StoredEvent.device_hash))
-            .where(
-                col(StoredEvent.account) == account,
-                col(StoredEvent.component) == component,
-                is_any_of(SUBJECT, frontier),
-                is_any_of(col(StoredEvent.person_hash), frontier),
-            )
-            .distinct()
+async def _same_deletion(connection: AsyncConnection, delete: NewEvent) -> _Asked | None:
+    """Return the deletion that a further message of it may be about; ``None`` without one."""
+    statement = (
+        select(col(Erasure.event_id), col(Erasure.erased_through), col(Erasure.requested_at), col(StoredEvent.state))
+        .outerjoin(StoredEvent, col(StoredEvent.id) == col(Erasure.event_id))
+        .where(
+            col(Erasure.account) == delete.account,
+            col(Erasure.component) == delete.component,
+            col(Erasure.person_hash) == delete.person_hash,
         )
-        rows = (await connection.execute(statement)).all()
-        devices |= {device for _, device in rows if device is not None}
-        frontier = {previous for previous, _ in rows if previous is not None} - people
-        people |= frontier
-    return people | devices
-
-
-async def _covered_through(connection: AsyncConnection, delete: NewEvent) -> datetime | None:
-    """Up to when a deletion covers the person that a further message of it may be about; ``None`` without one."""
-    first = (
-        await connection.execute(
-            select(col(Erasure.erased_through), col(Erasure.requested_at), col(StoredEvent.state))
-            .join(StoredEvent, col(StoredEvent.id) == col(Erasure.event_id))
-            .where(*_tombstones(delete.account, delete.component, {delete.person_hash or ""}))
-        )
-    ).first()
-    if first is None or first.state not in (EventState.PENDING, EventState.HANDLED):
+        .order_by(col(Erasure.event_id).desc())
+        .limit(1)
+    )
+    row = (await connection.execute(statement)).first()
+    newest = None if row is None else _Asked(*row)
+    if newest is None or newest.state not in (EventState.PENDING, EventState.HANDLED):
         return None
-    if delete.received_at - first.requested_at > SAME_DELETION:
-        return None
-    through: datetime = first.erased_through
-    return through
+    return None if delete.received_at - newest.requested_at > SAME_DELETION else newest
 
 
 async def _is_newer(connection: AsyncConnection, delete: NewEvent, hashes: set[str], through: datetime) -> bool:
@@ -309,11 +212,3 @@ async def _is_newer(connection: AsyncConnection, delete: NewEvent, hashes: set[s
         is_any_of(SUBJECT, hashes),
     )
     return bool((await connection.execute(select(newer))).scalar_one())
-
-
-def _tombstones(account: str, component: str, hashes: set[str]) -> tuple[ColumnElement[bool], ...]:
-    return (
-        col(Erasure.account) == account,
-        col(Erasure.component) == component,
-        is_any_of(col(Erasure.person_hash), hashes),
-    )

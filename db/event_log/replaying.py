@@ -12,8 +12,8 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from db.event_log import claiming
-from db.event_log.erasing import SUBJECT
 from db.event_log.lease_bounds import LEFT_TO_IT, LONGEST_LEASE
+from db.event_log.people import SUBJECT
 from db.event_log.records import UNFINISHED, Predecessor
 from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent

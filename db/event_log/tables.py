@@ -167,15 +167,18 @@ class HandlerOutcome(EventLogTable, table=True):
 
 
 class Erasure(EventLogTable, table=True):
-    """The tombstone of a person, or of an id merged into one: events up to ``erased_through`` are not handled."""
+    """A tombstone: that one deletion covers a person, a device, or an id merged into somebody.
+
+    Events up to ``erased_through`` are not handled.
+    """
 
     __tablename__ = "erasures"
 
     account: str = Field(primary_key=True)
     component: str = Field(primary_key=True)
     person_hash: str = Field(primary_key=True)
+    event_id: int = Field(sa_column=Column(BigInteger, primary_key=True, index=True, autoincrement=False))
+    """The event that the deletion comes from: a delete, or an alias that came too late for one."""
     erased_through: datetime = Field(sa_type=UtcDateTime)
     requested_at: datetime = Field(sa_type=UtcDateTime)
-    event_id: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
-    """The delete event that does the work."""
     completed_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 #: A further delete message within this time is the same deletion: Segment sends one for each source (contract 7.1).
 SAME_DELETION = timedelta(hours=24)
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """Up to when a person's events are not handled, and whether the deletion's own work is done."""
+def erased_through(
+    event_type: str, occurred_at: datetime, *, person: datetime | None, merge: datetime | None
+) -> datetime | None:
+    """Return up to when the deletion reaches that keeps an event from the handlers; ``None`` if they get it.
 
-    through: datetime
-    completed: bool
+    A delete they always get. An alias they do not get as such when it comes too late for a deletion: its other id is
+    one of its own then (``subscriptions.dispatch.late_merge``).
 
-    def covers(self, *, event_type: str, occurred_at: datetime) -> bool:
-        """Tell whether an event is kept from the handlers.
-
-        A delete never is. An alias is not while the deletion still waits to be handled: it tells the partner which
-        other id is to be erased along. When it comes after that, its other id is a deletion of its own
-        (``subscriptions.dispatch.late_merge``).
-        """
-        if event_type == "delete" or (event_type == "alias" and not self.completed):
-            return False
-        return occurred_at <= self.through
+    Args:
+        person: up to when the event's person, or device, was deleted.
+        merge: the same for an alias that comes too late.
+    """
+    if event_type == "delete":
+        return None
+    if event_type == "alias":
+        return merge
+    return person if person is not None and occurred_at <= person else None

@@ -289,6 +289,30 @@ async def test_one_result_that_cannot_be_stored_keeps_no_other_from_being_stored
 
 async def test_people_who_were_merged_into_each_other_are_erased_at_the_same_moment(event_log: StoredEventLog) -> None:
     people = [f"person-{number}" for number in range(4)]
+    for person, other in zip(people, [*people[1:], people[0]], strict=True):
+        merge = new_event(f"merge {person}", type="alias", person_hash=person, previous_hash=other)
+        await event_log.append(merge)
+    merges = await event_log.claim(COMPONENTS, limit=9, lease="a", now=NOON, until=later(minutes=1))
+    assert all(await event_log.settle_all([Settlement(merge.id, "a", EventState.HANDLED, NOON) for merge in merges]))
+    for number, person in enumerate(people):
+        await event_log.append(new_event(f"event {person}", person_hash=person, occurred_at=later(seconds=number)))
+        at = later(seconds=number)
+        delete = new_event(f"delete {person}", type="delete", person_hash=person, received_at=at, occurred_at=at)
+        await event_log.append(delete)
+    claimed = await event_log.claim(COMPONENTS, limit=9, lease="b", now=later(minutes=1), until=later(minutes=2))
+    deletes = [event for event in claimed if event.type == "delete"]
+    assert [event.suppressed for event in claimed if event.type != "delete"] == [True] * 4
+    ended = [Settlement(delete.id, "b", EventState.HANDLED, NOON) for delete in deletes]
+    # Each covers the events of all the others.
+    reports = await asyncio.gather(*(event_log.erase(settlement) for settlement in ended))
+    assert [report and report.merged_ids for report in reports] == [3, 3, 3, 3]
+    assert {record.erased for record in await event_log.find(EventFilter())} == {True}
+
+
+async def test_merges_of_people_into_each_other_that_come_too_late_are_deletions_of_their_own(
+    event_log: StoredEventLog,
+) -> None:
+    people = [f"person-{number}" for number in range(4)]
     for person in people:
         await event_log.append(new_event(f"delete {person}", type="delete", person_hash=person))
     deletes = await event_log.claim(COMPONENTS, limit=9, lease="a", now=NOON, until=later(minutes=1))
@@ -296,11 +320,11 @@ async def test_people_who_were_merged_into_each_other_are_erased_at_the_same_mom
         merge = new_event(f"merge {person}", type="alias", person_hash=person, previous_hash=other)
         await event_log.append(merge)
     ended = [Settlement(delete.id, "a", EventState.HANDLED, NOON) for delete in deletes]
-    # Each covers the events of all the others.
     reports = await asyncio.gather(*(event_log.erase(settlement) for settlement in ended))
-    assert [report and report.merged_ids for report in reports] == [3, 3, 3, 3]
+    assert [report and (report.merged_ids, report.events) for report in reports] == [(0, 1)] * 4
     merges = await event_log.claim(COMPONENTS, limit=9, lease="b", now=NOON, until=later(minutes=1))
     assert [merge.suppressed for merge in merges] == [True] * 4
     ended = [Settlement(merge.id, "b", EventState.SUPPRESSED, NOON) for merge in merges]
-    assert None not in await asyncio.gather(*(event_log.erase(settlement) for settlement in ended))
+    reports = await asyncio.gather(*(event_log.erase(settlement) for settlement in ended))
+    assert [report and report.merged_ids for report in reports] == [3, 3, 3, 3]
     assert {record.erased for record in await event_log.find(EventFilter())} == {True}

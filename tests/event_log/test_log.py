@@ -167,10 +167,12 @@ async def test_one_event_the_store_refuses_does_not_take_its_neighbours_along(ev
     assert [record.message_id for record in await event_log.tail(0, EventFilter())] == ["a", "b"]
 
 
-async def test_a_delete_in_one_group_with_the_events_it_covers(event_log: StoredEventLog) -> None:
+async def test_two_messages_of_a_deletion_in_one_group_after_a_merge(event_log: StoredEventLog) -> None:
     """Late events of merged ids are covered; the delete waits for the alias; a second delete is no second job."""
+    await event_log.append(
+        new_event("alias", type="alias", person_hash="person-1", previous_hash="lead-1", device_hash="device-1")
+    )
     together = [
-        new_event("alias", type="alias", person_hash="person-1", previous_hash="lead-1", device_hash="device-1"),
         new_event("delete-1", type="delete", occurred_at=later(hours=2)),  # a clock that runs ahead
         new_event("delete-2", type="delete", scope="install:ins_2"),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -78,11 +78,11 @@ class Ledger:
         """Yield the messages that the log has."""
         return (one for one in self.sent.values() if one.event_id is not None and kind in (None, one.kind))
 
-    def merged(self, person: str) -> set[str]:
-        """Return the person, the ids that were merged into them, and their devices."""
+    def merged(self, person: str, counts: Callable[[Message], bool] = lambda _: True) -> set[str]:
+        """Return the person, the ids that were merged into them, and their devices, by the messages that count."""
         people, devices, frontier = {person}, set[str](), {person}
         while frontier:
-            rows = [one for one in self.stored() if one.person in frontier]
+            rows = [one for one in self.stored() if one.person in frontier and counts(one)]
             devices |= {one.device for one in rows if one.device}
             frontier = {one.previous for one in rows if one.previous} - people
             people |= frontier
@@ -97,10 +97,10 @@ class Ledger:
         """Tell whether something has to be gone."""
         return subject in self.erased and occurred_at <= self.erased[subject]
 
-    def may_be_erased(self, message: Message) -> bool:
-        """Tell whether anybody ever asked for a deletion that covers a message."""
+    def may_be_erased(self, message: Message, *, but: Message | None = None) -> bool:
+        """Tell whether anybody ever asked for a deletion that covers a message, other than one of them."""
         return any(
             message.subject in self.merged(delete.person or "") and message.occurred_at <= delete.occurred_at
             for delete in self.sent.values()
-            if delete.kind == "delete"
+            if delete.kind == "delete" and delete is not but
         )

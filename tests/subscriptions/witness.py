@@ -37,6 +37,7 @@ class Witness:
         self._noted: set[str] = set()
         self._gone: set[str] = set()
         self._whom: dict[str, set[str]] = {}
+        self._through: dict[str, datetime] = {}
 
     async def outcomes(self, log: StoredEventLog) -> Outcomes:
         """Return what the log knows of handlers."""
@@ -45,6 +46,33 @@ class Witness:
             for message in self._ledger.stored()
             for outcome in (await detail_of(log, message)).handlers
         }
+
+    async def note_begun(self, log: StoredEventLog, message: Message, told_through: datetime) -> None:
+        """Learn whom a deletion has to erase at least, when its handlers are called for the first time.
+
+        All that was known when it was asked for, and every merge that is over by now. One that still waits can only
+        be a deletion of its own, because another deletion was there before it.
+        """
+        if message.message_id in self._whom:
+            return
+        merges = {one.message_id: (await detail_of(log, one)).record.state for one in self._ledger.stored("alias")}
+        through = message.through if message.kind == "delete" else told_through
+        assert through >= message.through or message.kind == "delete"
+        asked_at = message.event_id or 0
+
+        def counts(other: Message) -> bool:
+            if other.occurred_at > through:
+                return False
+            if other.kind != "alias":
+                return (other.event_id or 0) < asked_at
+            state = merges[other.message_id]
+            if state in (EventState.PENDING, EventState.SUPPRESSED):
+                return (other.event_id or 0) < asked_at and not self._ledger.may_be_erased(other, but=message)
+            return True
+
+        whom = message.person if message.kind == "delete" else message.previous
+        self._whom[message.message_id] = self._ledger.merged(whom or "", counts)
+        self._through[message.message_id] = through
 
     async def note_finished(self, log: StoredEventLog) -> None:
         """Learn which deletions are finished, and which merges that came after one.
@@ -57,30 +85,37 @@ class Witness:
             match (await detail_of(log, message)).record.state:
                 case EventState.HANDLED:
                     self._to_be_noted.add(message.message_id)
-                    self._finish(message, message.through)
+                    self._finish(message, self._whom[message.message_id], message.through)
                 case EventState.REPEATED_DELETE:
                     repeated.append(message)
-        for message in repeated:
-            work = await log.deletion_of(message.event_id or 0)
-            if work is not None and work.completed and work.detail is not None:
-                does_it = work.detail.record.message_id or ""
-                self._finish(message, message.through, done_by=does_it if does_it in before else None)
         for message in self._unfinished("alias"):
             detail = await detail_of(log, message)
             if detail.record.state is EventState.SUPPRESSED and "forget" in map(_name, detail.handlers):
                 self._to_be_noted.add(message.message_id)
-                self._finish(message, self._ledger.erased[message.person or ""])
+                self._finish(message, self._whom[message.message_id], self._through[message.message_id])
+        for message in repeated:
+            work = await log.deletion_of(message.event_id or 0)
+            if work is not None and work.completed and work.detail is not None:
+                does_it = work.detail.record.message_id or ""
+                whom = self._whom.get(does_it, set())
+                self._finish(message, whom, message.through, says_it_again=does_it in before)
+
+    async def is_asked_for_again(self, log: StoredEventLog, merge: Message) -> bool:
+        """Tell whether a delete that is not finished covers a merge."""
+        for delete in self._unfinished("delete"):
+            covers = merge.person in self._ledger.merged(delete.person or "") and merge.occurred_at <= delete.through
+            if covers and (await detail_of(log, delete)).record.state is EventState.PENDING:
+                return True
+        return False
 
     def _unfinished(self, kind: str) -> list[Message]:
         return [one for one in self._ledger.stored(kind) if one.message_id not in self._finished]
 
-    def _finish(self, message: Message, through: datetime, *, done_by: str | None = None) -> None:
+    def _finish(self, message: Message, whom: set[str], through: datetime, *, says_it_again: bool = False) -> None:
         """Note what has to be gone: more than before, unless this says only again what was done before."""
         self._finished.add(message.message_id)
-        whom = self._ledger.merged(message.person or "") if done_by is None else self._whom.get(done_by, set())
-        self._whom[message.message_id] = whom
         self._ledger.note_erased(whom, through)
-        if done_by is None:
+        if not says_it_again:
             self._gone |= {
                 one.message_id for one in self._ledger.stored() if one.subject in whom and one.occurred_at <= through
             }

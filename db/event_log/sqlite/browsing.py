@@ -160,19 +160,19 @@ def show(segments: Segments, catalogue: Catalogue, message_id: str) -> list[Even
 
 
 def deletion_of(segments: Segments, catalogue: Catalogue, event_id: int) -> Deletion | None:
-    """Return the deletion that the person's tombstone belongs to."""
+    """Return the newest deletion of the person whom an event names."""
     segment = segments.of_event(event_id)
     row = None if segment is None else segment.first("SELECT origin, person_hash FROM events WHERE id = ?", (event_id,))
     if row is None:
         return None
     origin, person = catalogue.origin(row[0]), row[1] or ""
-    found = catalogue.tombstones(origin.account, origin.component, [person]).get(person)
-    if found is None:
+    asked = catalogue.erasures(origin.account, origin.component, [person]).get(person)
+    if asked is None:
         return None
-    tombstone, work = found
+    work = asked[0]
     segment = segments.of_event(work.event_id)
     details = [] if segment is None else list(_details(segment, catalogue, "events.id = ?", work.event_id))
-    return Deletion(work.event_id, tombstone.completed, details[0] if details else None)
+    return Deletion(work.event_id, work.completed, details[0] if details else None)
 
 
 def _details(segment: Segment, catalogue: Catalogue, condition: str, value: object) -> Iterator[EventDetail]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import NewEvent
 from db.event_log.sqlite.connection import open_connection, transaction
-from db.event_log.tombstone import Tombstone
 
 _CACHE = 4 * 1024 * 1024
 _CHUNK = 1_000
 
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS origins (
   id INTEGER PRIMARY KEY,
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS origins (
   install_id TEXT
 );
 CREATE UNIQUE INDEX IF NOT EXISTS origin ON origins (scope_name, account, component, key_id);
-CREATE TABLE IF NOT EXISTS erasures (
+CREATE TABLE erasures (
   account TEXT NOT NULL,
   component TEXT NOT NULL,
   person_hash TEXT NOT NULL,
@@ -34,11 +34,19 @@ CREATE TABLE IF NOT EXISTS erasures (
   requested_at INTEGER NOT NULL,
   event_id INTEGER NOT NULL,
   completed_at INTEGER,
-  PRIMARY KEY (account, component, person_hash)
+  PRIMARY KEY (account, component, person_hash, event_id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS erasures_of_event ON erasures (event_id);
-PRAGMA user_version = 1;
+CREATE INDEX erasures_of_event ON erasures (event_id);
+PRAGMA user_version = 2;
 """
+#: In version 1 the newest deletion of a person took over what the others had noted.
+_UPGRADE = f"""
+ALTER TABLE erasures RENAME TO erasures_1;
+DROP INDEX erasures_of_event;
+{_SCHEMA}
+INSERT INTO erasures SELECT * FROM erasures_1;
+DROP TABLE erasures_1;
+"""  # noqa: S608  our own names
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +64,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ErasureRequest:
-    """The work of a delete event for one id: as stored."""
+    """What one deletion is to do for one id: the event that asks for it, and up to when."""
 
     event_id: int
     through: datetime
     requested_at: datetime
+    completed: bool
 
 
 class Catalogue:
@@ -69,9 +78,10 @@ class Catalogue:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = open_connection(path, cache_bytes=_CACHE)
-        if not self.connection.execute("PRAGMA user_version").fetchall()[0][0]:
+        ((version,),) = self.connection.execute("PRAGMA user_version").fetchall()
+        if int(version or 0) < _VERSION:
             with transaction(self.connection):
-                self.connection.execute(_SCHEMA)
+                self.connection.execute(_UPGRADE if version else _SCHEMA)
         self._by_identity: dict[tuple[str, str, str, str], Origin] = {}
         self._by_id: dict[int, Origin] = {}
         self._load()
@@ -102,21 +112,19 @@ class Catalogue:
         ]
         return None if len(chosen) == len(self._by_id) else chosen
 
-    def tombstones(
-        self, account: str, component: str, subjects: Collection[str]
-    ) -> dict[str, tuple[Tombstone, ErasureRequest]]:
-        """Return the tombstones of some people of an account."""
-        found: dict[str, tuple[Tombstone, ErasureRequest]] = {}
+    def erasures(self, account: str, component: str, subjects: Collection[str]) -> dict[str, list[ErasureRequest]]:
+        """Return the deletions of some people of an account, the newest first, for those who have any."""
+        found: dict[str, list[ErasureRequest]] = {}
         for chunk in chunks(sorted(subjects)):
             rows = self.connection.execute(
-                "SELECT person_hash, erased_through, completed_at, event_id, requested_at FROM erasures"  # noqa: S608
-                f" WHERE account = ? AND component = ? AND person_hash IN ({','.join('?' * len(chunk))})",
+                "SELECT person_hash, event_id, erased_through, requested_at, completed_at FROM erasures"  # noqa: S608
+                f" WHERE account = ? AND component = ? AND person_hash IN ({','.join('?' * len(chunk))})"
+                " ORDER BY event_id DESC",
                 (account, component, *chunk),
             )
-            for subject, through, completed, event_id, requested in rows:
-                when = to_instant(through)
-                tombstone = Tombstone(when, completed=completed is not None)
-                found[subject] = (tombstone, ErasureRequest(event_id, when, to_instant(requested)))
+            for subject, event_id, through, requested, completed in rows:
+                asked = ErasureRequest(event_id, to_instant(through), to_instant(requested), completed is not None)
+                found.setdefault(subject, []).append(asked)
         return found
 
     def write_tombstones(
@@ -129,31 +137,26 @@ class Catalogue:
         through: datetime,
         requested_at: datetime,
     ) -> None:
-        """Add tombstones, or move those that are there forward; a newer delete keeps the work it was given."""
+        """Add tombstones for what a deletion covers; those that it has stay as they are."""
         with transaction(self.connection):
             self.connection.executemany(
-                "INSERT INTO erasures VALUES (?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET"
-                " erased_through = max(erased_through, excluded.erased_through), requested_at = excluded.requested_at,"
-                " event_id = excluded.event_id, completed_at = NULL WHERE excluded.event_id >= event_id",
+                "INSERT INTO erasures VALUES (?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING",
                 [
                     (account, component, subject, to_microseconds(through), to_microseconds(requested_at), event_id)
                     for subject in sorted(hashes)
                 ],
             )
 
-    def extend_tombstones(self, account: str, component: str, hashes: Collection[str], through: datetime) -> None:
-        """Let tombstones cover more time."""
+    def extend_tombstones(self, event_id: int, through: datetime) -> None:
+        """Let a deletion cover more time."""
         until = to_microseconds(through)
-        with transaction(self.connection):
-            self.connection.executemany(
-                "UPDATE erasures SET erased_through = ?"
-                " WHERE account = ? AND component = ? AND person_hash = ? AND erased_through < ?",
-                [(until, account, component, subject, until) for subject in sorted(hashes)],
-            )
+        self.connection.execute(
+            "UPDATE erasures SET erased_through = ? WHERE event_id = ? AND erased_through < ?", (until, event_id, until)
+        )
 
-    def disown(self, next_id: int) -> None:
-        """Let tombstones of deletes that were never stored belong to no event: another one gets their id."""
-        self.connection.execute("UPDATE erasures SET event_id = 0 WHERE event_id >= ?", (next_id,))
+    def forget_unstored(self, next_id: int) -> None:
+        """Forget the tombstones of deletes that were never stored: another event gets their id."""
+        self.connection.execute("DELETE FROM erasures WHERE event_id >= ?", (next_id,))
 
     def complete(self, event_id: int, *, now: datetime) -> None:
         """Note that a delete's work is done."""
@@ -162,7 +165,7 @@ class Catalogue:
         )
 
     def erased_by(self, event_id: int) -> dict[str, datetime]:
-        """Return the people that a delete event covers, and up to when."""
+        """Return the people that a deletion covers, and up to when."""
         rows = self.connection.execute(
             "SELECT person_hash, erased_through FROM erasures WHERE event_id = ?", (event_id,)
         )

@@ -8,23 +8,24 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
-from itertools import groupby, islice, product
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
 from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
 from db.event_log.sqlite import outcomes
-from db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
+from db.event_log.sqlite.beginning import Beginning, Candidate
+from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.leases import Lease, Leases
 from db.event_log.sqlite.segment import PENDING, SUPPRESSED, Segment, placeholders
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.states import NUMBERS
-from db.event_log.tombstone import Tombstone
+from db.event_log.tombstone import erased_through
 
 _READ = (
-    "SELECT id, origin, type, received_at, occurred_at, person_hash, device_hash, settings, attempts, outcomes, body"
-    " FROM events LEFT JOIN bodies USING (id) WHERE id IN ({}) ORDER BY available_at, id"
+    "SELECT id, origin, type, received_at, occurred_at, person_hash, device_hash, previous_hash, settings, attempts,"
+    " outcomes, body FROM events LEFT JOIN bodies USING (id) WHERE id IN ({}) ORDER BY available_at, id"
 )
 _SETTLE = (
     "UPDATE events SET state = ?, attempts = ?, available_at = ?, finished_at = ?, last_error = ?, outcomes = ?"
@@ -53,8 +54,7 @@ def claim(
 ) -> list[ClaimedEvent]:
     """Take due events that nobody holds: from the senders in turns, the oldest of each first.
 
-    A delete waits while somebody still works on an event that it covers, whose handler could otherwise write the
-    person back after they were erased; and for every alias that it covers, which tells what else is to be erased.
+    Deletions wait until they may begin (``db.event_log.sqlite.beginning``).
     """
     origins = catalogue.origins_of(components, skip=skip)
     segments.refresh()
@@ -131,17 +131,22 @@ def _take(
     until: datetime,
 ) -> list[ClaimedEvent]:
     rows = list(segment.select(_READ.format(placeholders(len(ids))), ids))
-    covered = _tombstones(catalogue, rows)
+    too_late, waiting = _look_after(rows, Beginning(segments, catalogue, leases, now), catalogue)
+    covered = _tombstones(catalogue, rows)  # those of the deletions that have just begun, too
     taken = []
     held: list[tuple[int, Lease]] = []
-    for event_id, origin_id, kind, received, occurred, person, device, settings, attempts, before, body in rows:
+    for event_id, origin_id, kind, received, occurred, person, device, _, settings, attempts, before, body in rows:
+        if event_id in waiting:
+            continue
         origin = catalogue.origin(origin_id)
         subject = person or device
         occurred_at = to_instant(occurred)
-        if kind == "delete" and _has_to_wait(segments, catalogue, leases, event_id, origin, now=now):
-            continue
-        tombstone = covered.get((origin.account, origin.component, subject)) if covered else None
-        suppressed = tombstone is not None and tombstone.covers(event_type=kind, occurred_at=occurred_at)
+        through = erased_through(
+            kind,
+            occurred_at,
+            person=covered.get((origin.account, origin.component, subject)) if covered else None,
+            merge=too_late.get(event_id),
+        )
         earlier = outcomes.read(before)
         interrupted = leases.was_interrupted(event_id)
         holder = origin.account, origin.component, subject
@@ -160,18 +165,46 @@ def _take(
                 settings={} if settings is None else json.loads(settings),
                 attempts=attempts,
                 finished=tuple(HandlerResult(o.handler, o.state, o.error) for o in earlier if o.finished),
-                suppressed=suppressed,
+                suppressed=through is not None,
                 scope=origin.scope_name,
                 unfinished=tuple(outcome for outcome in earlier if not outcome.finished),
                 interrupted=interrupted,
-                erased_through=tombstone.through if tombstone is not None and suppressed else None,
+                erased_through=through,
             )
         )
     leases.add(held)
     return taken
 
 
-def _tombstones(catalogue: Catalogue, rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str, str], Tombstone]:
+def _look_after(
+    rows: Sequence[tuple[Any, ...]], beginning: Beginning, catalogue: Catalogue
+) -> tuple[dict[int, datetime], set[int]]:
+    """Look after deletes and merges: whether they are handed out, and as what.
+
+    Returns:
+        The merges that come too late for a deletion, and up to when that was; and the events that have to wait.
+    """
+    too_late: dict[int, datetime] = {}
+    waiting: set[int] = set()
+    for event_id, origin_id, kind, received, occurred, person, device, previous, _, attempts, *_ in rows:
+        if kind not in ("delete", "alias") or (kind == "alias" and not catalogue.has_tombstones()):
+            continue
+        occurred_at, received_at = to_instant(occurred), to_instant(received)
+        origin, subject = catalogue.origin(origin_id), person or device or ""
+        one = Candidate(event_id, kind, origin, subject, previous, occurred_at, received_at, attempts)
+        through = min(occurred_at, received_at)
+        if kind == "alias":
+            deleted_through = beginning.too_late_through(one)
+            if deleted_through is None:
+                continue
+            through = too_late[event_id] = deleted_through
+        if not beginning.may_begin(one, through):
+            waiting.add(event_id)
+    return too_late, waiting
+
+
+def _tombstones(catalogue: Catalogue, rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str, str], datetime]:
+    """Up to when the people and devices of some events were deleted, for those that were."""
     if not catalogue.has_tombstones():
         return {}
     subjects: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -181,32 +214,10 @@ def _tombstones(catalogue: Catalogue, rows: Sequence[tuple[Any, ...]]) -> dict[t
         if subject is not None:
             subjects[origin.account, origin.component].add(subject)
     return {
-        (account, component, subject): tombstone
+        (account, component, subject): max(one.through for one in asked)
         for (account, component), people in subjects.items()
-        for subject, (tombstone, _) in catalogue.tombstones(account, component, people).items()
+        for subject, asked in catalogue.erasures(account, component, people).items()
     }
-
-
-def _has_to_wait(
-    segments: Segments, catalogue: Catalogue, leases: Leases, event_id: int, origin: Origin, *, now: datetime
-) -> bool:
-    erased = catalogue.erased_by(event_id)
-    if leases.work_on(origin.account, origin.component, erased, now):
-        return True
-    waiting = [segment for segment in segments if segment.waiting]
-    for segment, subjects in product(waiting, chunks(sorted(erased))):
-        rows = segment.select(
-            "SELECT id, origin, coalesce(person_hash, device_hash), occurred_at FROM events"  # noqa: S608
-            f" WHERE id IN (SELECT id FROM people WHERE subject IN ({placeholders(len(subjects))}))"
-            " AND state = 0 AND type = 'alias'",
-            subjects,
-        )
-        for alias_id, origin_id, subject, occurred in rows:
-            other = catalogue.origin(origin_id)
-            same = (other.account, other.component) == (origin.account, origin.component)
-            if same and alias_id != event_id and to_instant(occurred) <= erased[subject]:
-                return True
-    return False
 
 
 def settle(

@@ -81,6 +81,10 @@ class Leases:
         lease = self._leases.get(event_id)
         return event_id in self._left_over if lease is None else lease.begun
 
+    def knows(self, event_id: int) -> bool:
+        """Tell whether anybody has the event, or had it and never said what became of it."""
+        return event_id in self._leases or event_id in self._left_over
+
     def is_held(self, event_id: int, now: datetime) -> bool:
         """Tell whether somebody's time with an event still runs."""
         lease = self._leases.get(event_id)

@@ -304,7 +304,7 @@ class SqliteEventLog:
                 self._become_writer(catalogue, segments)
                 segments.rotate_if_due(to_microseconds(events[0].received_at))
                 if self._may_hold_stale_tombstones:
-                    catalogue.disown(segments.active.next_id)
+                    catalogue.forget_unstored(segments.active.next_id)
                 self._may_hold_stale_tombstones = True
             # A result that a power cut undoes is a handler called once more; so results need not wait for the disk.
             with segments.transaction(flushed=bool(events)):

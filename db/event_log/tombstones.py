@@ -1,0 +1,54 @@
+"""Tombstones: whom each deletion covers, and up to when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from db.event_log.statements import ERASURES, is_any_of
+from db.event_log.tables import Erasure
+
+
+async def write_tombstones(
+    connection: AsyncConnection,
+    event_id: int,
+    *,
+    account: str,
+    component: str,
+    hashes: Iterable[str],
+    through: datetime,
+    requested_at: datetime,
+) -> None:
+    """Add tombstones for what a deletion covers; those that it has stay as they are."""
+    rows = [
+        {
+            "account": account,
+            "component": component,
+            "person_hash": person_hash,
+            "erased_through": through,
+            "requested_at": requested_at,
+            "event_id": event_id,
+        }
+        for person_hash in sorted(hashes)
+    ]
+    if rows:
+        await connection.execute(insert(ERASURES).on_conflict_do_nothing(), rows)
+
+
+async def find_tombstones(
+    connection: AsyncConnection, accounts: Iterable[str], subjects: Iterable[str]
+) -> dict[tuple[str, str, str], datetime]:
+    """Return up to when people were deleted, by account, component and subject, for those who were."""
+    key = (col(Erasure.account), col(Erasure.component), col(Erasure.person_hash))
+    statement = (
+        select(*key, func.max(col(Erasure.erased_through)))
+        .where(is_any_of(col(Erasure.account), set(accounts)), is_any_of(col(Erasure.person_hash), set(subjects)))
+        .group_by(*key)
+    )
+    rows = (await connection.execute(statement)).all()
+    return {(account, component, subject): through for account, component, subject, through in rows}
