@@ -9,7 +9,7 @@ from pathlib import Path
 
 from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import NewEvent
-from db.event_log.sqlite.connection import open_connection, transaction
+from db.event_log.sqlite.connection import closed_on_failure, open_connection, transaction
 
 _CACHE = 4 * 1024 * 1024
 _CHUNK = 1_000
@@ -78,13 +78,14 @@ class Catalogue:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = open_connection(path, cache_bytes=_CACHE)
-        ((version,),) = self.connection.execute("PRAGMA user_version").fetchall()
-        if int(version or 0) < _VERSION:
-            with transaction(self.connection):
-                self.connection.execute(_UPGRADE if version else _SCHEMA)
         self._by_identity: dict[tuple[str, str, str, str], Origin] = {}
         self._by_id: dict[int, Origin] = {}
-        self._load()
+        with closed_on_failure(self.close):
+            ((version,),) = self.connection.execute("PRAGMA user_version").fetchall()
+            if int(version or 0) < _VERSION:
+                with transaction(self.connection):
+                    self.connection.execute(_UPGRADE if version else _SCHEMA)
+            self._load()
 
     def origin_of(self, event: NewEvent) -> Origin:
         """Return the origin of an event, written down first if it is new."""

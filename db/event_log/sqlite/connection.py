@@ -6,7 +6,7 @@ write or checkpoint at the same moment, so the command line may work beside the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,12 @@ def open_connection(path: Path, *, cache_bytes: int) -> apsw.Connection:
     """Open a file so that a commit is on the disk when it returns."""
     make_private(path)
     connection = apsw.Connection(str(path))
+    with closed_on_failure(connection.close):
+        _set_up(connection, cache_bytes)
+    return connection
+
+
+def _set_up(connection: apsw.Connection, cache_bytes: int) -> None:
     connection.set_busy_timeout(BUSY_MILLISECONDS)
     for pragma in (
         f"page_size={_PAGE_BYTES}",
@@ -39,7 +45,16 @@ def open_connection(path: Path, *, cache_bytes: int) -> apsw.Connection:
         "temp_store=MEMORY",
     ):
         connection.execute(f"PRAGMA {pragma}")
-    return connection
+
+
+@contextmanager
+def closed_on_failure(close: Callable[[], None]) -> Iterator[None]:
+    """Close what could be opened in part only: what it has locked would stay so until somebody collects it."""
+    try:
+        yield
+    except BaseException:
+        close()
+        raise
 
 
 @contextmanager

@@ -44,7 +44,7 @@ from db.event_log.searching import SearchBounds, Step, find, search
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
 from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.connection import flush_recovered
+from db.event_log.sqlite.connection import closed_on_failure, flush_recovered
 from db.event_log.sqlite.disk_room import DiskRoom
 from db.event_log.sqlite.gathering import Gathering
 from db.event_log.sqlite.held_file import HeldFile
@@ -338,7 +338,8 @@ class SqliteEventLog:
     def _open_and(self, work: Callable[[Catalogue, Segments], _Result]) -> _Result:
         if self._files is None:
             catalogue = Catalogue(self._path)
-            self._files = catalogue, Segments(self._path, self._limits)
+            with closed_on_failure(catalogue.close):
+                self._files = catalogue, Segments(self._path, self._limits)
             self._may_be_unflushed = True
         try:
             return work(*self._files)

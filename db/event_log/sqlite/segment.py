@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 
-from db.event_log.sqlite.connection import BUSY_MILLISECONDS, open_connection, transaction
+from db.event_log.sqlite.connection import BUSY_MILLISECONDS, closed_on_failure, open_connection, transaction
 from db.event_log.sqlite.key_filter import KeyFilter
 
 logger = logging.getLogger(__name__)
@@ -116,18 +116,23 @@ class Segment:
         self.path = path
         self.first_id = first_id
         self.holds_deleted = self._write_ahead_log().exists() and self._write_ahead_log().stat().st_size > 0
+        self._capacity = capacity
+        self._commits = commits or Commits()
+        self._flushed = True
         self.connection = open_connection(path, cache_bytes=_ACTIVE_CACHE)
+        with closed_on_failure(self.close):
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """Learn what the file holds."""
         if self._number("PRAGMA user_version") < _SCHEMA_VERSION:
             with transaction(self.connection):
                 self.connection.execute(_SCHEMA)
         self._version = self._data_version()
         self.waiting = self._count_waiting()
-        self.next_id = max(first_id - 1, self._number("SELECT max(id) FROM events")) + 1
-        self.count = self.next_id - first_id
+        self.next_id = max(self.first_id - 1, self._number("SELECT max(id) FROM events")) + 1
+        self.count = self.next_id - self.first_id
         self.oldest = self._number("SELECT received_at FROM events ORDER BY id LIMIT 1")
-        self._capacity = capacity
-        self._commits = commits or Commits()
-        self._flushed = True
         self.newest = self._number("SELECT newest FROM seal")
         self.sealed = self.newest > 0
         if self.sealed:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from db.event_log.segment_limits import SegmentLimits
+from db.event_log.sqlite.connection import closed_on_failure
 from db.event_log.sqlite.key_filter import KeyFilters
 from db.event_log.sqlite.segment import Commits, Segment
 
@@ -31,7 +32,10 @@ class Segments:
         self._commits = Commits()
         self._filters: KeyFilters[Segment] | None = None
         self._filters_since = 0
-        self._segments = [self._open(first_id) for first_id in self._first_ids()] or [self._open(1)]
+        self._segments: list[Segment] = []
+        with closed_on_failure(self.close):
+            for first_id in self._first_ids() or [1]:
+                self._segments.append(self._open(first_id))
 
     @property
     def active(self) -> Segment:
