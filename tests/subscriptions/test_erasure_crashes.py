@@ -239,12 +239,9 @@ class ErasureMachine(StoresMachine):
         message = self.ledger.sent[event.message_id or ""]
         if event.type == "delete":
             await self.witness.note_begun(self.log, message, event.timestamp)
-        elif self.ledger.is_erased(message.subject, message.occurred_at) and not await self._tells_of_more(message):
-            self.wrong.append(f"{message.message_id} is handled though its person's deletion is finished")
-
-    async def _tells_of_more(self, message: Message) -> bool:
-        """Tell whether a message is a merge that another delete of the person is still to be handled after."""
-        return message.kind == "alias" and await self.witness.is_asked_for_again(self.log, message)
+        elif self.ledger.is_erased(message.subject, message.occurred_at):
+            if not await self.witness.is_told_before_another_delete(self.log, message):
+                self.wrong.append(f"{message.message_id} is handled though its person's deletion is finished")
 
     async def _check(self) -> None:
         assert self.wrong == []

@@ -100,10 +100,16 @@ class Witness:
                 whom = self._whom.get(does_it, set())
                 self._finish(message, whom, message.through, says_it_again=does_it in before)
 
-    async def is_asked_for_again(self, log: StoredEventLog, merge: Message) -> bool:
-        """Tell whether a delete that is not finished covers a merge."""
+    async def is_told_before_another_delete(self, log: StoredEventLog, message: Message) -> bool:
+        """Tell whether a message is a merge that a delete covers which is not finished.
+
+        That will erase it. Until then it is handed over, whatever other deletions are finished.
+        """
+        if message.kind != "alias":
+            return False
         for delete in self._unfinished("delete"):
-            covers = merge.person in self._ledger.merged(delete.person or "") and merge.occurred_at <= delete.through
+            people = self._ledger.merged(delete.person or "")
+            covers = message.person in people and message.occurred_at <= delete.through
             if covers and (await detail_of(log, delete)).record.state is EventState.PENDING:
                 return True
         return False
@@ -131,7 +137,8 @@ class Witness:
             most = message.answered_again + message.unanswered
             assert message.answered_again <= record.duplicates <= most
             is_over = record.state is not EventState.PENDING
-            if (message.message_id in self._gone or is_over) and self._is_erased(message, record):
+            is_expected = (message.message_id in self._gone or is_over) and self._is_erased(message, record)
+            if is_expected and not await self.is_told_before_another_delete(log, message):
                 assert (detail.body, record.erased) == (None, True), f"{message.message_id} is still there"
             if message.kind != "delete" and not self._ledger.may_be_erased(message):
                 assert detail.body == message.body, f"{message.message_id} was erased without anybody's wish"
