@@ -239,9 +239,10 @@ class ErasureMachine(StoresMachine):
         message = self.ledger.sent[event.message_id or ""]
         if event.type == "delete":
             await self.witness.note_begun(self.log, message, event.timestamp)
-        elif self.ledger.is_erased(message.subject, message.occurred_at):
-            if not await self.witness.is_told_before_another_delete(self.log, message):
-                self.wrong.append(f"{message.message_id} is handled though its person's deletion is finished")
+        elif self.ledger.is_erased(
+            message.subject, message.occurred_at
+        ) and not await self.witness.is_told_before_another_delete(self.log, message):
+            self.wrong.append(f"{message.message_id} is handled though its person's deletion is finished")
 
     async def _check(self) -> None:
         assert self.wrong == []
