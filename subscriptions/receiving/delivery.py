@@ -28,7 +28,8 @@ def new_event(
         scope=holder.scope,
         dedupe_key=key_of_body(body) if message_id is None else key_of_message(message_id),
         received_at=event.received_at,
-        occurred_at=event.timestamp,
+        # A device clock that runs ahead must not take an event out of a deletion's reach.
+        occurred_at=min(event.timestamp, event.received_at),
         account=holder.account,
         component=holder.component,
         key_id=holder.key_id,

@@ -42,6 +42,9 @@ async def _go_back(database: Database) -> None:
     """Bring a log to where it was before the second revision."""
     async with database.engine.begin() as connection:
         await connection.exec_driver_sql("ALTER TABLE handler_outcomes DROP COLUMN results")
+        await connection.exec_driver_sql(
+            "ALTER TABLE erasures DROP CONSTRAINT erasures_pkey, ADD PRIMARY KEY (account, component, person_hash)"
+        )
         await connection.exec_driver_sql("UPDATE event_log_revision SET version_num = '0001'")
 
 

@@ -188,3 +188,51 @@ async def test_a_file_that_takes_no_more_notes_takes_whole_ones_again_later(tmp_
     assert again.left_over <= {1, 2, 3}
     assert 3 in again.left_over
     again.close()
+
+
+async def test_a_catalogue_of_the_first_version_is_brought_up_to_date(small: SqliteEventLog, tmp_path: Path) -> None:
+    """It had one deletion of a person, the newest, and each has its own now."""
+    await small.append(new_event("d-1", type="delete"))
+    await small.close()
+    _execute(
+        tmp_path / "events.db",
+        """
+        CREATE TABLE old (account TEXT NOT NULL, component TEXT NOT NULL, person_hash TEXT NOT NULL,
+          erased_through INTEGER NOT NULL, requested_at INTEGER NOT NULL, event_id INTEGER NOT NULL,
+          completed_at INTEGER, PRIMARY KEY (account, component, person_hash)) WITHOUT ROWID;
+        INSERT INTO old SELECT * FROM erasures;
+        DROP TABLE erasures;
+        ALTER TABLE old RENAME TO erasures;
+        CREATE INDEX erasures_of_event ON erasures (event_id);
+        PRAGMA user_version = 1;
+        """,
+    )
+    await small.append(new_event("m-1", received_at=later(seconds=10)))
+    at = later(seconds=20)
+    await small.append(new_event("m-2", received_at=at, occurred_at=at))
+    await small.append(new_event("d-2", type="delete", received_at=at, occurred_at=at))
+    claimed = await _claim(small, minutes=1)
+    assert [(event.type, event.suppressed) for event in claimed] == [
+        ("delete", False),
+        ("identify", True),
+        ("identify", True),
+        ("delete", False),
+    ]
+    ended = [Settlement(event.id, event.lease, EventState.HANDLED, at) for event in claimed if event.type == "delete"]
+    reports = [await small.erase(settlement) for settlement in ended]
+    assert [report and report.events for report in reports] == [2, 4]
+
+
+async def test_files_that_cannot_all_be_opened_are_all_closed(small: SqliteEventLog, tmp_path: Path) -> None:
+    """What is left open in part may hold a lock."""
+    for number in range(15):
+        await small.append(new_event(f"m-{number}"))
+    await small.close()
+    second = tmp_path / "events.db.000000000000011"
+    content = second.read_bytes()
+    second.write_bytes(b"no database" * 1_000)
+    with pytest.raises(EventLogUnavailable):
+        await small.append(new_event("more"))
+    assert [one.filename for one in apsw.connections() if Path(one.filename).parent == tmp_path] == []
+    second.write_bytes(content)
+    assert not (await small.append(new_event("more"))).duplicate

@@ -151,6 +151,20 @@ async def test_a_merge_after_the_deletion_erases_what_is_held_under_the_other_id
         assert "lead" not in json.dumps([entry.detail for entry in noted])
 
 
+async def test_wh_15_a_device_clock_that_runs_ahead_takes_nothing_out_of_a_deletions_reach(opened: Open) -> None:
+    subscription, shelf = Subscription("acme-crm"), Shelf()
+    subscription.to(shelf, types=["identify"])
+    async with opened(subscription) as receiver:
+        tomorrow = (receiver.clock() + timedelta(days=1)).isoformat()
+        await receiver.deliver({"type": "identify", "userId": "karin", "messageId": "i-1", "timestamp": tomorrow})
+        await receiver.dispatcher.run_due()
+        receiver.clock.advance(seconds=1)
+        await receiver.deliver({"type": "delete", "userId": "karin", "messageId": "d-1", "timestamp": tomorrow})
+        await receiver.dispatcher.run_due()
+        assert shelf.kept == {}
+        assert (await receiver.only(message_id="i-1")).erased
+
+
 async def test_wh_15_a_repeated_delete_is_complete_when_the_deletion_that_does_the_work_is(opened: Open) -> None:
     subscription, answers = Subscription("acme-crm"), list[Exception]()
     subscription.to(Shelf(), types=["identify", "alias"])

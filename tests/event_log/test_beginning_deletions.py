@@ -1,0 +1,194 @@
+"""A deletion begins when nobody works on what it covers; what comes to light after that is a deletion of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+import pytest
+
+from db.database import Database
+from db.event_log import claiming
+from db.event_log.log import StoredEventLog
+from db.event_log.opening import open_event_log
+from db.event_log.records import ClaimedEvent, EventFilter, Settlement
+from db.event_log.tables import EventState
+from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
+
+Claimed: TypeAlias = dict[str, ClaimedEvent]
+
+
+async def claim(log: StoredEventLog, *, lease: str = "lease", now: datetime | None = None) -> Claimed:
+    """Claim everything; returns it by message id."""
+    now = now or later(minutes=2)
+    claimed = await log.claim(COMPONENTS, limit=20, lease=lease, now=now, until=now + timedelta(minutes=1))
+    names = {record.id: record.message_id or "" for record in await log.find(EventFilter())}
+    return {names[event.id]: event for event in claimed}
+
+
+def ended(claimed: ClaimedEvent, state: EventState = EventState.HANDLED) -> Settlement:
+    return Settlement(claimed.id, claimed.lease, state, later(minutes=2))
+
+
+async def store(log: StoredEventLog, message_id: str, *, at: float = 0, **changes: Any) -> None:
+    """Store an event that happens some seconds after noon, when it is received as well."""
+    when = later(seconds=at)
+    await log.append(new_event(message_id, **{"received_at": when, "occurred_at": when, **changes}))
+
+
+async def is_there(log: StoredEventLog, message_id: str) -> bool:
+    (detail,) = await log.show(message_id)
+    return detail.body is not None
+
+
+async def test_a_delete_waits_for_the_events_of_an_id_that_is_merged_after_it_was_stored(
+    event_log: StoredEventLog,
+) -> None:
+    await store(event_log, "e-1", person_hash="lead")
+    working = await claim(event_log)
+    await store(event_log, "d-1", at=10, type="delete")
+    await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
+    merging = await claim(event_log)
+    assert [(name, event.suppressed) for name, event in merging.items()] == [("a-1", False)]
+    assert await settle(event_log, ended(merging["a-1"]))
+    assert await claim(event_log) == {}, "somebody works on an event of the other id"
+    assert await settle(event_log, ended(working["e-1"]))
+    deleting = await claim(event_log)
+    report = await event_log.erase(ended(deleting["d-1"]))
+    assert report is not None
+    assert (report.merged_ids, report.events) == (1, 3)
+    assert not await is_there(event_log, "e-1")
+
+
+async def test_a_merge_that_comes_too_late_waits_for_the_events_of_the_other_id(event_log: StoredEventLog) -> None:
+    await store(event_log, "e-1", person_hash="lead")
+    working = await claim(event_log)
+    await store(event_log, "d-1", at=10, type="delete")
+    assert await event_log.erase(ended((await claim(event_log))["d-1"])) is not None
+    await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
+    assert await claim(event_log) == {}
+    assert await is_there(event_log, "e-1")
+    assert await settle(event_log, ended(working["e-1"]))
+    merging = await claim(event_log)
+    assert merging["a-1"].erased_through == later(seconds=10)
+    await store(event_log, "e-2", at=30, occurred_at=later(seconds=6), person_hash="lead")
+    assert (await claim(event_log))["e-2"].suppressed, "the other id is being deleted"
+    report = await event_log.erase(ended(merging["a-1"], EventState.SUPPRESSED))
+    assert report is not None
+    assert (report.merged_ids, report.events) == (0, 3)
+    assert not await is_there(event_log, "e-1")
+
+
+async def test_a_merge_of_somebody_who_is_being_deleted_is_a_deletion_of_its_own(event_log: StoredEventLog) -> None:
+    await store(event_log, "d-1", at=10, type="delete")
+    deleting = await claim(event_log)
+    event_log.begin("lease", [deleting["d-1"].id])
+    await store(event_log, "e-1", person_hash="lead")
+    found = await claim(event_log)
+    await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
+    assert await claim(event_log) == {}
+    # The deletion fails, and is tried again: whom it covers has been decided.
+    again = Settlement(deleting["d-1"].id, "lease", EventState.PENDING, later(minutes=2), available_at=NOON)
+    assert await settle(event_log, again)
+    deleting = await claim(event_log)
+    report = await event_log.erase(ended(deleting["d-1"]))
+    assert report is not None
+    assert (report.merged_ids, report.events) == (0, 1)
+    assert await is_there(event_log, "a-1")
+    assert await settle(event_log, ended(found["e-1"]))
+    merging = await claim(event_log)
+    assert merging["a-1"].suppressed
+    assert await event_log.erase(ended(merging["a-1"], EventState.SUPPRESSED)) is not None
+    assert not await is_there(event_log, "e-1")
+
+
+async def test_an_older_deletion_still_waits_when_a_newer_one_of_the_same_person_comes(
+    event_log: StoredEventLog,
+) -> None:
+    await store(event_log, "e-1")
+    working = await claim(event_log)
+    await store(event_log, "d-1", at=10, type="delete")
+    await store(event_log, "e-2", at=20)
+    await store(event_log, "d-2", at=30, type="delete")
+    assert {name: event.suppressed for name, event in (await claim(event_log)).items()} == {"e-2": True}
+    assert await settle(event_log, ended(working["e-1"]))
+    deleting = await claim(event_log, now=later(minutes=4))
+    assert sorted(deleting) == ["d-1", "d-2", "e-2"]
+    reports = [await event_log.erase(ended(deleting[name])) for name in ("d-1", "d-2")]
+    assert [report and report.events for report in reports] == [2, 4]
+
+
+async def test_what_happened_after_a_deletion_merges_nobody_into_it(event_log: StoredEventLog) -> None:
+    await store(event_log, "e-1", person_hash="lead")
+    await store(event_log, "e-2", person_hash=None, device_hash="phone")
+    await store(event_log, "d-1", at=10, type="delete")
+    await store(event_log, "a-1", at=20, type="alias", previous_hash="lead")
+    await store(event_log, "e-3", at=20, device_hash="phone")
+    claimed = await claim(event_log)
+    assert [name for name, event in claimed.items() if event.suppressed] == []
+    assert await event_log.erase(ended(claimed["d-1"])) is not None
+    kept = [await is_there(event_log, message_id) for message_id in ("e-1", "e-2", "a-1", "e-3")]
+    assert kept == [True] * 4
+
+
+async def test_a_delete_waits_for_no_merge_that_is_a_deletion_itself(event_log: StoredEventLog) -> None:
+    await store(event_log, "e-1", person_hash="lead")
+    working = await claim(event_log)
+    await store(event_log, "d-1", at=10, type="delete")
+    assert await event_log.erase(ended((await claim(event_log))["d-1"])) is not None
+    await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
+    assert await claim(event_log) == {}, "the merge waits for the event"
+    await store(event_log, "e-2", at=30)
+    await store(event_log, "d-2", at=40, type="delete")
+    covered = await claim(event_log)
+    assert sorted(covered) == ["e-2"]
+    assert await settle(event_log, ended(covered["e-2"], EventState.SUPPRESSED))
+    assert await settle(event_log, ended(working["e-1"]))
+    claimed = await claim(event_log)
+    assert {name: event.suppressed for name, event in claimed.items()} == {"a-1": True, "d-2": False}
+
+
+class _TwoProcesses:
+    """Two processes that work on one PostgreSQL; one of them claims, and has not committed that yet."""
+
+    def __init__(self, url: str) -> None:
+        self.log = open_event_log(url)
+        self.database = Database.open(url)
+
+    async def close(self) -> None:
+        await self.log.close()
+        await self.database.close()
+
+
+@pytest.fixture
+async def both(postgresql_url: str) -> AsyncIterator[_TwoProcesses]:
+    """A log on PostgreSQL, and the database of another process."""
+    both = _TwoProcesses(postgresql_url)
+    yield both
+    await both.close()
+
+
+@pytest.mark.parametrize("held", ["e-1", "d-1"])
+async def test_nothing_is_decided_while_another_process_is_about_to_change_it(both: _TwoProcesses, held: str) -> None:
+    """A delete that sees no lease yet is not begun, and a merge that sees no beginning yet is not handed over."""
+    log, now = both.log, later(minutes=2)
+    await store(log, "e-1", person_hash="person-1" if held == "e-1" else "lead")
+    other, until = "other process", now + timedelta(minutes=1)
+    if held == "d-1":
+        assert await settle(log, ended((await claim(log))["e-1"]))
+        await store(log, "d-1", at=10, type="delete")
+    async with both.database.engine.begin() as connection:
+        first = await claiming.claim(connection, COMPONENTS, limit=9, lease=other, now=now, until=until)
+        assert len(first) == 1
+        if held == "e-1":
+            await store(log, "d-1", at=10, type="delete")
+        else:
+            await store(log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
+        assert await claim(log) == {}
+    if held == "e-1":
+        assert await claim(log) == {}
+        assert await settle(log, Settlement(first[0].id, other, EventState.HANDLED, now))
+        assert sorted(await claim(log)) == ["d-1"]
+    else:
+        assert (await claim(log))["a-1"].suppressed
