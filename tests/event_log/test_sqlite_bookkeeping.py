@@ -96,6 +96,17 @@ async def test_case_105_the_same_holds_when_the_process_died_in_between(tmp_path
     await log.close()
 
 
+async def test_a_delete_that_was_not_stored_takes_no_event_from_the_handlers(
+    small: SqliteEventLog, tmp_path: Path
+) -> None:
+    await small.append(new_event("m-1"))
+    at = later(minutes=1)
+    with full_disk(tmp_path), pytest.raises(EventLogUnavailable):
+        await small.append(new_event("d-1", type="delete", received_at=at, occurred_at=at, body=LARGE))
+    (event,) = await _claim(small, minutes=2)
+    assert not event.suppressed
+
+
 async def test_events_are_still_found_after_an_erasure_that_could_not_be_written(
     small: SqliteEventLog, tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ class SqliteEventLog:
     ) -> list[ClaimedEvent]:
         def work(catalogue: Catalogue, segments: Segments) -> list[ClaimedEvent]:
             self._become_writer(catalogue, segments)
+            self._forget_unstored(catalogue, segments)
             return claiming.claim(
                 segments, catalogue, self._leases, components, limit=limit, lease=lease, now=now, until=until, skip=skip
             )
@@ -303,8 +304,7 @@ class SqliteEventLog:
             if events:
                 self._become_writer(catalogue, segments)
                 segments.rotate_if_due(to_microseconds(events[0].received_at))
-                if self._may_hold_stale_tombstones:
-                    catalogue.forget_unstored(segments.active.next_id)
+                self._forget_unstored(catalogue, segments)
                 self._may_hold_stale_tombstones = True
             # A result that a power cut undoes is a handler called once more; so results need not wait for the disk.
             with segments.transaction(flushed=bool(events)):
@@ -317,7 +317,8 @@ class SqliteEventLog:
 
         with self._admission.timed():
             self._open_and(work)
-        self._may_hold_stale_tombstones = self._may_hold_stale_tombstones and not events
+        if events:
+            self._may_hold_stale_tombstones = False
         for note in notes:
             note()
         return appended, settled
@@ -357,6 +358,12 @@ class SqliteEventLog:
             if segments.active.holds_deleted:  # or its log is this process's own
                 flush_recovered(segments.active.connection)
             self._may_be_unflushed = False
+
+    def _forget_unstored(self, catalogue: Catalogue, segments: Segments) -> None:
+        """Forget tombstones of deletes that were refused, or whose process died before it had stored them."""
+        if self._may_hold_stale_tombstones:
+            catalogue.forget_unstored(segments.active.next_id)
+            self._may_hold_stale_tombstones = False
 
     def _forget_deleted_later(self, seconds: float) -> None:
         if self._forgetting is None:
