@@ -151,7 +151,7 @@ async def test_a_merge_after_the_deletion_erases_what_is_held_under_the_other_id
         assert "lead" not in json.dumps([entry.detail for entry in noted])
 
 
-async def test_wh_15_a_device_clock_that_runs_ahead_takes_nothing_out_of_a_deletions_reach(opened: Open) -> None:
+async def test_wh_15_an_event_of_a_device_whose_clock_runs_ahead_is_deleted_too(opened: Open) -> None:
     subscription, shelf = Subscription("acme-crm"), Shelf()
     subscription.to(shelf, types=["identify"])
     async with opened(subscription) as receiver:

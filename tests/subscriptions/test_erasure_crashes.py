@@ -255,9 +255,9 @@ class PostgresErasureMachine(ErasureMachine):
 
 TestErasureCrashes = ErasureMachine.TestCase
 TestErasureCrashes.settings = settings(
-    max_examples=15, stateful_step_count=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestPostgresErasureCrashes = PostgresErasureMachine.TestCase
 TestPostgresErasureCrashes.settings = settings(
-    max_examples=5, stateful_step_count=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
