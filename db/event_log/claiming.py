@@ -17,7 +17,7 @@ from db.event_log.records import ClaimedEvent, HandlerRecord, HandlerResult, Set
 from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
 from db.event_log.tombstone import erased_through
-from db.event_log.tombstones import find_tombstones
+from db.event_log.tombstones import complete, find_tombstones
 from db.types import UtcDateTime
 
 # The senders are found by stepping through an index that holds pending events only, one step for each, and their
@@ -232,9 +232,12 @@ async def settle(connection: AsyncConnection, settlements: Sequence[Settlement])
     settled = [(settlement.event_id, settlement.lease) in held for settlement in settlements]
     ours = [settlement for settlement, is_ours in zip(settlements, settled, strict=True) if is_ours]
     await _save_outcomes(connection, ours)
-    suppressed = [settlement.event_id for settlement in ours if settlement.state is EventState.SUPPRESSED]
-    if suppressed:
-        await forget_bodies(connection, suppressed)
+    erased = [settlement.event_id for settlement in ours if settlement.erases_body]
+    if erased:
+        await forget_bodies(connection, erased)
+    for settlement in ours:
+        if settlement.ends_deletion:
+            await complete(connection, settlement.event_id, now=settlement.at)
     return settled
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import and_, case, exists, func, not_, or_, select, update
+from sqlalchemy import and_, case, exists, func, not_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -138,36 +138,42 @@ async def wait_for_others(connection: AsyncConnection, event_id: int) -> None:
     await connection.execute(select(func.pg_advisory_xact_lock(key)).where(col(StoredEvent.id) == event_id))
 
 
-async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> ErasureReport:
-    """Remove the bodies and error texts of the events that a deletion covers, and of the one that asked for it.
+async def wipe(connection: AsyncConnection, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
+    """Remove the bodies and error texts of the events that a deletion covers; ``None`` if its lease is lost.
 
     Whom it covers was noted when it began (``db.event_log.beginning``).
     """
-    own = select(col(StoredEvent.account), col(StoredEvent.component)).where(col(StoredEvent.id) == event_id)
-    account, component = (await connection.execute(own)).one()
+    held = (
+        select(col(StoredEvent.account), col(StoredEvent.component))
+        .where(
+            col(StoredEvent.id) == event_id,
+            col(StoredEvent.lease) == lease,
+            col(StoredEvent.state) == EventState.PENDING,
+        )
+        .with_for_update()
+    )
+    whose = (await connection.execute(held)).first()
+    if whose is None:
+        return None
     noted = select(col(Erasure.person_hash), col(Erasure.erased_through)).where(col(Erasure.event_id) == event_id)
     rows = (await connection.execute(noted)).all()
     hashes = {subject for subject, _ in rows}
-    asked_for_it = col(StoredEvent.id) == event_id
-    wanted = asked_for_it
-    if rows:
-        # One that is still to end in an erasure of its own stays: its handlers have to be told whose.
-        is_to_erase = and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias")))
-        wanted = or_(
-            asked_for_it,
-            and_(
-                col(StoredEvent.account) == account,
-                col(StoredEvent.component) == component,
-                is_any_of(SUBJECT, hashes),
-                col(StoredEvent.occurred_at) <= max(through for _, through in rows),
-                not_(is_to_erase),
-            ),
-        )
-    locked = await connection.execute(select(col(StoredEvent.id)).where(wanted).with_for_update())
+    if not hashes:
+        return ErasureReport(merged_ids=0, events=1)
+    # One that is still to end in an erasure of its own stays: its handlers have to be told whose.
+    is_to_erase = and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias")))
+    wanted = select(col(StoredEvent.id)).where(
+        col(StoredEvent.account) == whose.account,
+        col(StoredEvent.component) == whose.component,
+        is_any_of(SUBJECT, hashes),
+        col(StoredEvent.occurred_at) <= max(through for _, through in rows),
+        not_(is_to_erase),
+    )
+    locked = await connection.execute(wanted.with_for_update())
     covered = [event_id for event_id in locked.scalars() if event_id is not None]
     await connection.execute(update(HandlerOutcome).where(is_any(HandlerOutcome.event_id, covered)).values(error=None))
     await connection.execute(sql_delete(StoredBody).where(is_any(StoredBody.id, covered)))
-    unfinished = and_(not_(asked_for_it), col(StoredEvent.state).in_((EventState.PENDING, EventState.DEAD_LETTER)))
+    unfinished = col(StoredEvent.state).in_((EventState.PENDING, EventState.DEAD_LETTER))
     await connection.execute(
         update(StoredEvent)
         .where(is_any(StoredEvent.id, covered))
@@ -178,8 +184,7 @@ async def wipe(connection: AsyncConnection, event_id: int, *, now: datetime) -> 
             finished_at=func.coalesce(col(StoredEvent.finished_at), now),
         )
     )
-    await connection.execute(update(Erasure).where(col(Erasure.event_id) == event_id).values(completed_at=now))
-    return ErasureReport(merged_ids=max(0, len(hashes) - 1), events=len(covered))
+    return ErasureReport(merged_ids=len(hashes) - 1, events=len(covered) + 1)
 
 
 async def _same_deletion(connection: AsyncConnection, delete: NewEvent) -> _Asked | None:

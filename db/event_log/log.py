@@ -91,8 +91,11 @@ class EventLog(Protocol):
         """
         ...
 
-    async def erase(self, settlement: Settlement) -> ErasureReport | None:
-        """Settle a handled delete and wipe the person's stored bodies in one step; ``None`` if the lease is lost."""
+    async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
+        """Wipe the stored bodies that a deletion covers, all but its own; ``None`` if the lease is lost.
+
+        The deletion is not settled by that, so that it is done again when what comes after it is cut off.
+        """
         ...
 
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:

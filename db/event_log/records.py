@@ -163,6 +163,7 @@ class Settlement:
 
     ``attempted`` is whether any handler was called; otherwise the event was only put back, and nothing is counted.
     ``keeps_lease`` is whether whoever holds the event goes on with it, and only what handlers made of it is noted.
+    ``ends_deletion`` is whether everything that the event was to erase is wiped; its own body goes with it.
     """
 
     event_id: int
@@ -174,6 +175,12 @@ class Settlement:
     available_at: datetime | None = None
     attempted: bool = True
     keeps_lease: bool = False
+    ends_deletion: bool = False
+
+    @property
+    def erases_body(self) -> bool:
+        """Whether nothing of what was received is kept."""
+        return self.ends_deletion or self.state is EventState.SUPPRESSED
 
 
 @dataclass(frozen=True, slots=True)

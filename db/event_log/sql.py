@@ -148,12 +148,10 @@ class SqlEventLog:
     def settle_all(self, settlements: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
         return self._settlements.submit(settlements)
 
-    async def erase(self, settlement: Settlement) -> ErasureReport | None:
+    async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
         async with self._long_transaction() as connection:
-            await erasing.wait_for_others(connection, settlement.event_id)
-            if not all(await claiming.settle(connection, [settlement])):
-                return None
-            return await erasing.wipe(connection, settlement.event_id, now=settlement.at)
+            await erasing.wait_for_others(connection, event_id)
+            return await erasing.wipe(connection, event_id, lease, now=now)
 
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
         brought, after = 0, 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -38,6 +38,11 @@ async def write_tombstones(
     ]
     if rows:
         await connection.execute(insert(ERASURES).on_conflict_do_nothing(), rows)
+
+
+async def complete(connection: AsyncConnection, event_id: int, *, now: datetime) -> None:
+    """Note that everything that a deletion covers is wiped."""
+    await connection.execute(update(Erasure).where(col(Erasure.event_id) == event_id).values(completed_at=now))
 
 
 async def find_tombstones(

@@ -1,11 +1,11 @@
-"""The end of a deletion: noted in the audit, wiped from the event log, and noted again with what was erased where."""
+"""The end of a deletion: noted, wiped from the event log, noted again with what was erased where, and settled."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -42,11 +42,13 @@ class Erasure:
 
     Attributes:
         report: what was wiped, once it was.
+        is_noted: whether that is in the audit.
     """
 
     settlement: Settlement
     claimed: ClaimedEvent
     report: ErasureReport | None = None
+    is_noted: bool = False
 
 
 class Erasures:
@@ -59,9 +61,9 @@ class Erasures:
         self._notes: GroupCommit[_Note, None] = GroupCommit(self._write, largest=_NOTES_AT_ONCE)
 
     async def end(self, erasure: Erasure) -> bool:
-        """Note a deletion, wipe the log, and note what was wiped; asked again, it wipes nothing twice.
+        """Note a deletion, wipe the log, note what was wiped, and settle it; asked again, it goes on where it was.
 
-        The first note comes before that: once too often is better than never.
+        Each comes before the next: once too often is better than never.
 
         Returns:
             Whether the event was still held.
@@ -75,15 +77,18 @@ class Erasures:
         if report is None:
             await self._notes.submit(_Note("segment", REQUESTED, claimed.id, settlement.at, whose))
             async with self._wiping:
-                report = await self._log.erase(settlement)
+                report = await self._log.erase(claimed.id, settlement.lease, now=settlement.at)
             if report is None:
                 return False
             erasure.report = report
             merged, events = report.merged_ids, report.events
             logger.info("Deletion %d is done: %d merged ids, %d stored events wiped", claimed.id, merged, events)
-        detail = {**whose, **_where(claimed, report)}
-        await self._notes.submit(_Note("service", ERASED, claimed.id, settlement.at, detail))
-        return True
+        if not erasure.is_noted:
+            detail = {**whose, **_where(claimed, report)}
+            await self._notes.submit(_Note("service", ERASED, claimed.id, settlement.at, detail))
+            erasure.is_noted = True
+        (is_settled,) = await self._log.settle_all([replace(settlement, ends_deletion=True)])
+        return is_settled
 
     async def close(self) -> None:
         """Wait until what was noted is stored or refused."""

@@ -83,7 +83,7 @@ class Settler:
         was_held, is_first_try = await self._persistently(lambda: self._erasures.end(erasure), [settlement])
         if was_held is False:
             _say_refused([settlement], is_first_try=is_first_try)
-        return erasure.report is not None
+        return was_held is True
 
     async def _persistently(
         self, store: Callable[[], Awaitable[_Result]], settlements: Sequence[Settlement]

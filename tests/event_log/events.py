@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from db.event_log.log import EventLog
 from db.event_log.message_key import key_of_message
-from db.event_log.records import NewEvent, Settlement
+from db.event_log.records import ErasureReport, NewEvent, Settlement
 from db.event_log.segment_limits import SegmentLimits
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -43,6 +44,14 @@ def new_event(message_id: str = "m-1", **changes: Any) -> NewEvent:
         settings={},
     )
     return event._replace(**changes)
+
+
+async def erase(log: EventLog, settlement: Settlement) -> ErasureReport | None:
+    """Let a deletion come to its end."""
+    report = await log.erase(settlement.event_id, settlement.lease, now=settlement.at)
+    if report is not None:
+        assert await settle(log, replace(settlement, ends_deletion=True))
+    return report
 
 
 async def settle(log: EventLog, settlement: Settlement) -> bool:

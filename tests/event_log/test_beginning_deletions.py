@@ -14,7 +14,7 @@ from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import ClaimedEvent, EventFilter, Settlement
 from db.event_log.tables import EventState
-from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
+from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 Claimed: TypeAlias = dict[str, ClaimedEvent]
 
@@ -55,7 +55,7 @@ async def test_a_delete_waits_for_the_events_of_an_id_that_is_merged_after_it_wa
     assert await claim(event_log) == {}, "somebody works on an event of the other id"
     assert await settle(event_log, ended(working["e-1"]))
     deleting = await claim(event_log)
-    report = await event_log.erase(ended(deleting["d-1"]))
+    report = await erase(event_log, ended(deleting["d-1"]))
     assert report is not None
     assert (report.merged_ids, report.events) == (1, 3)
     assert not await is_there(event_log, "e-1")
@@ -65,7 +65,7 @@ async def test_a_merge_that_comes_too_late_waits_for_the_events_of_the_other_id(
     await store(event_log, "e-1", person_hash="lead")
     working = await claim(event_log)
     await store(event_log, "d-1", at=10, type="delete")
-    assert await event_log.erase(ended((await claim(event_log))["d-1"])) is not None
+    assert await erase(event_log, ended((await claim(event_log))["d-1"])) is not None
     await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
     assert await claim(event_log) == {}
     assert await is_there(event_log, "e-1")
@@ -74,7 +74,7 @@ async def test_a_merge_that_comes_too_late_waits_for_the_events_of_the_other_id(
     assert merging["a-1"].erased_through == later(seconds=10)
     await store(event_log, "e-2", at=30, occurred_at=later(seconds=6), person_hash="lead")
     assert (await claim(event_log))["e-2"].suppressed, "the other id is being deleted"
-    report = await event_log.erase(ended(merging["a-1"], EventState.SUPPRESSED))
+    report = await erase(event_log, ended(merging["a-1"], EventState.SUPPRESSED))
     assert report is not None
     assert (report.merged_ids, report.events) == (0, 3)
     assert not await is_there(event_log, "e-1")
@@ -92,14 +92,14 @@ async def test_a_merge_of_somebody_who_is_being_deleted_is_a_deletion_of_its_own
     again = Settlement(deleting["d-1"].id, "lease", EventState.PENDING, later(minutes=2), available_at=NOON)
     assert await settle(event_log, again)
     deleting = await claim(event_log)
-    report = await event_log.erase(ended(deleting["d-1"]))
+    report = await erase(event_log, ended(deleting["d-1"]))
     assert report is not None
     assert (report.merged_ids, report.events) == (0, 1)
     assert await is_there(event_log, "a-1")
     assert await settle(event_log, ended(found["e-1"]))
     merging = await claim(event_log)
     assert merging["a-1"].suppressed
-    assert await event_log.erase(ended(merging["a-1"], EventState.SUPPRESSED)) is not None
+    assert await erase(event_log, ended(merging["a-1"], EventState.SUPPRESSED)) is not None
     assert not await is_there(event_log, "e-1")
 
 
@@ -115,7 +115,7 @@ async def test_an_older_deletion_still_waits_when_a_newer_one_of_the_same_person
     assert await settle(event_log, ended(working["e-1"]))
     deleting = await claim(event_log, now=later(minutes=4))
     assert sorted(deleting) == ["d-1", "d-2", "e-2"]
-    reports = [await event_log.erase(ended(deleting[name])) for name in ("d-1", "d-2")]
+    reports = [await erase(event_log, ended(deleting[name])) for name in ("d-1", "d-2")]
     assert [report and report.events for report in reports] == [2, 4]
 
 
@@ -127,7 +127,7 @@ async def test_what_happened_after_a_deletion_merges_nobody_into_it(event_log: S
     await store(event_log, "e-3", at=20, device_hash="phone")
     claimed = await claim(event_log)
     assert [name for name, event in claimed.items() if event.suppressed] == []
-    assert await event_log.erase(ended(claimed["d-1"])) is not None
+    assert await erase(event_log, ended(claimed["d-1"])) is not None
     kept = [await is_there(event_log, message_id) for message_id in ("e-1", "e-2", "a-1", "e-3")]
     assert kept == [True] * 4
 
@@ -136,7 +136,7 @@ async def test_a_delete_waits_for_no_merge_that_is_a_deletion_itself(event_log: 
     await store(event_log, "e-1", person_hash="lead")
     working = await claim(event_log)
     await store(event_log, "d-1", at=10, type="delete")
-    assert await event_log.erase(ended((await claim(event_log))["d-1"])) is not None
+    assert await erase(event_log, ended((await claim(event_log))["d-1"])) is not None
     await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
     assert await claim(event_log) == {}, "the merge waits for the event"
     await store(event_log, "e-2", at=30)

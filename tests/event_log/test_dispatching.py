@@ -15,7 +15,7 @@ from db.event_log.opening import open_event_log
 from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState, HandlerState
-from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
+from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 
 async def _claim(log: StoredEventLog, *, minutes: float = 0, limit: int = 10, **options: Any) -> list[ClaimedEvent]:
@@ -185,7 +185,7 @@ async def test_a_delete_and_what_it_erased_are_never_revived(event_log: StoredEv
     delete = new_event("m-2", type="delete", occurred_at=later(minutes=1), received_at=later(minutes=1))
     await event_log.append(delete)
     (claimed,) = await _claim(event_log, minutes=1)
-    await event_log.erase(Settlement(claimed.id, claimed.lease, EventState.HANDLED, later(minutes=1)))
+    await erase(event_log, Settlement(claimed.id, claimed.lease, EventState.HANDLED, later(minutes=1)))
     assert await event_log.revive([event.id, claimed.id], handler=None, now=later(minutes=2)) == 0
 
 
@@ -304,7 +304,7 @@ async def test_people_who_were_merged_into_each_other_are_erased_at_the_same_mom
     assert [event.suppressed for event in claimed if event.type != "delete"] == [True] * 4
     ended = [Settlement(delete.id, "b", EventState.HANDLED, NOON) for delete in deletes]
     # Each covers the events of all the others.
-    reports = await asyncio.gather(*(event_log.erase(settlement) for settlement in ended))
+    reports = await asyncio.gather(*(erase(event_log, settlement) for settlement in ended))
     assert [report and report.merged_ids for report in reports] == [3, 3, 3, 3]
     assert {record.erased for record in await event_log.find(EventFilter())} == {True}
 
@@ -320,11 +320,11 @@ async def test_merges_of_people_into_each_other_that_come_too_late_are_deletions
         merge = new_event(f"merge {person}", type="alias", person_hash=person, previous_hash=other)
         await event_log.append(merge)
     ended = [Settlement(delete.id, "a", EventState.HANDLED, NOON) for delete in deletes]
-    reports = await asyncio.gather(*(event_log.erase(settlement) for settlement in ended))
+    reports = await asyncio.gather(*(erase(event_log, settlement) for settlement in ended))
     assert [report and (report.merged_ids, report.events) for report in reports] == [(0, 1)] * 4
     merges = await event_log.claim(COMPONENTS, limit=9, lease="b", now=NOON, until=later(minutes=1))
     assert [merge.suppressed for merge in merges] == [True] * 4
     ended = [Settlement(merge.id, "b", EventState.SUPPRESSED, NOON) for merge in merges]
-    reports = await asyncio.gather(*(event_log.erase(settlement) for settlement in ended))
+    reports = await asyncio.gather(*(erase(event_log, settlement) for settlement in ended))
     assert [report and report.merged_ids for report in reports] == [3, 3, 3, 3]
     assert {record.erased for record in await event_log.find(EventFilter())} == {True}

@@ -10,7 +10,7 @@ import pytest
 from db.event_log.log import StoredEventLog
 from db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
 from db.event_log.tables import EventState, HandlerState
-from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
+from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 
 async def _claim(log: StoredEventLog, lease: str = "a", *, minutes: float = 0, limit: int = 10) -> list[int]:
@@ -116,7 +116,7 @@ async def test_a_delete_waits_for_work_on_the_person_and_suppresses_the_rest(eve
     assert await _claim(event_log, "c") == []
     await settle(event_log, Settlement(running, "a", EventState.HANDLED, later(seconds=4)))
     (delete,) = await event_log.claim(COMPONENTS, limit=10, lease="c", now=later(seconds=5), until=later(minutes=1))
-    report = await event_log.erase(Settlement(delete.id, "c", EventState.HANDLED, later(seconds=6)))
+    report = await erase(event_log, Settlement(delete.id, "c", EventState.HANDLED, later(seconds=6)))
     assert report is not None
     assert (report.merged_ids, report.events) == (0, 3)
     bodies = {record.message_id: record.erased for record in await event_log.find(EventFilter())}

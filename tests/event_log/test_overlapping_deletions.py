@@ -5,7 +5,7 @@ from __future__ import annotations
 from db.event_log.log import StoredEventLog
 from db.event_log.records import ClaimedEvent, EventDetail, EventFilter, Settlement
 from db.event_log.tables import EventState
-from tests.event_log.events import COMPONENTS, later, new_event, settle
+from tests.event_log.events import COMPONENTS, erase, later, new_event, settle
 
 
 async def claim(log: StoredEventLog) -> dict[str, ClaimedEvent]:
@@ -41,11 +41,11 @@ async def test_a_deletion_does_not_take_another_one_or_a_merge_out_of_its_handle
             "a-1", type="alias", previous_hash="lead", received_at=later(seconds=50), occurred_at=later(seconds=10)
         )
     )
-    assert await event_log.erase(handled(claimed["d-1"])) is not None
+    assert await erase(event_log, handled(claimed["d-1"])) is not None
     for message_id in ("d-2", "a-1"):
         detail = await detail_of(event_log, message_id)
         assert (detail.record.state, detail.body is None) == (EventState.PENDING, False)
-    assert await event_log.erase(handled(claimed["d-2"])) is not None
+    assert await erase(event_log, handled(claimed["d-2"])) is not None
     deletion = await event_log.deletion_of(claimed["d-2"].id)
     assert deletion is not None
     assert deletion.completed
@@ -63,5 +63,5 @@ async def test_a_deletion_reaches_as_far_as_its_last_message_says(event_log: Sto
     claimed = await claim(event_log)
     assert claimed["e-2"].suppressed
     assert await settle(event_log, handled(claimed["e-1"]))
-    assert await event_log.erase(handled(claimed["d-1"])) is not None
+    assert await erase(event_log, handled(claimed["d-1"])) is not None
     assert (await detail_of(event_log, "e-1")).body is None

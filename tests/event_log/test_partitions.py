@@ -17,7 +17,7 @@ from db.event_log.opening import open_event_log
 from db.event_log.records import EventFilter, Settlement
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.tables import EventState
-from tests.event_log.events import later, new_event, settle
+from tests.event_log.events import erase, later, new_event, settle
 
 DAILY = SegmentLimits(age=timedelta(days=1), dedupe=timedelta(days=30))
 
@@ -173,7 +173,7 @@ async def test_somebody_seen_on_very_many_devices_can_be_deleted(log: StoredEven
     now, until = later(minutes=2), later(minutes=3)
     claimed = await log.claim(["acme-crm"], limit=9, lease="a", now=now, until=until)
     (delete,) = [event for event in claimed if event.type == "delete"]
-    report = await log.erase(Settlement(delete.id, "a", EventState.HANDLED, now))
+    report = await erase(log, Settlement(delete.id, "a", EventState.HANDLED, now))
     assert report is not None
     assert report.merged_ids == 33_000
 

@@ -13,7 +13,7 @@ from db.event_log import erasing
 from db.event_log.records import EventDetail, EventLogUnavailable, Settlement
 from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState
-from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
+from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 AT = later(minutes=1)
 
@@ -24,7 +24,7 @@ async def log(postgresql_url: str) -> AsyncIterator[SqlEventLog]:
     opened = SqlEventLog(Database.open(postgresql_url))
     await opened.append(new_event("d-1", type="delete"))
     (first,) = await opened.claim(COMPONENTS, limit=9, lease="a", now=NOON, until=AT)
-    assert await opened.erase(Settlement(first.id, "a", EventState.HANDLED, NOON))
+    assert await erase(opened, Settlement(first.id, "a", EventState.HANDLED, NOON))
     yield opened
     await opened.close()
 
@@ -68,7 +68,7 @@ async def test_an_event_that_is_stored_beside_it_makes_it_a_deletion_of_its_own(
         assert await handle() is True
     (again,) = await log.claim(COMPONENTS, limit=9, lease="c", now=later(minutes=3), until=later(minutes=4))
     assert (again.type, bool(again.body)) == ("delete", True)
-    assert await log.erase(Settlement(again.id, "c", EventState.HANDLED, later(minutes=3)))
+    assert await erase(log, Settlement(again.id, "c", EventState.HANDLED, later(minutes=3)))
     assert (await detail_of(log, "e-1")).body is None
 
 
@@ -83,7 +83,7 @@ async def test_it_is_a_deletion_of_its_own_when_nobody_decides(
     assert "Repeated deletes (1) are handled once more" in caplog.text
     assert await log.claim(COMPONENTS, limit=9, lease="b", now=AT, until=later(minutes=2)) == []
     (again,) = await log.claim(COMPONENTS, limit=9, lease="b", now=later(minutes=2), until=later(minutes=3))
-    assert await log.erase(Settlement(again.id, "b", EventState.HANDLED, later(minutes=2)))
+    assert await erase(log, Settlement(again.id, "b", EventState.HANDLED, later(minutes=2)))
     assert (await detail_of(log, "d-2")).record.state is EventState.HANDLED
 
 

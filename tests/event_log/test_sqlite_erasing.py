@@ -16,7 +16,7 @@ from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.sqlite.segment import Segment
 from db.event_log.tables import EventState
-from tests.event_log.events import NOON, later, new_event
+from tests.event_log.events import NOON, erase, later, new_event
 
 SMALL = SegmentLimits(events=10, age=timedelta(days=1), dedupe=timedelta(days=30))
 SECRET = b"karin@mail.example"
@@ -49,7 +49,7 @@ async def _erase_somebody_in_three_segments(log: SqliteEventLog) -> None:
     await log.append(new_event("d-1", type="delete", body=body))
     await log.settle_all([Settlement(event.id, "a", EventState.HANDLED, NOON) for event in await _claim(log)])
     (delete,) = await _claim(log)
-    assert await log.erase(Settlement(delete.id, delete.lease, EventState.HANDLED, NOON)) is not None
+    assert await erase(log, Settlement(delete.id, delete.lease, EventState.HANDLED, NOON)) is not None
 
 
 def _holding_it(folder: Path) -> list[str]:

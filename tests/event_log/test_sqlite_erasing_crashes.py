@@ -10,7 +10,7 @@ import pytest
 from db.event_log.records import EventFilter, Settlement
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
-from tests.event_log.events import COMPONENTS, NOON, SMALL, later, new_event, settle
+from tests.event_log.events import COMPONENTS, NOON, SMALL, erase, later, new_event, settle
 from tests.subscriptions.mortal_disk import MortalDisk
 from tests.subscriptions.mortal_log import Life
 
@@ -53,7 +53,7 @@ async def test_an_erasure_that_dies_halfway_is_not_finished_or_has_wiped_everyth
         settlement = await store_a_person(log)
         life = Life(len(finished))
         disk.belong_to(life)
-        await log.erase(settlement)
+        await erase(log, settlement)
         if not life.died.is_set():
             break
         await log.close()

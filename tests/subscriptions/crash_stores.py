@@ -120,5 +120,11 @@ class StoresMachine(RuleBasedStateMachine):
         self.now = NOON
         self.wrong: list[str] = []  # what handlers saw; raised there, it would only be one more failure to retry
         self.frozen: list[ClaimedEvent] = []
+        self.freezes = 0
         self.log = self.stores.open_log()
         self.database = self.stores.open_database()
+
+    def new_frozen_lease(self) -> str:
+        """Return the lease of one more worker that is going to be frozen."""
+        self.freezes += 1
+        return f"frozen {self.freezes}"

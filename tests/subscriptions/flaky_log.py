@@ -70,8 +70,8 @@ class FlakyLog:
         self._check("release")
         await self._log.release(lease, event_ids)
 
-    async def erase(self, settlement: Settlement) -> ErasureReport | None:
-        return await self._log.erase(settlement)
+    async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
+        return await self._log.erase(event_id, lease, now=now)
 
     async def bring_forward(self, components: Collection[str], **options: Any) -> int:
         self._check("bring_forward")

@@ -168,7 +168,7 @@ class CrashMachine(StoresMachine):
     def freeze(self) -> None:
         """Claim as a worker that is then frozen for a while."""
         until = self.now + timedelta(seconds=15)
-        lease = f"frozen {len(self.frozen)}"
+        lease = self.new_frozen_lease()
         claim = self.log.claim(["acme-crm"], limit=2, lease=lease, now=self.now, until=until)
         self.frozen += self.runner.run(claim)
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from db.event_log.records import (
-    ErasureReport,
     EventLogUnavailable,
     Settlement,
 )
@@ -136,11 +135,6 @@ class AnswerLost(FlakyLog):
         if not any(settlement.keeps_lease for settlement in settlements):
             self._lose_once()
         return stored
-
-    async def erase(self, settlement: Settlement) -> ErasureReport | None:
-        report = await super().erase(settlement)
-        self._lose_once()
-        return report
 
     def _lose_once(self) -> None:
         if not self.lost:

@@ -24,7 +24,7 @@ from subscriptions.archive.erasure import (
     find_receipt,
     send_delete,
 )
-from tests.event_log.events import NOON, SMALL, new_event, settle
+from tests.event_log.events import NOON, SMALL, erase, new_event, settle
 from tests.subscriptions.receiver import Open, open_receiver
 
 
@@ -244,7 +244,7 @@ async def test_the_receipt_of_a_repeated_delete_outlives_the_event_that_did_the_
             if event.type != "delete":
                 assert await settle(log, handled)
             elif state is EventState.HANDLED:
-                assert await log.erase(handled)
+                assert await erase(log, handled)
             else:
                 assert await settle(log, replace(handled, state=state))
         assert await log.drop_before(NOON + hour) == 10

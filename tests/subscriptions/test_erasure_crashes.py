@@ -163,7 +163,7 @@ class ErasureMachine(StoresMachine):
     async def _look_back(self, before: Outcomes, calls: Counter[tuple[str, str]], *, died: bool) -> None:
         self.witness.check_attempts(before, await self.witness.outcomes(self.log), calls, died=died)
         await self.witness.note_finished(self.log)
-        await self.witness.check_audit(self.database, died=died)
+        await self.witness.check_audit(self.database)
         await self._check()
 
     async def _run(self, dispatcher: Dispatcher, database: MortalDatabase, life: Life) -> None:
@@ -180,7 +180,7 @@ class ErasureMachine(StoresMachine):
     def freeze(self) -> None:
         """Claim as a worker that is then frozen for a while."""
         until = self.now + timedelta(seconds=15)
-        lease = f"frozen {len(self.frozen)} {self.now}"
+        lease = self.new_frozen_lease()
         claim = self.log.claim(["acme-crm"], limit=2, lease=lease, now=self.now, until=until)
         claimed = self.runner.run(claim)
         self.log.begin(lease, [event.id for event in claimed])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import event as on_engine
 
 from db.control import audit
-from db.event_log.records import ErasureReport, Settlement
+from db.event_log.records import ErasureReport, EventLogUnavailable
 from db.event_log.tables import EventState
 from subscriptions import Event, Subscription
 from subscriptions.archive.erasure import ERASED, REQUESTED
@@ -119,9 +120,9 @@ async def test_no_more_deletions_are_begun_than_are_ended_soon(
         await _delete_everybody(receiver)
         erase = receiver.log.erase
 
-        async def erase_later(settlement: Settlement) -> ErasureReport | None:
+        async def erase_later(event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
             await may_end.wait()
-            return await erase(settlement)
+            return await erase(event_id, lease, now=now)
 
         monkeypatch.setattr(receiver.log, "erase", erase_later)
         running = asyncio.create_task(receiver.dispatcher.run_due())
@@ -147,7 +148,7 @@ async def test_a_deletion_that_is_cut_off_goes_on_where_it_was(
         nonlocal calls
         calls += 1
 
-    async def wipe_for_ever(_settlement: Settlement) -> None:
+    async def wipe_for_ever(*_: object, **_options: object) -> None:
         wiping.set()
         await asyncio.Event().wait()
 
@@ -171,3 +172,37 @@ async def test_a_deletion_that_is_cut_off_goes_on_where_it_was(
         async with receiver.database.transaction() as session:
             (entry,) = await audit.list_newest(session, action=ERASED)
         assert entry.detail["handlers"] == {"forget (delete)": "done"}
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["it goes on", "it dies"])
+async def test_a_deletion_whose_log_was_wiped_is_noted_whatever_happens_next(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, *, is_over: bool
+) -> None:
+    """The log's answer is lost, and perhaps the process: the deletion is done again until all of it is on record."""
+    limits = DispatchLimits(settle_waits=() if is_over else (0.0,))
+    async with opened(_subscription(), dispatch_limits=limits) as receiver:
+        await receiver.deliver({"type": "identify", "userId": "u-1", "messageId": "i-1"})
+        await receiver.dispatcher.run_due()
+        await receiver.deliver({"type": "delete", "userId": "u-1", "messageId": "d-1"})
+        erase, is_lost = receiver.log.erase, False
+
+        async def erase_and_lose_the_answer(event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
+            nonlocal is_lost
+            report = await erase(event_id, lease, now=now)
+            if not is_lost:
+                is_lost = True
+                raise EventLogUnavailable("the connection was lost")
+            return report
+
+        monkeypatch.setattr(receiver.log, "erase", erase_and_lose_the_answer)
+        await receiver.dispatcher.run_due()
+        assert (await receiver.only(message_id="i-1")).erased
+        state = (await receiver.only(message_id="d-1")).state
+        assert state is (EventState.PENDING if is_over else EventState.HANDLED)
+        receiver.clock.advance(minutes=1)
+        await receiver.dispatcher.run_due()
+        deletion = await receiver.only(message_id="d-1")
+        assert (deletion.state, deletion.erased) == (EventState.HANDLED, True)
+        async with receiver.database.transaction() as session:
+            (entry,) = await audit.list_newest(session, action=ERASED)
+        assert (entry.detail["events"], entry.detail["handlers"]) == (2, {"take (delete)": "done"})

@@ -159,11 +159,12 @@ class Catalogue:
         """Forget the tombstones of deletes that were never stored: another event gets their id."""
         self.connection.execute("DELETE FROM erasures WHERE event_id >= ?", (next_id,))
 
-    def complete(self, event_id: int, *, now: datetime) -> None:
-        """Note that a delete's work is done."""
-        self.connection.execute(
-            "UPDATE erasures SET completed_at = ? WHERE event_id = ?", (to_microseconds(now), event_id)
-        )
+    def complete(self, deletions: Iterable[tuple[int, datetime]]) -> None:
+        """Note that the work of deletions is done, and since when."""
+        completed = [(to_microseconds(at), event_id) for event_id, at in deletions]
+        if completed:
+            with transaction(self.connection):
+                self.connection.executemany("UPDATE erasures SET completed_at = ? WHERE event_id = ?", completed)
 
     def erased_by(self, event_id: int) -> dict[str, datetime]:
         """Return the people that a deletion covers, and up to when."""

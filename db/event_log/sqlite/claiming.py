@@ -18,7 +18,7 @@ from db.event_log.sqlite import outcomes
 from db.event_log.sqlite.beginning import Beginning, Candidate
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.leases import Lease, Leases
-from db.event_log.sqlite.segment import PENDING, SUPPRESSED, Segment, placeholders
+from db.event_log.sqlite.segment import PENDING, Segment, placeholders
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.states import NUMBERS
 from db.event_log.tombstone import erased_through
@@ -221,7 +221,7 @@ def _tombstones(catalogue: Catalogue, rows: Sequence[tuple[Any, ...]]) -> dict[t
 
 
 def settle(
-    segments: Segments, leases: Leases, settlements: Sequence[Settlement]
+    segments: Segments, catalogue: Catalogue, leases: Leases, settlements: Sequence[Settlement]
 ) -> tuple[list[bool], Callable[[], None]]:
     """Record how attempts ended, for those whose lease is still the one they were claimed under.
 
@@ -251,6 +251,7 @@ def settle(
                 settlement.event_id,
             )
         )
+    erased = {settlement.event_id for settlement in settlements if settlement.erases_body}
     done: set[int] = set()
     finished: dict[Segment, int] = {}
     for segment, part in rows.items():
@@ -258,9 +259,12 @@ def settle(
         changed = _settle_rows(segment, part)
         done |= changed
         finished[segment] = sum(1 for row in part if row[0] != PENDING and row[6] in changed)
-        suppressed = [(row[6],) for row in part if row[0] == SUPPRESSED and row[6] in changed]
-        if suppressed:
-            segment.connection.executemany("DELETE FROM bodies WHERE id = ?", suppressed)
+        if erased & changed:
+            segment.holds_deleted = True
+            gone = [(event_id,) for event_id in erased & changed]
+            segment.connection.executemany("DELETE FROM bodies WHERE id = ?", gone)
+    # Before the commit: if that does not come, the deletion is handed out again and completed anew.
+    catalogue.complete((one.event_id, one.at) for one in settlements if one.ends_deletion and one.event_id in done)
 
     def committed() -> None:
         settled: dict[str, list[int]] = defaultdict(list)

@@ -51,39 +51,39 @@ def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: New
     return False
 
 
-def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: datetime) -> ErasureReport:
-    """Remove the bodies and error texts of the events that a deletion covers, and of the one that asked for it.
+def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: datetime) -> ErasureReport | None:
+    """Remove the bodies and error texts of the events that a deletion covers; ``None`` if it is over.
 
     Whom it covers was noted when it began (``db.event_log.sqlite.beginning``).
     """
     segment = segments.of_event(event_id)
-    assert segment is not None  # noqa: S101  it was settled a moment ago
-    ((origin_id, person_hash),) = segment.select("SELECT origin, person_hash FROM events WHERE id = ?", (event_id,))
-    origin = catalogue.origin(origin_id)
+    row = None if segment is None else segment.first("SELECT origin, state FROM events WHERE id = ?", (event_id,))
+    if row is None or row[1] != PENDING:
+        return None
+    origin = catalogue.origin(row[0])
     covered = {subject: to_microseconds(through) for subject, through in catalogue.erased_by(event_id).items()}
     wiped = 0
-    for row in list(events_of(segments, catalogue, origin.account, origin.component, {person_hash, *covered})):
-        is_covered = row.subject in covered and row.occurred_at <= covered[row.subject] and not _is_to_erase(row)
-        if row.id != event_id and not is_covered:
+    for event in list(events_of(segments, catalogue, origin.account, origin.component, covered)):
+        if event.occurred_at > covered[event.subject] or _is_to_erase(event):
             continue
         wiped += 1
-        unfinished = row.id != event_id and row.state in (PENDING, DEAD_LETTER)
-        row.segment.begin()
-        row.segment.holds_deleted = True
-        row.segment.connection.execute(
+        unfinished = event.state in (PENDING, DEAD_LETTER)
+        event.segment.begin()
+        event.segment.holds_deleted = True
+        event.segment.connection.execute(
             "UPDATE events SET last_error = NULL, outcomes = ?, state = ?, finished_at = coalesce(finished_at, ?)"
             " WHERE id = ?",
             (
-                outcomes.without_errors(row.outcomes),
-                SUPPRESSED if unfinished else row.state,
+                outcomes.without_errors(event.outcomes),
+                SUPPRESSED if unfinished else event.state,
                 to_microseconds(now),
-                row.id,
+                event.id,
             ),
         )
-        row.segment.connection.execute("DELETE FROM bodies WHERE id = ?", (row.id,))
-        if row.state == PENDING and unfinished:
-            row.segment.waiting -= 1
-    return ErasureReport(merged_ids=max(0, len(covered) - 1), events=wiped)
+        event.segment.connection.execute("DELETE FROM bodies WHERE id = ?", (event.id,))
+        if event.state == PENDING:
+            event.segment.waiting -= 1
+    return ErasureReport(merged_ids=max(0, len(covered) - 1), events=wiped + 1)
 
 
 def _is_to_erase(row: PersonEvent) -> bool:

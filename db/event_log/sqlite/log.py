@@ -61,6 +61,8 @@ _BOUNDS = SearchBounds(events_in_step=10_000, steps=10)
 """A step takes one or two milliseconds, and more where the disk has to be asked: it holds up the event loop."""
 _FORGET_AGAIN_SECONDS = 1.0
 """How long to wait for those who read from a write-ahead log that holds what was erased."""
+_FORGET_TOGETHER_SECONDS = 1.0
+"""How long to wait for more, where single events are erased."""
 
 #: What SQLite says about a row, not about the file: the row's neighbours can be stored all the same.
 _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, TypeError, UnicodeError, ValueError)
@@ -146,18 +148,12 @@ class SqliteEventLog:
     async def release(self, lease: str, event_ids: Sequence[int]) -> None:
         self._leases.end(event_ids, lease)
 
-    async def erase(self, settlement: Settlement) -> ErasureReport | None:
+    async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
         def work(catalogue: Catalogue, segments: Segments) -> ErasureReport | None:
-            # It is done when its own segment says so: whoever dies before that begins anew.
-            with segments.transaction(last=segments.of_event(settlement.event_id)):
-                answers, committed = claiming.settle(segments, self._leases, [settlement])
-                if not answers[0]:
-                    return None
-                report = erasing.wipe(segments, catalogue, settlement.event_id, now=settlement.at)
-                # Before the commit: if that does not come, the delete is handed out again and completes this anew.
-                catalogue.complete(settlement.event_id, now=settlement.at)
-            committed()
-            return report
+            if self._leases.of(event_id, lease) is None:
+                return None
+            with segments.transaction():
+                return erasing.wipe(segments, catalogue, event_id, now=now)
 
         report = self._read(work)
         if report is not None:
@@ -312,7 +308,7 @@ class SqliteEventLog:
                     appended, note = appending.append(segments, catalogue, events, self._replays)
                     notes.append(note)
                 if settlements:
-                    settled, note = claiming.settle(segments, self._leases, settlements)
+                    settled, note = claiming.settle(segments, catalogue, self._leases, settlements)
                     notes.append(note)
 
         with self._admission.timed():
@@ -321,6 +317,8 @@ class SqliteEventLog:
             self._may_hold_stale_tombstones = False
         for note in notes:
             note()
+        if any(settlement.erases_body for settlement in settlements):
+            self._forget_deleted_later(_FORGET_TOGETHER_SECONDS)
         return appended, settled
 
     def _read(self, work: Callable[[Catalogue, Segments], _Result]) -> _Result:

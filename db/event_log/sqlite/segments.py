@@ -57,11 +57,10 @@ class Segments:
         return self._segments[position - 1] if position else None
 
     @contextmanager
-    def transaction(self, *, flushed: bool = True, last: Segment | None = None) -> Iterator[None]:
+    def transaction(self, *, flushed: bool = True) -> Iterator[None]:
         """Commit whatever segments were begun meanwhile, the oldest first; roll all of them back on an exception.
 
         Args:
-            last: the segment to commit after all others, for it says that they are as they are to be.
             flushed: return only when the disk has it. Otherwise it outlives the process, and a power cut may undo it
                 together with all that came after it.
         """
@@ -70,10 +69,8 @@ class Segments:
         try:
             yield
             for segment in self._segments:
-                if segment is not last and segment.connection.in_transaction:
+                if segment.connection.in_transaction:
                     segment.connection.execute("COMMIT")
-            if last is not None and last.connection.in_transaction:
-                last.connection.execute("COMMIT")
         except BaseException:
             for segment in self._segments:
                 if segment.connection.in_transaction:
