@@ -206,3 +206,70 @@ async def test_a_deletion_whose_log_was_wiped_is_noted_whatever_happens_next(
         async with receiver.database.transaction() as session:
             (entry,) = await audit.list_newest(session, action=ERASED)
         assert (entry.detail["events"], entry.detail["handlers"]) == (2, {"take (delete)": "done"})
+
+
+async def test_few_deletions_wipe_the_log_at_the_same_time(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them holds a connection, and somebody else may want one."""
+    wiping = most = 0
+    async with opened(_subscription(), dispatch_limits=DispatchLimits(calls_per_handler=_PEOPLE)) as receiver:
+        await _delete_everybody(receiver)
+        erase = receiver.log.erase
+
+        async def erase_and_count(event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
+            nonlocal wiping, most
+            wiping += 1
+            most = max(most, wiping)
+            for _ in range(50):  # time for all the others to come
+                await asyncio.sleep(0)
+            report = await erase(event_id, lease, now=now)
+            wiping -= 1
+            return report
+
+        monkeypatch.setattr(receiver.log, "erase", erase_and_count)
+        await receiver.dispatcher.run_due()
+        assert most == 4
+        assert {record.state for record in await receiver.records(type="delete")} == {EventState.HANDLED}
+
+
+async def test_when_the_service_stops_what_is_not_begun_is_free_before_a_deletion_is_noted(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit may hang; others need not wait for it, nor for a lease to end."""
+    subscription, called, noting, may_note = Subscription("acme-crm"), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @subscription.on("track")
+    async def hang(event: Event) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    @subscription.on("delete")
+    async def forget(event: Event) -> None:
+        """Forgotten."""
+
+    add = audit.add
+
+    async def add_later(*arguments: Any, **options: Any) -> None:
+        noting.set()
+        await may_note.wait()
+        await add(*arguments, **options)
+
+    async with opened(subscription, dispatch_limits=DispatchLimits(stop_seconds=0)) as receiver:
+        await receiver.deliver({"type": "delete", "userId": "u-1", "messageId": "d-1"})
+        await receiver.deliver({"type": "track", "userId": "u-2", "event": "Step", "messageId": "t-1"})
+        monkeypatch.setattr(audit, "add", add_later)
+        running = asyncio.create_task(receiver.dispatcher.run())
+        await noting.wait()
+        await called.wait()
+        receiver.dispatcher.stop()
+        async with asyncio.timeout(20):
+            while not await _claim_by_another(receiver):  # noqa: ASYNC110  it is another process
+                await asyncio.sleep(0.01)
+        assert not running.done()
+        may_note.set()
+        await running
+
+
+async def _claim_by_another(receiver: Receiver) -> list[str]:
+    now = receiver.clock()
+    claimed = await receiver.log.claim(["acme-crm"], limit=9, lease="another", now=now, until=now)
+    return [event.type for event in claimed]
