@@ -80,6 +80,21 @@ async def test_a_merge_that_comes_too_late_waits_for_the_events_of_the_other_id(
     assert not await is_there(event_log, "e-1")
 
 
+async def test_a_merge_that_comes_too_late_may_name_a_device_only(event_log: StoredEventLog) -> None:
+    await store(event_log, "e-1", device_hash="phone")
+    assert await settle(event_log, ended((await claim(event_log))["e-1"]))
+    await store(event_log, "d-1", at=10, type="delete")
+    assert await event_log.erase(ended((await claim(event_log))["d-1"])) is not None
+    device = {"person_hash": None, "device_hash": "phone"}
+    await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead", **device)
+    merging = (await claim(event_log))["a-1"]
+    assert merging.suppressed
+    report = await event_log.erase(ended(merging, EventState.SUPPRESSED))
+    assert report is not None
+    assert report.events == 1
+    assert not await is_there(event_log, "a-1")
+
+
 async def test_a_merge_of_somebody_who_is_being_deleted_is_a_deletion_of_its_own(event_log: StoredEventLog) -> None:
     await store(event_log, "d-1", at=10, type="delete")
     deleting = await claim(event_log)
