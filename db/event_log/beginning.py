@@ -13,17 +13,22 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, exists, select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log.people import SUBJECT, merged_hashes
 from db.event_log.statements import is_any, is_any_of
-from db.event_log.tables import Erasure, EventState, StoredEvent
+from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
 from db.event_log.tombstones import write_tombstones
 
 _AT_ONCE = 20
 """Each takes a few questions, and what is claimed along with them waits meanwhile."""
+
+#: Whether a handler was called. One that was done stays done when a dead letter is tried again from attempt 0.
+_WAS_ATTEMPTED = or_(
+    col(StoredEvent.attempts) > 0, exists().where(col(HandlerOutcome.event_id) == col(StoredEvent.id))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ async def _candidates(
         col(StoredEvent.previous_hash),
         col(StoredEvent.occurred_at),
         col(StoredEvent.received_at),
-        col(StoredEvent.attempts),
+        (_WAS_ATTEMPTED | is_any(StoredEvent.id, begun)).label("has_begun"),
     ).where(is_any(StoredEvent.id, event_ids))
     rows = (await connection.execute(statement.order_by(col(StoredEvent.id)))).all()
     return [
@@ -100,7 +105,7 @@ async def _candidates(
             other=row.previous_hash,
             occurred_at=row.occurred_at,
             received_at=row.received_at,
-            has_begun=row.attempts > 0 or row.id in begun,
+            has_begun=row.has_begun,
         )
         for row in rows
     ]
@@ -129,7 +134,7 @@ async def _too_late_through(connection: AsyncConnection, merge: Candidate) -> da
         col(StoredEvent.type) == "delete",
         col(StoredEvent.state) == EventState.PENDING,
         col(StoredEvent.lease).is_(None),
-        col(StoredEvent.attempts) == 0,
+        ~_WAS_ATTEMPTED,
     )
     waiting = (await connection.execute(select(col(StoredEvent.id)).where(*is_waiting))).scalars().all()
     if not waiting:

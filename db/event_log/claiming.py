@@ -51,6 +51,7 @@ _CHOOSE = text(
               AND other.id >= :oldest AND other.state = 'pending'
               AND (other.leased_until > :instant OR (
                 e.type = 'delete' AND e.lease IS NULL AND e.attempts = 0 AND other.type = 'alias'
+                AND NOT EXISTS (SELECT 1 FROM handler_outcomes done WHERE done.event_id = e.id)
                 AND NOT EXISTS (SELECT 1 FROM erasures own WHERE own.event_id = other.id)))
           ))
         ORDER BY e.available_at, e.id LIMIT :most

@@ -12,8 +12,8 @@ from db.database import Database
 from db.event_log import claiming
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
-from db.event_log.records import ClaimedEvent, EventFilter, Settlement
-from db.event_log.tables import EventState
+from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
+from db.event_log.tables import EventState, HandlerState
 from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 Claimed: TypeAlias = dict[str, ClaimedEvent]
@@ -84,12 +84,12 @@ async def test_a_merge_that_comes_too_late_may_name_a_device_only(event_log: Sto
     await store(event_log, "e-1", device_hash="phone")
     assert await settle(event_log, ended((await claim(event_log))["e-1"]))
     await store(event_log, "d-1", at=10, type="delete")
-    assert await event_log.erase(ended((await claim(event_log))["d-1"])) is not None
+    assert await erase(event_log, ended((await claim(event_log))["d-1"])) is not None
     device = {"person_hash": None, "device_hash": "phone"}
     await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead", **device)
     merging = (await claim(event_log))["a-1"]
     assert merging.suppressed
-    report = await event_log.erase(ended(merging, EventState.SUPPRESSED))
+    report = await erase(event_log, ended(merging, EventState.SUPPRESSED))
     assert report is not None
     assert report.events == 1
     assert not await is_there(event_log, "a-1")
@@ -116,6 +116,19 @@ async def test_a_merge_of_somebody_who_is_being_deleted_is_a_deletion_of_its_own
     assert merging["a-1"].suppressed
     assert await erase(event_log, ended(merging["a-1"], EventState.SUPPRESSED)) is not None
     assert not await is_there(event_log, "e-1")
+
+
+async def test_a_delete_that_one_handler_has_done_has_begun_when_it_is_tried_again(event_log: StoredEventLog) -> None:
+    await store(event_log, "d-1", at=10, type="delete")
+    deleting = (await claim(event_log))["d-1"]
+    event_log.begin("lease", [deleting.id])
+    results = (HandlerResult("done", HandlerState.DONE, None), HandlerResult("not", HandlerState.FAILED, "no"))
+    given_up = Settlement(deleting.id, "lease", EventState.DEAD_LETTER, later(minutes=2), results=results)
+    assert await settle(event_log, given_up)
+    assert await event_log.retry_dead_letters(None, now=later(minutes=2)) == 1
+    await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
+    claimed = await claim(event_log)
+    assert {name: event.suppressed for name, event in claimed.items()} == {"d-1": False, "a-1": True}
 
 
 async def test_an_older_deletion_still_waits_when_a_newer_one_of_the_same_person_comes(

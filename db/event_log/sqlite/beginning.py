@@ -11,6 +11,7 @@ from itertools import product
 from typing import NamedTuple
 
 from db.event_log.instants import to_microseconds
+from db.event_log.sqlite import outcomes
 from db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
 from db.event_log.sqlite.leases import Leases
 from db.event_log.sqlite.people import events_of, merged_hashes
@@ -19,7 +20,7 @@ from db.event_log.sqlite.segments import Segments
 
 
 class Candidate(NamedTuple):
-    """A delete, or a merge, that is about to be handed out."""
+    """A delete, or a merge, that is about to be handed out; ``was_attempted`` if handlers may know of it already."""
 
     event_id: int
     type: str
@@ -28,7 +29,7 @@ class Candidate(NamedTuple):
     other: str | None
     occurred_at: datetime
     received_at: datetime
-    attempts: int
+    was_attempted: bool
 
 
 class Beginning:
@@ -65,7 +66,7 @@ class Beginning:
         whom = deletion.person if deletion.type == "delete" else deletion.other
         if whom is None or (deletion.type == "alias" and whom == deletion.person):
             return True
-        has_begun = deletion.attempts > 0 or self._leases.was_interrupted(deletion.event_id)
+        has_begun = deletion.was_attempted or self._leases.was_interrupted(deletion.event_id)
         covered = self._catalogue.erased_by(deletion.event_id)
         if self._has_to_wait(deletion, covered, has_begun=has_begun):
             return False
@@ -125,5 +126,10 @@ class Beginning:
         segment = self._segments.of_event(event_id)
         if segment is None or self._leases.knows(event_id):
             return False
-        row = segment.first("SELECT type, state, attempts FROM events WHERE id = ?", (event_id,))
-        return row == ("delete", PENDING, 0)
+        row = segment.first("SELECT type, state, attempts, outcomes FROM events WHERE id = ?", (event_id,))
+        return row is not None and row[:2] == ("delete", PENDING) and not was_attempted(*row[2:])
+
+
+def was_attempted(attempts: int, before: str | None) -> bool:
+    """Tell whether a handler was called: one that was done stays done when a dead letter is tried again from 0."""
+    return attempts > 0 or bool(outcomes.read(before))

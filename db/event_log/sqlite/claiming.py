@@ -15,7 +15,7 @@ from typing import Any
 from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
 from db.event_log.sqlite import outcomes
-from db.event_log.sqlite.beginning import Beginning, Candidate
+from db.event_log.sqlite.beginning import Beginning, Candidate, was_attempted
 from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.leases import Lease, Leases
 from db.event_log.sqlite.segment import PENDING, Segment, placeholders
@@ -186,12 +186,13 @@ def _look_after(
     """
     too_late: dict[int, datetime] = {}
     waiting: set[int] = set()
-    for event_id, origin_id, kind, received, occurred, person, device, previous, _, attempts, *_ in rows:
+    for event_id, origin_id, kind, received, occurred, person, device, previous, _, attempts, before, _ in rows:
         if kind not in ("delete", "alias") or (kind == "alias" and not catalogue.has_tombstones()):
             continue
         occurred_at, received_at = to_instant(occurred), to_instant(received)
         origin, subject = catalogue.origin(origin_id), person or device or ""
-        one = Candidate(event_id, kind, origin, subject, previous, occurred_at, received_at, attempts)
+        has_been = was_attempted(attempts, before)
+        one = Candidate(event_id, kind, origin, subject, previous, occurred_at, received_at, has_been)
         through = min(occurred_at, received_at)
         if kind == "alias":
             deleted_through = beginning.too_late_through(one)
