@@ -26,9 +26,7 @@ _AT_ONCE = 20
 """Each takes a few questions, and what is claimed along with them waits meanwhile."""
 
 #: Whether a handler was called. One that was done stays done when a dead letter is tried again from attempt 0.
-_WAS_ATTEMPTED = or_(
-    col(StoredEvent.attempts) > 0, exists().where(col(HandlerOutcome.event_id) == col(StoredEvent.id))
-)
+_WAS_ATTEMPTED = or_(col(StoredEvent.attempts) > 0, exists().where(col(HandlerOutcome.event_id) == col(StoredEvent.id)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ async def look_after(
     """Look after deletes and merges: whether they are handed out, and as what.
 
     Args:
-        event_ids: they are locked.
+        event_ids: they are locked. Not more than some can be looked after at once: the first of those that need it.
         begun: those of them that somebody held before.
         oldest: no event with a lower id is pending.
 
@@ -64,8 +62,9 @@ async def look_after(
         The merges that come too late for a deletion, and up to when that was; and the events that have to wait.
     """
     too_late: dict[int, datetime] = {}
-    waiting = set(event_ids[_AT_ONCE:])
-    for candidate in await _candidates(connection, event_ids[:_AT_ONCE], begun):
+    candidates = await _candidates(connection, event_ids, begun) if event_ids else []
+    waiting = {candidate.event_id for candidate in candidates[_AT_ONCE:]}
+    for candidate in candidates[:_AT_ONCE]:
         try:
             through = min(candidate.occurred_at, candidate.received_at)
             if candidate.type == "alias":
@@ -83,6 +82,12 @@ async def look_after(
 async def _candidates(
     connection: AsyncConnection, event_ids: Sequence[int], begun: Collection[int]
 ) -> Sequence[Candidate]:
+    """Return the deletes, and the merges of people who were deleted, in the order of their ids in ``event_ids``."""
+    was_deleted = exists().where(
+        col(Erasure.account) == col(StoredEvent.account),
+        col(Erasure.component) == col(StoredEvent.component),
+        col(Erasure.person_hash) == SUBJECT,
+    )
     statement = select(
         col(StoredEvent.id),
         col(StoredEvent.type),
@@ -93,8 +98,9 @@ async def _candidates(
         col(StoredEvent.occurred_at),
         col(StoredEvent.received_at),
         (_WAS_ATTEMPTED | is_any(StoredEvent.id, begun)).label("has_begun"),
-    ).where(is_any(StoredEvent.id, event_ids))
-    rows = (await connection.execute(statement.order_by(col(StoredEvent.id)))).all()
+    ).where(is_any(StoredEvent.id, event_ids), or_(col(StoredEvent.type) == "delete", was_deleted))
+    turns = {event_id: turn for turn, event_id in enumerate(event_ids)}
+    rows = sorted((await connection.execute(statement)).all(), key=lambda row: turns[row.id])
     return [
         Candidate(
             event_id=row.id,

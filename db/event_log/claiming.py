@@ -114,7 +114,7 @@ async def claim(
     earlier = {row.id: row.lease for row in chosen}
     too_late, waiting = await beginning.look_after(
         connection,
-        sorted(row.id for row in chosen if row.type in ("delete", "alias")),
+        [row.id for row in chosen if row.type in ("delete", "alias")],
         begun={row.id for row in chosen if row.lease is not None},
         oldest=oldest,
         now=now,

@@ -177,6 +177,19 @@ async def test_a_delete_waits_for_no_merge_that_is_a_deletion_itself(event_log: 
     assert {name: event.suppressed for name, event in claimed.items()} == {"a-1": True, "d-2": False}
 
 
+@pytest.mark.parametrize("of_many", [{"type": "delete"}, {"type": "alias", "previous_hash": "lead"}])
+async def test_many_deletions_of_one_sender_do_not_hold_up_another(
+    event_log: StoredEventLog, of_many: dict[str, Any]
+) -> None:
+    for number in range(50):
+        await store(event_log, f"x-{number}", person_hash=f"person-{number}", **of_many)
+    another = {"scope": "install:ins_2", "key_id": "key_2", "install_id": "ins_2"}
+    await store(event_log, "d-1", type="delete", person_hash="somebody", **another)
+    now = later(minutes=2)
+    claimed = await event_log.claim(COMPONENTS, limit=40, lease="lease", now=now, until=later(minutes=3))
+    assert "install:ins_2" in {event.scope for event in claimed}
+
+
 class _TwoProcesses:
     """Two processes that work on one PostgreSQL; one of them claims, and has not committed that yet."""
 
