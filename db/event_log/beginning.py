@@ -4,7 +4,8 @@ A delete covers everybody who was merged into the person by the time that its ha
 after that is no part of it: a merge that is learned of too late is a deletion of its own, of its other id.
 
 Other processes decide at the same time. So what a decision rests on is locked until it is committed, and where somebody
-else has locked that nothing is decided: the event waits for the next claim.
+else has locked that nothing is decided: the event waits for the next claim. What is stored meanwhile nobody can lock,
+so a deletion begins only when everybody can see whom it covers: in a later transaction than the one that notes that.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log.people import SUBJECT, merged_hashes
-from db.event_log.statements import is_any, is_any_of
+from db.event_log.statements import in_state, is_any, is_any_of
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
 from db.event_log.tombstones import write_tombstones
 
 _AT_ONCE = 20
 """Each takes a few questions, and what is claimed along with them waits meanwhile."""
+
+_OLDEST = select(func.min(col(StoredEvent.id))).where(in_state(EventState.PENDING))
 
 #: Whether a handler was called. One that was done stays done when a dead letter is tried again from attempt 0.
 _WAS_ATTEMPTED = or_(col(StoredEvent.attempts) > 0, exists().where(col(HandlerOutcome.event_id) == col(StoredEvent.id)))
@@ -44,26 +48,40 @@ class Candidate:
     has_begun: bool
 
 
+class Decisions(NamedTuple):
+    """What becomes of deletes and merges."""
+
+    too_late: dict[int, datetime]
+    """The merges that come too late for a deletion, and up to when that was."""
+    waiting: set[int]
+    """The events that have to wait."""
+    is_noted: bool
+    """Whether some wait only until it is committed whom they cover."""
+
+
 class _Undecided(Exception):
     """Somebody else is about to change what a decision rests on."""
 
 
+class _Noted(Exception):
+    """It was noted just now whom a deletion covers, and nobody else can see that yet."""
+
+
 async def look_after(
-    connection: AsyncConnection, event_ids: Sequence[int], *, begun: Collection[int], oldest: int, now: datetime
-) -> tuple[dict[int, datetime], set[int]]:
+    connection: AsyncConnection, event_ids: Sequence[int], *, begun: Collection[int], now: datetime
+) -> Decisions:
     """Look after deletes and merges: whether they are handed out, and as what.
 
     Args:
         event_ids: they are locked. Not more than some can be looked after at once: the first of those that need it.
         begun: those of them that somebody held before.
-        oldest: no event with a lower id is pending.
-
-    Returns:
-        The merges that come too late for a deletion, and up to when that was; and the events that have to wait.
     """
     too_late: dict[int, datetime] = {}
+    is_noted = False
     candidates = await _candidates(connection, event_ids, begun) if event_ids else []
     waiting = {candidate.event_id for candidate in candidates[_AT_ONCE:]}
+    # Asked for only now that the events are locked: what others took without seeing the tombstones is pending by now.
+    oldest = (await connection.execute(_OLDEST)).scalar() if candidates else None
     for candidate in candidates[:_AT_ONCE]:
         try:
             through = min(candidate.occurred_at, candidate.received_at)
@@ -72,11 +90,14 @@ async def look_after(
                 if deleted_through is None:
                     continue
                 through = too_late[candidate.event_id] = deleted_through
-            if not await _may_begin(connection, candidate, through, oldest=oldest, now=now):
+            if not await _may_begin(connection, candidate, through, oldest=oldest or 0, now=now):
                 waiting.add(candidate.event_id)
         except _Undecided:
             waiting.add(candidate.event_id)
-    return too_late, waiting
+        except _Noted:
+            waiting.add(candidate.event_id)
+            is_noted = True
+    return Decisions(too_late, waiting, is_noted)
 
 
 async def _candidates(
@@ -154,7 +175,7 @@ async def _too_late_through(connection: AsyncConnection, merge: Candidate) -> da
 async def _may_begin(
     connection: AsyncConnection, deletion: Candidate, through: datetime, *, oldest: int, now: datetime
 ) -> bool:
-    """Tell whether a deletion may begin; if so, it is noted whom it covers.
+    """Tell whether a deletion may begin, once it is noted whom it covers.
 
     It waits while somebody works on an event that it covers, whose handler could otherwise write the person back after
     they were erased. A delete waits for every merge, too, that is to be handed over before it.
@@ -166,16 +187,18 @@ async def _may_begin(
     if not (covered and deletion.has_begun):
         through = max(covered.values(), default=through)
         hashes = await merged_hashes(connection, deletion.account, deletion.component, whom, through=through)
-        await write_tombstones(
-            connection,
-            deletion.event_id,
-            account=deletion.account,
-            component=deletion.component,
-            hashes=hashes - covered.keys(),
-            through=through,
-            requested_at=deletion.received_at,
-        )
-        covered = dict.fromkeys(hashes, through) | covered
+        unnoted = hashes - covered.keys()
+        if unnoted:
+            await write_tombstones(
+                connection,
+                deletion.event_id,
+                account=deletion.account,
+                component=deletion.component,
+                hashes=unnoted,
+                through=through,
+                requested_at=deletion.received_at,
+            )
+            raise _Noted
     others = (
         col(StoredEvent.id) >= oldest,
         col(StoredEvent.id) != deletion.event_id,

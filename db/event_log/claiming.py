@@ -95,14 +95,17 @@ async def claim(
     now: datetime,
     until: datetime,
     skip: Collection[str] = (),
-) -> list[ClaimedEvent]:
+) -> tuple[list[ClaimedEvent], bool]:
     """Take due events that nobody holds: from the senders in turns, the oldest of each first.
 
     Deletions wait until they may begin (``db.event_log.beginning``).
+
+    Returns:
+        The events, and whether a deletion waits only until it is committed whom it covers.
     """
     oldest = (await connection.execute(_OLDEST)).scalar()
     if oldest is None:
-        return []
+        return [], False
     values = {
         "oldest": oldest,
         "components": list(components),
@@ -112,16 +115,15 @@ async def claim(
     }
     chosen = (await connection.execute(_CHOOSE, values)).all()
     earlier = {row.id: row.lease for row in chosen}
-    too_late, waiting = await beginning.look_after(
+    too_late, waiting, is_noted = await beginning.look_after(
         connection,
         [row.id for row in chosen if row.type in ("delete", "alias")],
         begun={row.id for row in chosen if row.lease is not None},
-        oldest=oldest,
         now=now,
     )
     event_ids = sorted(earlier.keys() - waiting)
     if not event_ids:
-        return []
+        return [], is_noted
     # Two statements: a plan for both together would be for as many events as the log has.
     bounds = {"ids": event_ids, "lowest": event_ids[0], "highest": event_ids[-1]}
     locked = await connection.execute(_LEASE, {"lease": lease, "until": until, **bounds})
@@ -133,7 +135,7 @@ async def claim(
         (row["account"] for row in rows),
         (subject for row in rows if (subject := row["person_hash"] or row["device_hash"])),
     )
-    return [
+    claimed = [
         _claimed(
             row,
             lease,
@@ -149,6 +151,7 @@ async def claim(
         )
         for row in rows
     ]
+    return claimed, is_noted
 
 
 def _claimed(

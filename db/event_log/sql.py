@@ -129,10 +129,16 @@ class SqlEventLog:
         until: datetime,
         skip: Collection[str] = (),
     ) -> list[ClaimedEvent]:
-        async with self._transaction() as connection:
-            return await claiming.claim(
-                connection, components, limit=limit, lease=lease, now=now, until=until, skip=skip
-            )
+        async def once() -> tuple[list[ClaimedEvent], bool]:
+            async with self._transaction() as connection:
+                return await claiming.claim(
+                    connection, components, limit=limit, lease=lease, now=now, until=until, skip=skip
+                )
+
+        claimed, is_noted = await once()
+        if is_noted and not claimed:  # a deletion may begin, now that everybody can see whom it covers
+            claimed, _ = await once()
+        return claimed
 
     def begin(self, lease: str, event_ids: Sequence[int]) -> None:
         """Nothing is to be noted here: every event that somebody held counts as begun."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
 from db.event_log import claiming
@@ -127,7 +128,7 @@ async def test_a_delete_that_one_handler_has_done_has_begun_when_it_is_tried_aga
     assert await settle(event_log, given_up)
     assert await event_log.retry_dead_letters(None, now=later(minutes=2)) == 1
     await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
-    claimed = await claim(event_log)
+    claimed = await claim(event_log) | await claim(event_log)
     assert {name: event.suppressed for name, event in claimed.items()} == {"d-1": False, "a-1": True}
 
 
@@ -183,7 +184,7 @@ async def test_many_deletions_of_one_sender_do_not_hold_up_another(
 ) -> None:
     for number in range(50):
         await store(event_log, f"x-{number}", person_hash=f"person-{number}", **of_many)
-    another = {"scope": "install:ins_2", "key_id": "key_2", "install_id": "ins_2"}
+    another: dict[str, Any] = {"scope": "install:ins_2", "key_id": "key_2", "install_id": "ins_2"}
     await store(event_log, "d-1", type="delete", person_hash="somebody", **another)
     now = later(minutes=2)
     claimed = await event_log.claim(COMPONENTS, limit=40, lease="lease", now=now, until=later(minutes=3))
@@ -220,7 +221,7 @@ async def test_nothing_is_decided_while_another_process_is_about_to_change_it(bo
         assert await settle(log, ended((await claim(log))["e-1"]))
         await store(log, "d-1", at=10, type="delete")
     async with both.database.engine.begin() as connection:
-        first = await claiming.claim(connection, COMPONENTS, limit=9, lease=other, now=now, until=until)
+        first, _ = await claiming.claim(connection, COMPONENTS, limit=9, lease=other, now=now, until=until)
         assert len(first) == 1
         if held == "e-1":
             await store(log, "d-1", at=10, type="delete")
@@ -233,3 +234,57 @@ async def test_nothing_is_decided_while_another_process_is_about_to_change_it(bo
         assert sorted(await claim(log)) == ["d-1"]
     else:
         assert (await claim(log))["a-1"].suppressed
+
+
+async def test_what_is_stored_while_a_deletion_begins_is_seen_to_be_covered(both: _TwoProcesses) -> None:
+    """The other process finds one more id of the person, and has not committed that yet."""
+    log, now = both.log, later(minutes=2)
+    await store(log, "d-1", at=10, type="delete")
+    await store(log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
+    assert await settle(log, ended((await claim(log))["a-1"]))
+    async with both.database.engine.begin() as connection:
+        begun, _ = await claiming.claim(
+            connection, COMPONENTS, limit=9, lease="other process", now=now, until=now + timedelta(minutes=1)
+        )
+        await store(log, "e-1", at=30, occurred_at=later(seconds=6), person_hash="lead")
+        working = await claim(log)
+    assert not begun or working["e-1"].suppressed
+    assert await claim(log) == {}, "somebody works on an event of the other id"
+    assert await settle(log, ended(working["e-1"]))
+    assert sorted(await claim(log)) == ["d-1"]
+
+
+async def test_an_older_event_that_is_taken_while_a_deletion_begins_is_waited_for(both: _TwoProcesses) -> None:
+    """The other process has looked up which event is the oldest, when one before that is let go once more."""
+    log, now = both.log, later(minutes=2)
+    await store(log, "e-1")
+    replayed = (await claim(log))["e-1"]
+    assert await settle(log, ended(replayed))
+    await store(log, "e-2", person_hash="somebody")
+
+    async def meanwhile() -> None:
+        assert await log.revive([replayed.id], handler=None, now=now) == 1
+        assert not (await claim(log))["e-1"].suppressed
+        await store(log, "d-1", at=10, type="delete")
+
+    async with both.database.engine.begin() as connection:
+        between = cast(AsyncConnection, _Between(connection, meanwhile))
+        begun, _ = await claiming.claim(
+            between, COMPONENTS, limit=9, lease="other process", now=now, until=now + timedelta(minutes=1)
+        )
+    assert begun == []
+
+
+class _Between:
+    """A connection after whose first statement something else happens."""
+
+    def __init__(self, connection: AsyncConnection, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        self._connection = connection
+        self._meanwhile: Callable[[], Awaitable[None]] | None = meanwhile
+
+    async def execute(self, *arguments: Any) -> object:
+        result = await self._connection.execute(*arguments)
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
+        return result
