@@ -20,9 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log.people import SUBJECT, merged_hashes
-from db.event_log.statements import in_state, is_any, is_any_of
+from db.event_log.statements import in_state, is_any
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
-from db.event_log.tombstones import write_tombstones
+from db.event_log.tombstones import is_covered_by, write_tombstones
 
 _AT_ONCE = 20
 """Each takes a few questions, and what is claimed along with them waits meanwhile."""
@@ -146,7 +146,7 @@ async def _too_late_through(connection: AsyncConnection, merge: Candidate) -> da
     """
     own = await _covered_by(connection, merge.event_id)
     if own:
-        return max(own.values())
+        return own[merge.other or ""]
     statement = select(col(Erasure.event_id), col(Erasure.erased_through)).where(
         col(Erasure.account) == merge.account,
         col(Erasure.component) == merge.component,
@@ -185,7 +185,7 @@ async def _may_begin(
         return True
     covered = await _covered_by(connection, deletion.event_id)
     if not (covered and deletion.has_begun):
-        through = max(covered.values(), default=through)
+        through = covered.get(whom, through)
         hashes = await merged_hashes(connection, deletion.account, deletion.component, whom, through=through)
         unnoted = hashes - covered.keys()
         if unnoted:
@@ -205,8 +205,7 @@ async def _may_begin(
         col(StoredEvent.state) == EventState.PENDING,
         col(StoredEvent.account) == deletion.account,
         col(StoredEvent.component) == deletion.component,
-        is_any_of(SUBJECT, set(covered)),
-        col(StoredEvent.occurred_at) <= max(covered.values()),
+        is_covered_by(deletion.event_id, set(covered)),
     )
     is_deletion = exists().where(col(Erasure.event_id) == col(StoredEvent.id))
     comes_first = and_(col(StoredEvent.type) == "alias", ~is_deletion)

@@ -19,7 +19,7 @@ from db.event_log.records import ErasureReport, NewEvent
 from db.event_log.statements import is_any, is_any_of
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredBody, StoredEvent
 from db.event_log.tombstone import SAME_DELETION
-from db.event_log.tombstones import write_tombstones
+from db.event_log.tombstones import is_covered_by, write_tombstones
 
 _UNTIL_DECIDED = timedelta(seconds=30)
 """How long nobody is handed a delete that may be a repeated one: longer than it takes to decide that."""
@@ -69,7 +69,11 @@ async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) 
     )
     await connection.execute(
         update(Erasure)
-        .where(col(Erasure.event_id) == first.event_id, col(Erasure.erased_through) < through)
+        .where(
+            col(Erasure.event_id) == first.event_id,
+            is_any_of(col(Erasure.person_hash), hashes),
+            col(Erasure.erased_through) < through,
+        )
         .values(erased_through=through)
     )
     return Repetition(event_id, delete, first.erased_through)
@@ -155,9 +159,8 @@ async def wipe(connection: AsyncConnection, event_id: int, lease: str, *, now: d
     whose = (await connection.execute(held)).first()
     if whose is None:
         return None
-    noted = select(col(Erasure.person_hash), col(Erasure.erased_through)).where(col(Erasure.event_id) == event_id)
-    rows = (await connection.execute(noted)).all()
-    hashes = {subject for subject, _ in rows}
+    noted = select(col(Erasure.person_hash)).where(col(Erasure.event_id) == event_id)
+    hashes = set((await connection.execute(noted)).scalars())
     if not hashes:
         return ErasureReport(merged_ids=0, events=1)
     # One that is still to end in an erasure of its own stays: its handlers have to be told whose.
@@ -165,8 +168,7 @@ async def wipe(connection: AsyncConnection, event_id: int, lease: str, *, now: d
     wanted = select(col(StoredEvent.id)).where(
         col(StoredEvent.account) == whose.account,
         col(StoredEvent.component) == whose.component,
-        is_any_of(SUBJECT, hashes),
-        col(StoredEvent.occurred_at) <= max(through for _, through in rows),
+        is_covered_by(event_id, hashes),
         not_(is_to_erase),
     )
     locked = await connection.execute(wanted.with_for_update())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from db.event_log.people import SUBJECT
 from db.event_log.statements import ERASURES, is_any_of
-from db.event_log.tables import Erasure
+from db.event_log.tables import Erasure, StoredEvent
 
 
 async def write_tombstones(
@@ -38,6 +39,16 @@ async def write_tombstones(
     ]
     if rows:
         await connection.execute(insert(ERASURES).on_conflict_do_nothing(), rows)
+
+
+def is_covered_by(event_id: int, hashes: Collection[str]) -> ColumnElement[bool]:
+    """Compare an event with a deletion, of which it is known whom it covers: they say what to look at."""
+    up_to_then = exists().where(
+        col(Erasure.event_id) == event_id,
+        col(Erasure.person_hash) == SUBJECT,
+        col(Erasure.erased_through) >= col(StoredEvent.occurred_at),
+    )
+    return and_(is_any_of(SUBJECT, hashes), up_to_then)
 
 
 async def complete(connection: AsyncConnection, event_id: int, *, now: datetime) -> None:

@@ -67,3 +67,23 @@ async def test_a_deletion_reaches_as_far_as_its_last_message_says(event_log: Sto
     claimed |= await claim(event_log)
     assert await erase(event_log, handled(claimed["d-1"])) is not None
     assert (await detail_of(event_log, "e-1")).body is None
+
+
+async def test_a_message_of_the_same_deletion_reaches_no_further_than_the_ids_it_is_about(
+    event_log: StoredEventLog,
+) -> None:
+    await event_log.append(new_event("a-1", type="alias", previous_hash="lead"))
+    assert await settle(event_log, handled((await claim(event_log))["a-1"]))
+    await event_log.append(new_event("e-1", received_at=later(seconds=20), occurred_at=later(seconds=20)))
+    await event_log.append(new_event("d-1", type="delete", received_at=later(seconds=30)))
+    then = {"received_at": later(seconds=40), "occurred_at": later(seconds=40)}
+    await event_log.append(new_event("d-2", type="delete", person_hash="lead", **then))
+    assert (await detail_of(event_log, "d-2")).record.state is EventState.REPEATED_DELETE
+    await event_log.append(
+        new_event("e-2", person_hash="lead", received_at=later(seconds=50), occurred_at=later(seconds=35))
+    )
+    claimed = await claim(event_log)
+    assert {name: event.suppressed for name, event in claimed.items()} == {"e-1": False, "e-2": True, "d-1": False}
+    assert await settle(event_log, handled(claimed["e-1"]))
+    assert await erase(event_log, handled(claimed["d-1"])) is not None
+    assert [(await detail_of(event_log, name)).body is None for name in ("a-1", "e-1", "e-2")] == [True, False, True]

@@ -49,7 +49,7 @@ class Beginning:
         """
         own = self._catalogue.erased_by(merge.event_id)
         if own:
-            return max(own.values())
+            return own[merge.other or ""]
         account, component = merge.origin.account, merge.origin.component
         asked = self._catalogue.erasures(account, component, [merge.person]).get(merge.person, ())
         covering = [one for one in asked if one.through >= merge.occurred_at]
@@ -73,7 +73,7 @@ class Beginning:
         if covered and (has_begun or not self._has_come_to_light(deletion, covered)):
             return True
         account, component = deletion.origin.account, deletion.origin.component
-        through = max(covered.values(), default=through)
+        through = covered.get(whom, through)
         hashes = merged_hashes(self._segments, self._catalogue, account, component, whom, through=through)
         self._catalogue.write_tombstones(
             deletion.event_id,

@@ -148,12 +148,14 @@ class Catalogue:
                 ],
             )
 
-    def extend_tombstones(self, event_id: int, through: datetime) -> None:
-        """Let a deletion cover more time."""
+    def extend_tombstones(self, event_id: int, hashes: Collection[str], through: datetime) -> None:
+        """Let a deletion cover more time of some of its people."""
         until = to_microseconds(through)
-        self.connection.execute(
-            "UPDATE erasures SET erased_through = ? WHERE event_id = ? AND erased_through < ?", (until, event_id, until)
-        )
+        with transaction(self.connection):
+            self.connection.executemany(
+                "UPDATE erasures SET erased_through = ? WHERE event_id = ? AND person_hash = ? AND erased_through < ?",
+                [(until, event_id, subject, until) for subject in sorted(hashes)],
+            )
 
     def forget_unstored(self, next_id: int) -> None:
         """Forget the tombstones of deletes that were never stored: another event gets their id."""

@@ -38,7 +38,7 @@ def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: New
             (REPEATED_DELETE, to_microseconds(delete.received_at), event_id),
         )
         connection.execute("DELETE FROM bodies WHERE id = ?", (event_id,))
-        catalogue.extend_tombstones(first.event_id, through)
+        catalogue.extend_tombstones(first.event_id, hashes, through)
         return True
     catalogue.write_tombstones(
         event_id,
