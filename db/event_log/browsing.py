@@ -91,26 +91,37 @@ async def search(
     """Return the newest events that match, from at most so many events below an id; the newest first."""
     # These come in the order of their ids from an index; what else is asked for has to be looked at event by event.
     ordered = [] if before_id is None else [col(StoredEvent.id) < before_id]
+    reads_rows = True
     if wanted.state is not None and wanted.state is not EventState.HANDLED:
         ordered.append(in_state(wanted.state))
+        reads_rows = wanted.state is EventState.PENDING or _needs_rows(wanted)
         wanted = replace(wanted, state=None)
-        most = max(1, most // _LOOK_UP)
+        most = max(1, most // _LOOK_UP) if reads_rows else most
     others = _conditions(wanted)
-    statement = select(*_RECORD).where(*ordered, *others).order_by(col(StoredEvent.id).desc())
+    newest_first = col(StoredEvent.id).desc()
+    statement = select(*_RECORD).order_by(newest_first)
     if wanted.message_id is not None:
-        found = [_record(row) for row in (await connection.execute(statement)).mappings()]  # few: one for each sender
-        return _page(found[:limit], limit)
+        rows = await connection.execute(statement.where(*ordered, *others))
+        return _page([_record(row) for row in rows.mappings()][:limit], limit)  # few: one for each sender
     first_id: int | None = None
     if others:
-        stretch = select(col(StoredEvent.id)).where(*ordered).order_by(col(StoredEvent.id).desc())
-        first_id = await connection.scalar(stretch.offset(most - 1).limit(1))
+        ids = select(col(StoredEvent.id)).where(*ordered).order_by(newest_first)
+        first_id = await connection.scalar(ids.offset(most - 1).limit(1))
         if first_id is not None:
-            statement = statement.where(col(StoredEvent.id) >= first_id)
-    records = [_record(row) for row in (await connection.execute(statement.limit(limit))).mappings()]
+            others.append(col(StoredEvent.id) >= first_id)
+        if not reads_rows:
+            ordered, others = [col(StoredEvent.id).in_(ids.where(*others).limit(limit))], []
+    rows = await connection.execute(statement.where(*ordered, *others).limit(limit))
+    records = [_record(row) for row in rows.mappings()]
     if first_id is None or len(records) >= limit:
         return _page(records, limit)
     back_to = await connection.scalar(select(col(StoredEvent.received_at)).where(col(StoredEvent.id) == first_id))
     return EventPage(tuple(records), first_id, back_to)
+
+
+def _needs_rows(wanted: EventFilter) -> bool:
+    """Tell whether the index of rare states, which knows ids, senders and types, is not enough to decide."""
+    return any(value is not None for value in (wanted.event, wanted.received_from, wanted.received_before))
 
 
 def _page(records: Sequence[EventRecord], limit: int) -> EventPage:

@@ -58,8 +58,8 @@ _FAILURES = (
     OSError,
 )
 
-#: Few steps: each is a transaction of its own.
-_BOUNDS = SearchBounds(events_in_step=50_000, steps=2)
+#: Few steps: each is a transaction of its own. Where rows have to come from the disk, not all of them are taken.
+_BOUNDS = SearchBounds(events_in_step=20_000, steps=5, seconds=0.1)
 
 #: What PostgreSQL says about a row, not about itself: the row's neighbours can be stored all the same.
 _REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)

@@ -76,7 +76,13 @@ class StoredEvent(EventLogTable, table=True):
     __table_args__ = (
         Index("ix_events_due", "scope", "available_at", "id", postgresql_where=text("state = 'pending'")),
         Index("ix_events_pending", "id", postgresql_where=text("state = 'pending'")),
-        Index("ix_events_rare", "state", "id", postgresql_where=text("state <> 'pending' AND state <> 'handled'")),
+        Index(
+            "ix_events_rare",
+            "state",
+            "id",
+            postgresql_include=["account", "component", "install_id", "type"],
+            postgresql_where=text("state <> 'pending' AND state <> 'handled'"),
+        ),
         Index("ix_events_message", text("hashtextextended(message_id, 0)")),
         Index("ix_events_subject", text("coalesce(person_hash, device_hash)")),
         _BY_ID,
@@ -90,7 +96,7 @@ class StoredEvent(EventLogTable, table=True):
     account: str
     component: str
     key_id: str
-    install_id: str | None = Field(default=None, index=True)
+    install_id: str | None = None
     message_id: str | None = None
     type: str
     event: str | None = None

@@ -45,6 +45,11 @@ async def _go_back(database: Database) -> None:
         await connection.exec_driver_sql(
             "ALTER TABLE erasures DROP CONSTRAINT erasures_pkey, ADD PRIMARY KEY (account, component, person_hash)"
         )
+        await connection.exec_driver_sql("DROP INDEX ix_events_rare")
+        await connection.exec_driver_sql(
+            "CREATE INDEX ix_events_rare ON events (state, id) WHERE state <> 'pending' AND state <> 'handled'"
+        )
+        await connection.exec_driver_sql("CREATE INDEX ix_events_install_id ON events (install_id)")
         await connection.exec_driver_sql("UPDATE event_log_revision SET version_num = '0001'")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import EventFilter, EventLogUnavailable, EventPage, EventRecord, Settlement
-from db.event_log.searching import SearchBounds
+from db.event_log.searching import SearchBounds, search
 from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState
@@ -195,6 +197,32 @@ async def test_what_an_index_alone_can_decide_is_looked_through_further(small: S
         assert [record.account for record in page.records] == ["globex"], "eight were looked at"
         by_type = await small.search(EventFilter(state=state, account="globex", type="track"))
         assert (by_type.records, by_type.back_to) == ((), later(minutes=1)), "two were looked at"
+
+
+async def test_what_an_index_of_postgresql_can_decide_is_looked_through_further(postgresql_url: str) -> None:
+    """That of rare states knows senders and types; the name of an event stands in the row that it leads to."""
+    log = open_event_log(postgresql_url, search_bounds=SearchBounds(events_in_step=10, steps=2))
+    for state in (EventState.UNSUPPORTED, EventState.SUPPRESSED, EventState.REPEATED_DELETE, EventState.DEAD_LETTER):
+        await _fill(log, [("globex", "page", state, 0), *[("acme", "track", state, 1)] * 12], prefix=state.value)
+        for wanted in (EventFilter(account="globex"), EventFilter(install_id="ins_globex"), EventFilter(type="page")):
+            page = await log.search(replace(wanted, state=state))
+            assert [record.account for record in page.records] == ["globex"], "all thirteen were looked at"
+        by_name = await log.search(EventFilter(state=state, account="globex", event="Event 0"))
+        assert (by_name.records, by_name.back_to) == ((), later(minutes=1)), "two were looked at"
+    await log.close()
+
+
+async def test_a_search_that_takes_long_takes_no_further_step(log: StoredEventLog) -> None:
+    await _fill(log, [("acme", "track", EventState.HANDLED, minute) for minute in range(40)])
+    ids = [record.id for record in await log.tail(0, EventFilter(), limit=100)]
+
+    async def step(before_id: int | None, limit: int) -> EventPage:
+        return await log.search(EventFilter(type="page"), limit=limit, before_id=before_id)
+
+    for seconds, steps in ((1.0, 1), (1.5, 2), (9.0, 3)):
+        bounds, clock = SearchBounds(events_in_step=8, steps=3, seconds=seconds), partial(next, iter(range(9)))
+        page = await search(step, bounds, limit=5, before_id=None, clock=clock)
+        assert page == EventPage((), ids[-8 * steps], later(minutes=40 - 8 * steps))
 
 
 async def test_of_the_segments_those_that_never_saw_a_message_are_not_asked_for_it(
