@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from db.database import Database
+from db.event_log import claiming
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
@@ -41,6 +44,31 @@ async def test_a_turn_comes_round_when_there_are_more_senders_than_places(event_
         await event_log.append(new_event(f"m {sender}", scope=f"install:{sender}"))
     seen = [event.scope for _ in range(3) for event in await _claim(event_log, limit=2)]
     assert sorted(seen) == [f"install:{sender}" for sender in range(6)]
+
+
+async def test_what_some_senders_leave_of_their_turns_is_shared_by_the_others(postgresql_url: str) -> None:
+    log = open_event_log(postgresql_url)
+    for sender, waiting in enumerate((40, 1, 9, 2, 4)):
+        await asyncio.gather(
+            *(log.append(new_event(f"{sender} {n}", scope=f"install:{sender}")) for n in range(waiting))
+        )
+    claimed = Counter(event.scope for event in await _claim(log, limit=23))
+    assert [claimed[f"install:{sender}"] for sender in range(5)] == [8, 1, 8, 2, 4]
+    assert len(await _claim(log, limit=100)) == 56 - 23, "and all of it when there is room"
+    await log.close()
+
+
+async def test_many_senders_with_much_to_do_are_not_all_locked(postgresql_url: str) -> None:
+    log, database = open_event_log(postgresql_url), Database.open(postgresql_url)
+    for sender in range(8):
+        await asyncio.gather(*(log.append(new_event(f"{sender} {n}", scope=f"install:{sender}")) for n in range(20)))
+    async with database.engine.begin() as connection:
+        claimed = await claiming.claim(connection, COMPONENTS, limit=20, lease="a", now=NOON, until=later(minutes=1))
+        async with database.engine.begin() as another:
+            free = await another.exec_driver_sql("SELECT FROM events FOR UPDATE SKIP LOCKED")
+    assert (len(claimed), free.rowcount) == (20, 8 * 20 - 24), "three of each sender were looked at"
+    await database.close()
+    await log.close()
 
 
 async def test_an_event_that_is_put_back_keeps_its_count_and_its_results(event_log: StoredEventLog) -> None:
