@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import and_, case, exists, func, not_, select, update
+from sqlalchemy import and_, case, exists, func, not_, or_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -163,8 +163,13 @@ async def wipe(connection: AsyncConnection, event_id: int, lease: str, *, now: d
     hashes = set((await connection.execute(noted)).scalars())
     if not hashes:
         return ErasureReport(merged_ids=0, events=1)
-    # One that is still to end in an erasure of its own stays: its handlers have to be told whose.
-    is_to_erase = and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias")))
+    # One that is still to end in an erasure of its own stays: its handlers have to be told whose. So does a merge that
+    # was given up as one: the other id is not deleted before somebody lets it be tried again.
+    is_deletion = exists().where(col(Erasure.event_id) == col(StoredEvent.id))
+    is_to_erase = or_(
+        and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias"))),
+        and_(col(StoredEvent.state) == EventState.DEAD_LETTER, col(StoredEvent.type) == "alias", is_deletion),
+    )
     wanted = select(col(StoredEvent.id)).where(
         col(StoredEvent.account) == whose.account,
         col(StoredEvent.component) == whose.component,

@@ -119,6 +119,19 @@ async def test_a_merge_of_somebody_who_is_being_deleted_is_a_deletion_of_its_own
     assert not await is_there(event_log, "e-1")
 
 
+async def test_a_merge_that_was_given_up_as_a_deletion_can_be_tried_again_after_the_person_was_deleted(
+    event_log: StoredEventLog,
+) -> None:
+    await store(event_log, "d-1", at=10, type="delete")
+    deleting = (await claim(event_log))["d-1"]
+    event_log.begin("lease", [deleting.id])
+    await store(event_log, "a-1", at=20, occurred_at=later(seconds=5), type="alias", previous_hash="lead")
+    assert await settle(event_log, ended((await claim(event_log))["a-1"], EventState.DEAD_LETTER))
+    assert await erase(event_log, ended(deleting)) is not None
+    assert await event_log.retry_dead_letters(None, now=later(minutes=2)) == 1
+    assert (await claim(event_log))["a-1"].erased_through == later(seconds=10)
+
+
 async def test_a_delete_that_one_handler_has_done_has_begun_when_it_is_tried_again(event_log: StoredEventLog) -> None:
     await store(event_log, "d-1", at=10, type="delete")
     deleting = (await claim(event_log))["d-1"]

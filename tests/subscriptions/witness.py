@@ -148,7 +148,8 @@ class Witness:
     def _is_erased(self, message: Message, record: EventRecord) -> bool:
         # Whose own erasure is still to come, or was given up, has to be known for that.
         is_wanted = message.kind in ("delete", "alias") and record.state is EventState.PENDING
-        is_wanted |= message.kind == "delete" and record.state is EventState.DEAD_LETTER
+        is_deletion = message.kind == "delete" or message.message_id in self._whom
+        is_wanted |= is_deletion and record.state is EventState.DEAD_LETTER
         return not is_wanted and self._ledger.is_erased(message.subject, message.occurred_at)
 
     def check_attempts(self, before: Outcomes, after: Outcomes, calls: Counter[tuple[str, str]], *, died: bool) -> None:

@@ -64,7 +64,7 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
     covered = {subject: to_microseconds(through) for subject, through in catalogue.erased_by(event_id).items()}
     wiped = 0
     for event in list(events_of(segments, catalogue, origin.account, origin.component, covered)):
-        if event.occurred_at > covered[event.subject] or _is_to_erase(event):
+        if event.occurred_at > covered[event.subject] or _is_to_erase(event, catalogue):
             continue
         wiped += 1
         unfinished = event.state in (PENDING, DEAD_LETTER)
@@ -86,9 +86,14 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
     return ErasureReport(merged_ids=max(0, len(covered) - 1), events=wiped + 1)
 
 
-def _is_to_erase(row: PersonEvent) -> bool:
-    """Tell whether an event is still to end in an erasure of its own: its handlers have to be told whose."""
-    return row.state == PENDING and row.type in ("delete", "alias")
+def _is_to_erase(row: PersonEvent, catalogue: Catalogue) -> bool:
+    """Tell whether an event is still to end in an erasure of its own: its handlers have to be told whose.
+
+    So is a merge that was given up as one: the other id is not deleted before somebody lets it be tried again.
+    """
+    if row.state == PENDING:
+        return row.type in ("delete", "alias")
+    return row.state == DEAD_LETTER and row.type == "alias" and bool(catalogue.erased_by(row.id))
 
 
 def _same_deletion(
