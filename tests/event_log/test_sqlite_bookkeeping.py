@@ -11,6 +11,7 @@ import pytest
 
 from db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
 from db.event_log.sqlite import SqliteEventLog
+from db.event_log.sqlite.catalogue import Catalogue
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.segment import Segment
 from db.event_log.tables import EventState
@@ -235,6 +236,27 @@ async def test_a_catalogue_of_the_first_version_is_brought_up_to_date(small: Sql
     ended = [Settlement(event.id, event.lease, EventState.HANDLED, at) for event in claimed if event.type == "delete"]
     reports = [await erase(small, settlement) for settlement in ended]
     assert [report and report.events for report in reports] == [2, 4]
+
+
+def test_a_new_catalogue_may_be_opened_by_two_at_the_same_moment(tmp_path: Path) -> None:
+    """The second one comes when the first has seen that there is nothing, and before it writes."""
+    path = tmp_path / "events.db"
+
+    def watch(first: apsw.Connection) -> None:
+        apsw.connection_hooks.remove(watch)
+
+        def before(_: apsw.Cursor, statement: str, __: object) -> bool:
+            if statement.startswith("BEGIN"):
+                first.exec_trace = None
+                Catalogue(path).close()
+            return True
+
+        first.exec_trace = before
+
+    apsw.connection_hooks.append(watch)
+    catalogue = Catalogue(path)
+    assert not catalogue.has_tombstones()
+    catalogue.close()
 
 
 async def test_files_that_cannot_all_be_opened_are_all_closed(small: SqliteEventLog, tmp_path: Path) -> None:

@@ -81,10 +81,11 @@ class Catalogue:
         self._by_identity: dict[tuple[str, str, str, str], Origin] = {}
         self._by_id: dict[int, Origin] = {}
         with closed_on_failure(self.close):
-            ((version,),) = self.connection.execute("PRAGMA user_version").fetchall()
-            if int(version or 0) < _VERSION:
+            if self._version() < _VERSION:
                 with transaction(self.connection):
-                    self.connection.execute(_UPGRADE if version else _SCHEMA)
+                    version = self._version()  # another process may have opened the file just before
+                    if version < _VERSION:
+                        self.connection.execute(_UPGRADE if version else _SCHEMA)
             self._load()
 
     def origin_of(self, event: NewEvent) -> Origin:
@@ -182,6 +183,10 @@ class Catalogue:
     def close(self) -> None:
         """Close the file."""
         self.connection.close()
+
+    def _version(self) -> int:
+        ((version,),) = self.connection.execute("PRAGMA user_version").fetchall()
+        return int(version or 0)
 
     def _load(self) -> None:
         rows = self.connection.execute(
