@@ -154,7 +154,7 @@ async def wipe(connection: AsyncConnection, event_id: int, lease: str, *, now: d
             col(StoredEvent.lease) == lease,
             col(StoredEvent.state) == EventState.PENDING,
         )
-        .with_for_update()
+        .with_for_update(read=True, key_share=True)  # nobody claims it now, and its lease can be renewed
     )
     whose = (await connection.execute(held)).first()
     if whose is None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
-from db.event_log import claiming
+from db.event_log import claiming, erasing
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
@@ -286,6 +286,17 @@ async def test_an_older_event_that_is_taken_while_a_deletion_begins_is_waited_fo
             between, COMPONENTS, limit=9, lease="other process", now=now, until=now + timedelta(minutes=1)
         )
     assert begun == []
+
+
+async def test_what_is_held_with_a_deletion_stays_held_while_the_person_is_wiped(both: _TwoProcesses) -> None:
+    log, now = both.log, later(minutes=2)
+    await store(log, "e-1", person_hash="somebody")
+    await store(log, "d-1", at=10, type="delete")
+    held = await claim(log)
+    async with both.database.engine.begin() as connection:
+        assert await erasing.wipe(connection, held["d-1"].id, "lease", now=now) is not None
+        await log.renew("lease", [event.id for event in held.values()], until=later(minutes=9))
+        assert await claim(log, lease="other", now=later(minutes=8)) == {}
 
 
 class _Between:
