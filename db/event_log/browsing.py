@@ -144,15 +144,28 @@ async def show(connection: AsyncConnection, message_id: str) -> list[EventDetail
 
 
 async def deletion_of(connection: AsyncConnection, event_id: int) -> Deletion | None:
-    """Return the newest deletion of the person whom an event names."""
+    """Return the deletion of the person whom a delete names that does its work.
+
+    That is its own, else the first that reaches as far and was completed; while there is none, the newest.
+    """
     of_person = and_(
         col(Erasure.account) == col(StoredEvent.account),
         col(Erasure.component) == col(StoredEvent.component),
         col(Erasure.person_hash) == col(StoredEvent.person_hash),
+        col(Erasure.erased_through) >= func.least(col(StoredEvent.occurred_at), col(StoredEvent.received_at)),
     )
-    statement = select(col(Erasure.event_id), col(Erasure.completed_at)).join(StoredEvent, of_person)
-    newest = statement.where(col(StoredEvent.id) == event_id).order_by(col(Erasure.event_id).desc()).limit(1)
-    found = (await connection.execute(newest)).first()
+    statement = (
+        select(col(Erasure.event_id), col(Erasure.completed_at))
+        .join(StoredEvent, of_person)
+        .where(col(StoredEvent.id) == event_id)
+        .order_by(
+            (col(Erasure.event_id) == event_id).desc(),
+            col(Erasure.completed_at).asc().nulls_last(),
+            col(Erasure.event_id).desc(),
+        )
+        .limit(1)
+    )
+    found = (await connection.execute(statement)).first()
     if found is None:
         return None
     details = await _details(connection, col(StoredEvent.id) == found.event_id)

@@ -203,7 +203,7 @@ class ErasureReport:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """The deletion that does the work of a delete message: the newest one of that person."""
+    """The deletion that does the work of a delete message: its own, or another one of that person."""
 
     event_id: int
     completed: bool

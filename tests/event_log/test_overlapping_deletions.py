@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from db.event_log.log import StoredEventLog
 from db.event_log.records import ClaimedEvent, EventDetail, EventFilter, Settlement
 from db.event_log.tables import EventState
@@ -87,3 +89,32 @@ async def test_a_message_of_the_same_deletion_reaches_no_further_than_the_ids_it
     assert await settle(event_log, handled(claimed["e-1"]))
     assert await erase(event_log, handled(claimed["d-1"])) is not None
     assert [(await detail_of(event_log, name)).body is None for name in ("a-1", "e-1", "e-2")] == [True, False, True]
+
+
+async def test_the_work_of_a_repeated_delete_stays_that_of_the_deletion_it_repeats(event_log: StoredEventLog) -> None:
+    await event_log.append(new_event("d-1", type="delete"))
+    again = await event_log.append(new_event("d-2", type="delete", received_at=later(seconds=10)))
+    assert again.event_id is not None
+    assert await erase(event_log, handled((await claim(event_log))["d-1"])) is not None
+    then = {"received_at": later(seconds=20), "occurred_at": later(seconds=20)}
+    await event_log.append(new_event("e-1", **then))
+    await event_log.append(new_event("d-3", type="delete", **then))
+    work = await event_log.deletion_of(again.event_id)
+    assert work is not None
+    assert work.detail is not None
+    assert (work.detail.record.message_id, work.completed) == ("d-1", True)
+
+
+async def test_the_work_of_a_repeated_delete_is_done_by_the_next_one_when_the_first_was_given_up(
+    event_log: StoredEventLog,
+) -> None:
+    await event_log.append(new_event("d-1", type="delete"))
+    again = await event_log.append(new_event("d-2", type="delete", received_at=later(seconds=10)))
+    assert again.event_id is not None
+    given_up = replace(handled((await claim(event_log))["d-1"]), state=EventState.DEAD_LETTER)
+    assert await settle(event_log, given_up)
+    await event_log.append(new_event("d-3", type="delete", received_at=later(seconds=20)))
+    work = await event_log.deletion_of(again.event_id)
+    assert work is not None
+    assert work.detail is not None
+    assert (work.detail.record.message_id, work.completed) == ("d-3", False)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from db.event_log.instants import to_instant, to_microseconds
@@ -160,19 +161,26 @@ def show(segments: Segments, catalogue: Catalogue, message_id: str) -> list[Even
 
 
 def deletion_of(segments: Segments, catalogue: Catalogue, event_id: int) -> Deletion | None:
-    """Return the newest deletion of the person whom an event names."""
+    """Return the deletion of the person whom a delete names that does its work.
+
+    That is its own, else the first that reaches as far and was completed; while there is none, the newest.
+    """
     segment = segments.of_event(event_id)
-    row = None if segment is None else segment.first("SELECT origin, person_hash FROM events WHERE id = ?", (event_id,))
+    own = "SELECT origin, person_hash, min(occurred_at, received_at) FROM events WHERE id = ?"
+    row = None if segment is None else segment.first(own, (event_id,))
     if row is None:
         return None
-    origin, person = catalogue.origin(row[0]), row[1] or ""
-    asked = catalogue.erasures(origin.account, origin.component, [person]).get(person)
-    if asked is None:
+    origin, person, reach = catalogue.origin(row[0]), row[1] or "", to_instant(row[2])
+    asked = catalogue.erasures(origin.account, origin.component, [person]).get(person, ())
+    reaching = [one for one in asked if one.through >= reach]
+    if not reaching:
         return None
-    work = asked[0]
+    is_own = [one for one in reaching if one.event_id == event_id]
+    completed = sorted((one for one in reaching if one.is_completed), key=attrgetter("completed_at"))
+    work = (is_own or completed or reaching)[0]
     segment = segments.of_event(work.event_id)
     details = [] if segment is None else list(_details(segment, catalogue, "events.id = ?", work.event_id))
-    return Deletion(work.event_id, work.completed, details[0] if details else None)
+    return Deletion(work.event_id, work.is_completed, details[0] if details else None)
 
 
 def _details(segment: Segment, catalogue: Catalogue, condition: str, value: object) -> Iterator[EventDetail]:

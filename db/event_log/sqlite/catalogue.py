@@ -69,7 +69,12 @@ class ErasureRequest:
     event_id: int
     through: datetime
     requested_at: datetime
-    completed: bool
+    completed_at: datetime | None
+
+    @property
+    def is_completed(self) -> bool:
+        """Whether everything of the id is wiped up to then."""
+        return self.completed_at is not None
 
 
 class Catalogue:
@@ -125,7 +130,8 @@ class Catalogue:
                 (account, component, *chunk),
             )
             for subject, event_id, through, requested, completed in rows:
-                asked = ErasureRequest(event_id, to_instant(through), to_instant(requested), completed is not None)
+                at = None if completed is None else to_instant(completed)
+                asked = ErasureRequest(event_id, to_instant(through), to_instant(requested), at)
                 found.setdefault(subject, []).append(asked)
         return found
 
