@@ -31,11 +31,16 @@ async def append(
     again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
     differing = await count_duplicates(connection, again, replays)
     repetitions = []
-    for event, event_id in zip(events, ids, strict=True):
-        if event_id is not None and event.type == "delete":
-            repetition = await erasing.request(connection, event_id, event)
-            if repetition is not None:
-                repetitions.append(repetition)
+    deletes = [
+        (event_id, event)
+        for event, event_id in zip(events, ids, strict=True)
+        if event_id is not None and event.type == "delete"
+    ]
+    # Sorted for the same reason as duplicates: a repeated delete changes the tombstones of the one it repeats.
+    for event_id, event in sorted(deletes, key=lambda one: (one[1].account, one[1].component, one[1].person_hash)):
+        repetition = await erasing.request(connection, event_id, event)
+        if repetition is not None:
+            repetitions.append(repetition)
     return answers(ids, differing), repetitions
 
 

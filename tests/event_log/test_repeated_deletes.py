@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
-from db.event_log import erasing
-from db.event_log.records import EventDetail, EventLogUnavailable, Settlement
+from db.event_log import appending, erasing
+from db.event_log.erasing import Repetition
+from db.event_log.records import EventDetail, EventLogUnavailable, NewEvent, ReplayPolicy, Settlement
 from db.event_log.sql import SqlEventLog
 from db.event_log.tables import EventState
 from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
@@ -98,3 +100,42 @@ def _hold_up(monkeypatch: pytest.MonkeyPatch, looked: asyncio.Event, may_go_on: 
         return found
 
     monkeypatch.setattr(erasing, "request", wait)
+
+
+async def test_two_processes_that_get_the_same_deletes_in_another_order_do_not_block_each_other(
+    log: SqlEventLog, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.append(new_event("d-2", type="delete", person_hash="person-2"))
+    database, real = Database.open(postgresql_url), erasing.request
+    first_is_through, other_began = asyncio.Event(), asyncio.Event()
+
+    async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) -> Repetition | None:
+        if delete.key_id == "key_2":
+            await first_is_through.wait()
+        repetition = await real(connection, event_id, delete)
+        first_is_through.set()
+        if delete.key_id == "key_1":
+            while not (other_began.is_set() or await _somebody_waits(log)):  # noqa: ASYNC110  it waits in the server
+                await asyncio.sleep(0.01)
+        else:
+            other_began.set()
+        return repetition
+
+    async def store(key_id: str, people: Sequence[str]) -> int:
+        again = {"type": "delete", "received_at": AT, "occurred_at": AT, "key_id": key_id, "scope": key_id}
+        events = [new_event(f"d-{person}", person_hash=person, **again) for person in people]
+        async with database.engine.begin() as connection:
+            _, repetitions = await appending.append(connection, events, ReplayPolicy.HOLD)
+        return len(repetitions)
+
+    monkeypatch.setattr(erasing, "request", request)
+    people = ["person-1", "person-2"]
+    first, second = await asyncio.gather(store("key_1", people), store("key_2", people[::-1]))
+    assert (first, second) == (2, 2)
+    await database.close()
+
+
+async def _somebody_waits(log: SqlEventLog) -> bool:
+    async with log._database.engine.connect() as connection:
+        waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock')"
+        return bool((await connection.exec_driver_sql(waiting)).scalar_one())
