@@ -238,6 +238,22 @@ async def test_a_catalogue_of_the_first_version_is_brought_up_to_date(small: Sql
     assert [report and report.events for report in reports] == [2, 4]
 
 
+async def test_a_merge_of_which_the_first_version_noted_too_little_is_a_deletion_all_the_same(
+    small: SqliteEventLog, tmp_path: Path
+) -> None:
+    """Its other id was noted for another deletion, and the process died before it could settle this one."""
+    await small.append(new_event("d-1", type="delete"))
+    at = later(seconds=10)
+    await small.append(new_event("a-1", type="alias", previous_hash="lead", received_at=at))
+    await small.close()
+    _execute(
+        tmp_path / "events.db",
+        "INSERT INTO erasures SELECT account, component, 'phone', erased_through, requested_at, 2, NULL FROM erasures",
+    )
+    (merge,) = (event for event in await _claim(small, minutes=1) if event.type == "alias")
+    assert merge.erased_through == NOON
+
+
 def test_a_new_catalogue_may_be_opened_by_two_at_the_same_moment(tmp_path: Path) -> None:
     """The second one comes when the first has seen that there is nothing, and before it writes."""
     path = tmp_path / "events.db"
