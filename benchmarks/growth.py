@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import uvloop
 
+from benchmarks.questions import FILTERS, RARE
 from benchmarks.session import interruptible, scratch
 from benchmarks.storing import store
 from db.event_log.message_key import key_of_message
@@ -37,23 +38,7 @@ from db.event_log.tables import EventState
 _GROUP = 64
 _CLAIM = 500
 _PEOPLE = 200_000
-_RARE = 100_000
-_FILTERS = {
-    "no filter": EventFilter(),
-    **{f"state {state.value}": EventFilter(state=state) for state in EventState},
-    **{f"state {state.value}, rare account": EventFilter(state=state, account="rare") for state in EventState},
-    **{
-        f"state {state.value}, type that never came": EventFilter(state=state, type="alias")
-        for state in EventState
-        if state is not EventState.HANDLED
-    },
-    "rare account": EventFilter(account="rare"),
-    "account that sent nothing": EventFilter(account="nobody"),
-    "type that never came": EventFilter(type="alias"),
-    "event that never came": EventFilter(event="Never"),
-    "messageId that never came": EventFilter(message_id="never"),
-    "rare account, received long ago": EventFilter(account="rare", received_before=datetime(2026, 1, 1, tzinfo=UTC)),
-}
+_RARE_ONE_IN = 100_000
 _GROUPS = 10
 _ROUND = _GROUPS * _GROUP
 _BESIDE = 25
@@ -102,7 +87,7 @@ async def grow(folder: Path, *, events: int, step: int, seconds: float) -> None:
         at_first = at_first or times
         size = sum(path.stat().st_size for path in folder.iterdir())  # noqa: ASYNC240  nothing else runs
         listed = await _took(lambda: log.search(EventFilter(account="acme")))
-        filtered = {name: await _took(partial(log.search, wanted)) for name, wanted in _FILTERS.items()}
+        filtered = {name: await _took(partial(log.search, wanted)) for name, wanted in FILTERS.items()}
         (newest,) = await log.find(EventFilter(), limit=1)
         shown = await _took(partial(log.show, newest.message_id or ""))
         print(
@@ -153,7 +138,7 @@ def _event(chance: random.Random) -> NewEvent:
         dedupe_key=key_of_message(message_id),
         received_at=now,
         occurred_at=now,
-        account="acme" if chance.randrange(_RARE) else "rare",
+        account="acme" if chance.randrange(_RARE_ONE_IN) else RARE,
         component="acme-crm",
         key_id="1",
         install_id=None,

