@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -35,6 +36,25 @@ async def test_the_migrated_store_is_the_declared_one(postgresql_url: str) -> No
 
     async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+    await database.close()
+
+
+async def test_the_indexes_hold_what_is_declared(postgresql_url: str) -> None:
+    """Which rows they are for and what they include: that is not compared above."""
+    database = Database.open(postgresql_url)
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE SCHEMA declared")
+        await connection.exec_driver_sql("SET LOCAL search_path = declared")
+        await connection.run_sync(EventLogTable.metadata.create_all)
+        rows = await connection.exec_driver_sql(
+            "SELECT schemaname, replace(indexdef, schemaname || '.', '') AS definition"
+            " FROM pg_indexes WHERE tablename = ANY ($1)",
+            (list(EventLogTable.metadata.tables),),
+        )
+        indexes: dict[str, set[str]] = defaultdict(set)
+        for row in rows.mappings():
+            indexes[row["schemaname"]].add(row["definition"])
+    assert indexes["public"] == indexes["declared"] != set()
     await database.close()
 
 

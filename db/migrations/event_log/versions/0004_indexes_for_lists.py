@@ -18,8 +18,8 @@ _RARE = sa.text("state <> 'pending' AND state <> 'handled'")
 
 
 def upgrade() -> None:
-    op.drop_index("ix_events_install_id", "events")
     _index_rare(include=["account", "component", "install_id", "type"])
+    op.drop_index("ix_events_install_id", "events")
 
 
 def downgrade() -> None:
@@ -28,7 +28,9 @@ def downgrade() -> None:
 
 
 def _index_rare(include: list[str] | None = None) -> None:
-    op.drop_index("ix_events_rare", "events")
+    # The new one first: while it is built others may read. Then the old one goes, for which all have to wait a moment.
     op.create_index(
-        "ix_events_rare", "events", ["state", "id"], postgresql_where=_RARE, postgresql_include=include or []
+        "ix_events_rare_new", "events", ["state", "id"], postgresql_where=_RARE, postgresql_include=include or []
     )
+    op.drop_index("ix_events_rare", "events")
+    op.execute("ALTER INDEX ix_events_rare_new RENAME TO ix_events_rare")
