@@ -63,7 +63,7 @@ async def test_many_senders_with_much_to_do_are_not_all_locked(postgresql_url: s
     for sender in range(8):
         await asyncio.gather(*(log.append(new_event(f"{sender} {n}", scope=f"install:{sender}")) for n in range(20)))
     async with database.engine.begin() as connection:
-        claimed = await claiming.claim(connection, COMPONENTS, limit=20, lease="a", now=NOON, until=later(minutes=1))
+        claimed, _ = await claiming.claim(connection, COMPONENTS, limit=20, lease="a", now=NOON, until=later(minutes=1))
         async with database.engine.begin() as another:
             free = await another.exec_driver_sql("SELECT FROM events FOR UPDATE SKIP LOCKED")
     assert (len(claimed), free.rowcount) == (20, 8 * 20 - 24), "three of each sender were looked at"
