@@ -60,7 +60,8 @@ outcomes AS (
 ),
 deletions AS (
   INSERT INTO erasures (account, component, person_hash, event_id, erased_through, requested_at, completed_at)
-  SELECT account, '{COMPONENT}', person_hash, id, at, at, at FROM made_up WHERE type = 'delete' AND state = 'handled'
+  SELECT account, '{COMPONENT}', person_hash, id, at + 2 * $4::interval, at, at
+  FROM made_up WHERE type = 'delete' AND state = 'handled'
 )
 INSERT INTO events (id, scope, received_at, occurred_at, available_at, finished_at, account, component, key_id,
   install_id, message_id, type, event, person_hash, device_hash, state, attempts, last_error)
