@@ -147,7 +147,7 @@ def new_event(message_id: str, *, at: datetime | None = None, sender: int = 0) -
         message_id=message_id,
         type="track",
         event="Order Completed",
-        person_hash=key_of_message(message_id[-3:]).hex(),
+        person_hash=key_of_message(message_id[-5:]).hex(),
         device_hash=None,
         previous_hash=None,
         body=b'{"type":"track","pad":"' + b"x" * _PAD + b'"}',

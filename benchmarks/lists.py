@@ -89,7 +89,7 @@ async def questions(log: StoredEventLog) -> dict[str, _Ask]:
         "count pending, up to ten million": partial(log.count_pending, 10_000_000),
         "size": log.size,
         "prove a thousand messages": partial(log.prove, some_ids),
-        "claim 500, and give them back": _claim(log),
+        "claim 500 events, and give them back": _claim(log),
         "what comes before 500 events": partial(log.predecessors, range(newest.id - _CLAIM, newest.id)),
         "due": partial(log.due, [COMPONENT], now=datetime.now(UTC) + timedelta(seconds=1)),
     }
