@@ -202,6 +202,16 @@ class ErasureMachine(StoresMachine):
                 self.partner.keep(message.person, message.occurred_at)
         self.runner.run(self._check())
 
+    @rule()
+    def retry(self) -> None:
+        """Let everything that was given up be tried again."""
+        self.runner.run(self._retry())
+
+    async def _retry(self) -> None:
+        given_up = await self.log.find(EventFilter(state=EventState.DEAD_LETTER))
+        assert await self.log.retry_dead_letters(None, now=self.now) == len(given_up)
+        self.witness.note_retried(record.message_id or "" for record in given_up)
+
     @rule(seconds=st.integers(-60, 200))
     def time_passes(self, seconds: int) -> None:
         """Let the clock go on, or set it back."""

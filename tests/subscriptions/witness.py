@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeAlias
 
@@ -25,6 +26,7 @@ class Witness:
     Attributes:
         put_back: how often somebody put a message back without calling a handler, and counted that as an attempt.
         interruptions: how often anybody who held events died, or might be overtaken.
+        retried: messages that were given up and tried again, with their attempts counted anew.
     """
 
     def __init__(self, ledger: Ledger, partner: Partner) -> None:
@@ -32,6 +34,7 @@ class Witness:
         self._partner = partner
         self.put_back: Counter[str] = Counter()
         self.interruptions = 0
+        self.retried: set[str] = set()
         self._finished: set[str] = set()
         self._to_be_noted: set[str] = set()
         self._noted: set[str] = set()
@@ -73,6 +76,12 @@ class Witness:
         whom = message.person if message.kind == "delete" else message.previous
         self._whom[message.message_id] = self._ledger.merged(whom or "", counts)
         self._through[message.message_id] = through
+
+    def note_retried(self, message_ids: Iterable[str]) -> None:
+        """Note what is tried again after it was given up; for a deletion it is decided anew whom it covers."""
+        for message_id in message_ids:
+            self.retried.add(message_id)
+            self._whom.pop(message_id, None)
 
     async def note_finished(self, log: StoredEventLog) -> None:
         """Learn which deletions are finished, and which merges that came after one.
@@ -183,7 +192,8 @@ class Witness:
             record, states = detail.record, {outcome.state for outcome in detail.handlers}
             attempts = [outcome.attempts for outcome in detail.handlers]
             counted = record.attempts - self.put_back[message.message_id]
-            assert max(attempts, default=0) <= counted <= sum(attempts) + (record.state is EventState.SUPPRESSED)
+            most = sum(attempts) + (record.state is EventState.SUPPRESSED)
+            assert message.message_id in self.retried or max(attempts, default=0) <= counted <= most
             match record.state:
                 case EventState.HANDLED:
                     assert HandlerState.DONE in states <= {HandlerState.DONE, HandlerState.UNSUPPORTED}
