@@ -106,7 +106,7 @@ class Witness:
             work = await log.deletion_of(message.event_id or 0)
             if work is not None and work.completed and work.detail is not None:
                 does_it = work.detail.record.message_id or ""
-                whom = self._whom.get(does_it, set())
+                whom = self._whom.get(does_it, set()) & self._known_when_asked(message)
                 self._finish(message, whom, message.through, says_it_again=does_it in before)
 
     async def is_told_before_another_delete(self, log: StoredEventLog, message: Message) -> bool:
@@ -122,6 +122,12 @@ class Witness:
             if covers and (await detail_of(log, delete)).record.state is EventState.PENDING:
                 return True
         return False
+
+    def _known_when_asked(self, delete: Message) -> set[str]:
+        def counts(other: Message) -> bool:
+            return other.occurred_at <= delete.through and (other.event_id or 0) < (delete.event_id or 0)
+
+        return self._ledger.merged(delete.person or "", counts)
 
     def _unfinished(self, kind: str) -> list[Message]:
         return [one for one in self._ledger.stored(kind) if one.message_id not in self._finished]
