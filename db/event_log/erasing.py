@@ -30,6 +30,7 @@ class Repetition(NamedTuple):
 
     event_id: int
     delete: NewEvent
+    first_id: int
     known_through: datetime
     """Up to when that deletion covered the person before."""
 
@@ -76,7 +77,7 @@ async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) 
         )
         .values(erased_through=through)
     )
-    return Repetition(event_id, delete, first.erased_through)
+    return Repetition(event_id, delete, first.event_id, first.erased_through)
 
 
 async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
@@ -85,7 +86,7 @@ async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
     By now its tombstones are committed, which cover every event that is claimed from here on, so it is enough to see
     those that are stored.
     """
-    event_id, delete, known_through = repetition
+    event_id, delete, first_id, known_through = repetition
     own = col(StoredEvent.id) == event_id
     untouched = select(col(StoredEvent.id)).where(
         own, col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.lease).is_(None)
@@ -96,6 +97,13 @@ async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
     if await _is_newer(connection, delete, hashes, known_through):
         await _cover(connection, event_id, delete, hashes)
         await connection.execute(update(StoredEvent).where(own).values(available_at=delete.received_at))
+        # The first one waits for nothing newer, and may not wipe what somebody works on.
+        extended = (
+            col(Erasure.event_id) == first_id,
+            is_any_of(col(Erasure.person_hash), hashes),
+            col(Erasure.erased_through) == _reach(delete),
+        )
+        await connection.execute(update(Erasure).where(*extended).values(erased_through=known_through))
         return
     await connection.execute(
         update(StoredEvent)

@@ -74,6 +74,30 @@ async def test_an_event_that_is_stored_beside_it_makes_it_a_deletion_of_its_own(
     assert (await detail_of(log, "e-1")).body is None
 
 
+async def test_the_first_one_does_not_wipe_what_makes_the_second_a_deletion_of_its_own(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SqlEventLog(Database.open(postgresql_url))
+    await log.append(new_event("d-1", type="delete"))
+    (first,) = await log.claim(COMPONENTS, limit=9, lease="a", now=NOON, until=later(minutes=9))
+    looked, may_go_on = asyncio.Event(), asyncio.Event()
+    _hold_up(monkeypatch, looked, may_go_on)
+    storing = asyncio.create_task(store_again(log))
+    await looked.wait()
+    await log.append(new_event("e-1", received_at=AT, occurred_at=later(seconds=30)))
+    (working,) = await log.claim(COMPONENTS, limit=9, lease="b", now=AT, until=later(minutes=9))
+    may_go_on.set()
+    await storing
+    assert await erase(log, Settlement(first.id, "a", EventState.HANDLED, AT))
+    assert (await detail_of(log, "e-1")).record.state is EventState.PENDING
+    now, until = later(minutes=3), later(minutes=9)
+    assert await log.claim(COMPONENTS, limit=9, lease="c", now=now, until=until) == [], "a handler works on the event"
+    assert await settle(log, Settlement(working.id, "b", EventState.HANDLED, now))
+    (again,) = await log.claim(COMPONENTS, limit=9, lease="c", now=now, until=until)
+    assert again.type == "delete"
+    await log.close()
+
+
 async def test_it_is_a_deletion_of_its_own_when_nobody_decides(
     log: SqlEventLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
