@@ -6,16 +6,17 @@ be covered. The ids are keyed hashes; the clear ids are only in the bodies, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import and_, case, exists, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, not_, or_, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log.people import SUBJECT, merged_hashes
-from db.event_log.records import ErasureReport, NewEvent
+from db.event_log.records import NewEvent
 from db.event_log.statements import is_any, is_any_of
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredBody, StoredEvent
 from db.event_log.tombstone import SAME_DELETION
@@ -23,6 +24,24 @@ from db.event_log.tombstones import is_covered_by, write_tombstones
 
 _UNTIL_DECIDED = timedelta(seconds=30)
 """How long nobody is handed a delete that may be a repeated one: longer than it takes to decide that."""
+
+#: One that is still to end in an erasure of its own stays: its handlers have to be told whose. So does a merge that was
+#: given up as one: the other id is not deleted before somebody lets it be tried again.
+_IS_TO_ERASE = or_(
+    and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias"))),
+    and_(
+        col(StoredEvent.state) == EventState.DEAD_LETTER,
+        col(StoredEvent.type) == "alias",
+        exists().where(col(Erasure.event_id) == col(StoredEvent.id)),
+    ),
+)
+
+
+class Covered(NamedTuple):
+    """What a deletion is to wipe, the oldest first, and how many ids it covers beside the person's."""
+
+    merged_ids: int
+    event_ids: Sequence[int]
 
 
 class Repetition(NamedTuple):
@@ -140,58 +159,55 @@ async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, h
     )
 
 
-async def wait_for_others(connection: AsyncConnection, event_id: int) -> None:
-    """Wait, in this transaction, until no other one erases somebody of the same account.
-
-    Two deletions that cover each other's events would both hold their own and want the other's: a deadlock, of which
-    PostgreSQL takes notice after a second only.
-    """
-    key = func.hashtextextended(col(StoredEvent.account), 0)
-    await connection.execute(select(func.pg_advisory_xact_lock(key)).where(col(StoredEvent.id) == event_id))
-
-
-async def wipe(connection: AsyncConnection, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
-    """Remove the bodies and error texts of the events that a deletion covers; ``None`` if its lease is lost.
+async def find_covered(connection: AsyncConnection, event_id: int, lease: str) -> Covered | None:
+    """Return what a deletion is to wipe; ``None`` if its lease is lost.
 
     Whom it covers was noted when it began (``db.event_log.beginning``).
     """
-    held = (
-        select(col(StoredEvent.account), col(StoredEvent.component))
-        .where(
-            col(StoredEvent.id) == event_id,
-            col(StoredEvent.lease) == lease,
-            col(StoredEvent.state) == EventState.PENDING,
-        )
-        .with_for_update(read=True, key_share=True)  # nobody claims it now, and its lease can be renewed
-    )
+    held = select(col(StoredEvent.account), col(StoredEvent.component)).where(*_is_held(event_id, lease))
     whose = (await connection.execute(held)).first()
     if whose is None:
         return None
     noted = select(col(Erasure.person_hash)).where(col(Erasure.event_id) == event_id)
     hashes = set((await connection.execute(noted)).scalars())
     if not hashes:
-        return ErasureReport(merged_ids=0, events=1)
-    # One that is still to end in an erasure of its own stays: its handlers have to be told whose. So does a merge that
-    # was given up as one: the other id is not deleted before somebody lets it be tried again.
-    is_deletion = exists().where(col(Erasure.event_id) == col(StoredEvent.id))
-    is_to_erase = or_(
-        and_(col(StoredEvent.state) == EventState.PENDING, col(StoredEvent.type).in_(("delete", "alias"))),
-        and_(col(StoredEvent.state) == EventState.DEAD_LETTER, col(StoredEvent.type) == "alias", is_deletion),
+        return Covered(0, ())
+    wanted = (
+        select(col(StoredEvent.id))
+        .where(
+            col(StoredEvent.account) == whose.account,
+            col(StoredEvent.component) == whose.component,
+            is_covered_by(event_id, hashes),
+            not_(_IS_TO_ERASE),
+        )
+        .order_by(col(StoredEvent.id))
     )
-    wanted = select(col(StoredEvent.id)).where(
-        col(StoredEvent.account) == whose.account,
-        col(StoredEvent.component) == whose.component,
-        is_covered_by(event_id, hashes),
-        not_(is_to_erase),
+    found = (await connection.execute(wanted)).scalars()
+    return Covered(len(hashes) - 1, [one for one in found if one is not None])
+
+
+async def wipe(
+    connection: AsyncConnection, event_id: int, lease: str, covered: Sequence[int], *, now: datetime
+) -> bool:
+    """Remove the bodies and error texts of some events that a deletion covers; ``False`` if its lease is lost."""
+    # Nobody claims it now, and its lease can be renewed.
+    held = select(col(StoredEvent.id)).where(*_is_held(event_id, lease)).with_for_update(read=True, key_share=True)
+    if (await connection.execute(held)).first() is None:
+        return False
+    # In the order of their ids: two deletions that cover each other's events would each wait for the other.
+    wanted = (
+        select(col(StoredEvent.id))
+        .where(is_any(StoredEvent.id, covered), not_(_IS_TO_ERASE))
+        .order_by(col(StoredEvent.id))
+        .with_for_update()
     )
-    locked = await connection.execute(wanted.with_for_update())
-    covered = [event_id for event_id in locked.scalars() if event_id is not None]
-    await connection.execute(update(HandlerOutcome).where(is_any(HandlerOutcome.event_id, covered)).values(error=None))
-    await connection.execute(sql_delete(StoredBody).where(is_any(StoredBody.id, covered)))
+    locked = [one for one in (await connection.execute(wanted)).scalars() if one is not None]
+    await connection.execute(update(HandlerOutcome).where(is_any(HandlerOutcome.event_id, locked)).values(error=None))
+    await connection.execute(sql_delete(StoredBody).where(is_any(StoredBody.id, locked)))
     unfinished = col(StoredEvent.state).in_((EventState.PENDING, EventState.DEAD_LETTER))
     await connection.execute(
         update(StoredEvent)
-        .where(is_any(StoredEvent.id, covered))
+        .where(is_any(StoredEvent.id, locked))
         .values(
             erased=True,
             last_error=None,
@@ -199,7 +215,15 @@ async def wipe(connection: AsyncConnection, event_id: int, lease: str, *, now: d
             finished_at=func.coalesce(col(StoredEvent.finished_at), now),
         )
     )
-    return ErasureReport(merged_ids=len(hashes) - 1, events=len(covered) + 1)
+    return True
+
+
+def _is_held(event_id: int, lease: str) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(StoredEvent.id) == event_id,
+        col(StoredEvent.lease) == lease,
+        col(StoredEvent.state) == EventState.PENDING,
+    )
 
 
 async def _same_deletion(connection: AsyncConnection, delete: NewEvent) -> _Asked | None:

@@ -71,6 +71,7 @@ _DELETE_SECONDS = 30.0
 """Storing a delete looks for everybody who was merged into the person, and may not fail for being much."""
 _DELETES_AT_ONCE = 20
 """Each of them takes milliseconds in their transaction, and the first waits for the last."""
+_WIPED_AT_ONCE = 2_000
 _LONG_SECONDS = 600.0
 """Looking through all events, or changing many of them, may take minutes."""
 _RETENTION_SECONDS = 3_600.0
@@ -156,8 +157,17 @@ class SqlEventLog:
 
     async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
         async with self._long_transaction() as connection:
-            await erasing.wait_for_others(connection, event_id)
-            return await erasing.wipe(connection, event_id, lease, now=now)
+            covered = await erasing.find_covered(connection, event_id, lease)
+        if covered is None:
+            return None
+        merged_ids, event_ids = covered
+        # A transaction for each portion: results of other events wait behind that of one of these.
+        for start in range(0, len(event_ids), _WIPED_AT_ONCE):
+            portion = event_ids[start : start + _WIPED_AT_ONCE]
+            async with self._transaction() as connection:
+                if not await erasing.wipe(connection, event_id, lease, portion, now=now):
+                    return None
+        return ErasureReport(merged_ids=merged_ids, events=len(event_ids) + 1)
 
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
         brought, after = 0, 0

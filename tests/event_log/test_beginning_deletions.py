@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias, cast
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.database import Database
-from db.event_log import claiming, erasing
+from db.event_log import claiming, erasing, sql
 from db.event_log.log import StoredEventLog
 from db.event_log.opening import open_event_log
 from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
@@ -290,13 +291,59 @@ async def test_an_older_event_that_is_taken_while_a_deletion_begins_is_waited_fo
 
 async def test_what_is_held_with_a_deletion_stays_held_while_the_person_is_wiped(both: _TwoProcesses) -> None:
     log, now = both.log, later(minutes=2)
+    await store(log, "e-0")
+    handled = (await claim(log))["e-0"]
+    assert await settle(log, ended(handled))
     await store(log, "e-1", person_hash="somebody")
     await store(log, "d-1", at=10, type="delete")
     held = await claim(log)
     async with both.database.engine.begin() as connection:
-        assert await erasing.wipe(connection, held["d-1"].id, "lease", now=now) is not None
+        assert await erasing.wipe(connection, held["d-1"].id, "lease", [handled.id], now=now)
         await log.renew("lease", [event.id for event in held.values()], until=later(minutes=9))
         assert await claim(log, lease="other", now=later(minutes=8)) == {}
+
+
+async def test_a_person_is_wiped_in_portions(both: _TwoProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever needs an event of a portion that is wiped need not wait for the others."""
+    monkeypatch.setattr(sql, "_WIPED_AT_ONCE", 2)
+    log, names = both.log, [f"e-{number}" for number in range(5)]
+    for name in names:
+        await store(log, name)
+    await store(log, "d-1", at=10, type="delete")
+    delete = (await claim(log))["d-1"]
+    async with both.database.engine.begin() as connection:
+        (last,) = await log.show("e-4")
+        await connection.exec_driver_sql(f"SELECT FROM events WHERE id = {last.record.id} FOR UPDATE")
+        wiping = asyncio.create_task(log.erase(delete.id, delete.lease, now=later(minutes=2)))
+        async with asyncio.timeout(20):
+            while await is_there(log, "e-3"):  # noqa: ASYNC110  it is in the database
+                await asyncio.sleep(0.01)
+        assert [await is_there(log, name) for name in names] == [False] * 4 + [True]
+    report = await wiping
+    assert report is not None
+    assert (report.events, await is_there(log, "e-4")) == (6, False)
+
+
+async def test_a_wipe_ends_when_somebody_else_takes_the_deletion_over(
+    both: _TwoProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "_WIPED_AT_ONCE", 1)
+    log = both.log
+    for number in range(2):
+        await store(log, f"e-{number}")
+    await store(log, "d-1", at=10, type="delete")
+    delete = (await claim(log))["d-1"]
+    wipe = erasing.wipe
+
+    async def wipe_slowly(*arguments: Any, **options: Any) -> bool:
+        is_held = await wipe(*arguments, **options)
+        monkeypatch.setattr(erasing, "wipe", wipe)
+        await log.release(delete.lease, [delete.id])
+        return is_held
+
+    monkeypatch.setattr(erasing, "wipe", wipe_slowly)
+    assert await log.erase(delete.id, delete.lease, now=later(minutes=2)) is None
+    assert [await is_there(log, name) for name in ("e-0", "e-1", "d-1")] == [False, True, True]
 
 
 class _Between:
