@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Row, RowMapping, Text, bindparam, delete, func, select, text, update
+from sqlalchemy import ARRAY, BigInteger, RowMapping, bindparam, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from db.event_log import beginning
+from db.event_log.choosing import choose
 from db.event_log.records import ClaimedEvent, HandlerRecord, HandlerResult, Settlement
 from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
@@ -21,60 +21,6 @@ from db.event_log.tombstone import erased_through
 from db.event_log.tombstones import complete, find_tombstones
 from db.types import UtcDateTime
 
-# The senders are found by stepping through an index that holds pending events only, one step for each, and their
-# oldest events are taken in turns. Partitions from before the oldest pending event are not looked into. Deletions that
-# certainly have to wait are passed over (``db.event_log.beginning``). What is looked at is locked, which is a write for
-# each event: so of each sender at first only the share is that makes enough events if all senders have that many.
-_OLDEST = text("SELECT min(id) FROM events WHERE state = 'pending'")
-_CHOOSE = text(
-    """
-    WITH RECURSIVE senders (scope) AS (
-      (SELECT scope FROM events WHERE state = 'pending' AND id >= :oldest ORDER BY scope LIMIT 1)
-      UNION ALL
-      SELECT (SELECT e.scope FROM events e
-        WHERE e.state = 'pending' AND e.id >= :oldest AND e.scope > s.scope ORDER BY e.scope LIMIT 1)
-      FROM senders s WHERE s.scope IS NOT NULL
-    ),
-    shares AS (
-      SELECT coalesce(:share, (:most + count(*) - 1) / greatest(count(*), 1)) AS share
-      FROM senders s WHERE s.scope <> ALL(:skipped)
-    ),
-    in_turns AS (
-      SELECT due.id, due.lease, due.type, s.scope,
-        row_number() OVER (PARTITION BY s.scope ORDER BY due.available_at, due.id) AS turn
-      FROM senders s CROSS JOIN LATERAL (
-        SELECT e.id, e.lease, e.type, e.available_at FROM events e
-        WHERE e.state = 'pending' AND e.id >= :oldest AND e.scope = s.scope
-          AND e.available_at <= :instant
-          AND e.component = ANY(:components)
-          AND (e.leased_until IS NULL OR e.leased_until <= :instant)
-          AND (e.type NOT IN ('delete', 'alias') OR NOT EXISTS (
-            SELECT 1 FROM erasures x JOIN events other
-              ON other.account = x.account AND other.component = x.component
-              AND coalesce(other.person_hash, other.device_hash) = x.person_hash
-              AND other.occurred_at <= x.erased_through
-            WHERE x.event_id = e.id AND other.id <> e.id
-              AND other.id >= :oldest AND other.state = 'pending'
-              AND (other.leased_until > :instant OR (
-                e.type = 'delete' AND e.lease IS NULL AND e.attempts = 0 AND other.type = 'alias'
-                AND NOT EXISTS (SELECT 1 FROM handler_outcomes done WHERE done.event_id = e.id)
-                AND NOT EXISTS (SELECT 1 FROM erasures own WHERE own.event_id = other.id)))
-          ))
-        ORDER BY e.available_at, e.id LIMIT (SELECT share FROM shares)
-        FOR UPDATE OF e SKIP LOCKED
-      ) AS due
-      WHERE s.scope <> ALL(:skipped)
-    )
-    SELECT id, lease, type, scope, share FROM in_turns, shares ORDER BY turn, id LIMIT :most
-    """
-).bindparams(
-    bindparam("components", type_=ARRAY(Text)),
-    bindparam("skipped", type_=ARRAY(Text)),
-    bindparam("instant", type_=UtcDateTime),
-    bindparam("oldest", type_=BigInteger),
-    bindparam("most", type_=BigInteger),
-    bindparam("share", type_=BigInteger),
-)
 _LEASE = (
     text(
         """
@@ -111,16 +57,7 @@ async def claim(
     Returns:
         The events, and whether a deletion waits only until it is committed whom it covers.
     """
-    oldest = (await connection.execute(_OLDEST)).scalar()
-    if oldest is None:
-        return [], False
-    values = {
-        "oldest": oldest,
-        "components": list(components),
-        "skipped": list(skip),
-        "instant": now,
-    }
-    chosen = await _choose(connection, values, limit)
+    chosen = await choose(connection, components, limit=limit, now=now, skip=skip)
     earlier = {row.id: row.lease for row in chosen}
     too_late, waiting, is_noted = await beginning.look_after(
         connection,
@@ -159,20 +96,6 @@ async def claim(
         for row in rows
     ]
     return claimed, is_noted
-
-
-async def _choose(connection: AsyncConnection, values: Mapping[str, object], limit: int) -> Sequence[Row[Any]]:
-    """Lock up to ``limit`` events, looking further at each sender's while some have more than their share."""
-    share: int | None = None
-    while True:
-        chosen = (await connection.execute(_CHOOSE, {**values, "most": limit, "share": share})).all()
-        if not chosen or len(chosen) == limit:
-            return chosen
-        share = int(chosen[0].share)
-        have_more = sum(count == share for count in Counter(row.scope for row in chosen).values())
-        if not have_more:
-            return chosen
-        share += max(share, (limit - len(chosen)) // have_more)
 
 
 def _claimed(
