@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-TURN_SECONDS = 0.5
+TURN_SECONDS = 0.25
 """What one turn of the event loop may take: a delivery takes part in a few of them until it is answered."""
 _SHARE = 3
 """How many times what is free one sender may hold."""
