@@ -180,17 +180,19 @@ async def settle(connection: AsyncConnection, settlements: Sequence[Settlement])
     settled = [(settlement.event_id, settlement.lease) in held for settlement in settlements]
     ours = [settlement for settlement, is_ours in zip(settlements, settled, strict=True) if is_ours]
     await _save_outcomes(connection, ours)
-    erased = [settlement.event_id for settlement in ours if settlement.erases_body]
+    erased = [settlement.event_id for settlement in ours if settlement.erases_content]
     if erased:
-        await forget_bodies(connection, erased)
+        await _forget_contents(connection, erased)
     for settlement in ours:
         if settlement.ends_deletion:
             await complete(connection, settlement.event_id, now=settlement.at)
     return settled
 
 
-async def forget_bodies(connection: AsyncConnection, event_ids: Sequence[int]) -> None:
-    """Erase what was received with some events."""
+async def _forget_contents(connection: AsyncConnection, event_ids: Sequence[int]) -> None:
+    await connection.execute(
+        update(HandlerOutcome).where(is_any(HandlerOutcome.event_id, event_ids)).values(error=None)
+    )
     await connection.execute(delete(StoredBody).where(is_any(StoredBody.id, event_ids)))
     await connection.execute(update(StoredEvent).where(is_any(StoredEvent.id, event_ids)).values(erased=True))
 

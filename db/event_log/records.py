@@ -178,8 +178,8 @@ class Settlement:
     ends_deletion: bool = False
 
     @property
-    def erases_body(self) -> bool:
-        """Whether nothing of what was received is kept."""
+    def erases_content(self) -> bool:
+        """Whether nothing is kept of what was received, nor of what handlers said, which may quote it."""
         return self.ends_deletion or self.state is EventState.SUPPRESSED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from sqlalchemy import event as on_engine
 from db.control import audit
 from db.event_log.records import ErasureReport, EventLogUnavailable
 from db.event_log.tables import EventState
-from subscriptions import Event, Subscription
+from subscriptions import Event, EventNotSupported, Subscription
 from subscriptions.archive.erasure import ERASED, REQUESTED
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
@@ -273,3 +273,30 @@ async def _claim_by_another(receiver: Receiver) -> list[str]:
     now = receiver.clock()
     claimed = await receiver.log.claim(["acme-crm"], limit=9, lease="another", now=now, until=now)
     return [event.type for event in claimed]
+
+
+async def test_wh_15_what_handlers_said_of_a_deletion_goes_with_it(opened: Open) -> None:
+    """Their texts may quote the person, and so may those that a late merge got."""
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("delete")
+    async def forget(event: Event) -> None:
+        """Forgotten."""
+
+    @subscription.on("alias")
+    async def merge_people(event: Event) -> None:
+        raise AssertionError("it comes too late")
+
+    @subscription.on("delete")
+    async def refuse(event: Event) -> None:
+        raise EventNotSupported(f"{event.user_id} is nobody here")
+
+    async with opened(subscription) as receiver:
+        before = (receiver.clock() - timedelta(minutes=1)).isoformat()
+        merge = {"type": "alias", "userId": "karin", "previousId": "lead", "messageId": "a-1", "timestamp": before}
+        for message in ({"type": "delete", "userId": "karin", "messageId": "d-1"}, merge):
+            await receiver.deliver(message)
+            await receiver.dispatcher.run_due()
+            (detail,) = await receiver.log.show(str(message["messageId"]))
+            assert (detail.body, detail.record.erased, len(detail.handlers)) == (None, True, 2)
+            assert {outcome.error for outcome in detail.handlers} == {None}

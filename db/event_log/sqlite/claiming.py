@@ -239,6 +239,8 @@ def settle(
         at = to_microseconds(settlement.at)
         attempts = lease.attempts + settlement.attempted
         merged = outcomes.merge(lease.outcomes, settlement.results, at)
+        if settlement.erases_content:
+            merged = outcomes.without_errors(merged)
         if settlement.keeps_lease:
             going_on.append((settlement.event_id, replace(lease, attempts=attempts, outcomes=merged, begun=False)))
         rows[segment].append(
@@ -252,7 +254,7 @@ def settle(
                 settlement.event_id,
             )
         )
-    erased = {settlement.event_id for settlement in settlements if settlement.erases_body}
+    erased = {settlement.event_id for settlement in settlements if settlement.erases_content}
     done: set[int] = set()
     finished: dict[Segment, int] = {}
     for segment, part in rows.items():

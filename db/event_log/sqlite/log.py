@@ -317,7 +317,7 @@ class SqliteEventLog:
             self._may_hold_stale_tombstones = False
         for note in notes:
             note()
-        if any(settlement.erases_body for settlement in settlements):
+        if any(settlement.erases_content for settlement in settlements):
             self._forget_deleted_later(_FORGET_TOGETHER_SECONDS)
         return appended, settled
 
