@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import and_, exists, func, or_, select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from db.event_log.deletion_rules import id_to_delete, reach
 from db.event_log.people import SUBJECT, merged_hashes
-from db.event_log.statements import in_state, is_any
+from db.event_log.statements import OLDEST_PENDING, is_any
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
 from db.event_log.tombstones import is_covered_by, write_tombstones
 
 _AT_ONCE = 20
 """Each takes a few questions, and what is claimed along with them waits meanwhile."""
-
-_OLDEST = select(func.min(col(StoredEvent.id))).where(in_state(EventState.PENDING))
 
 #: Whether a handler was called. One that was done stays done when a dead letter is tried again from attempt 0.
 _WAS_ATTEMPTED = or_(col(StoredEvent.attempts) > 0, exists().where(col(HandlerOutcome.event_id) == col(StoredEvent.id)))
@@ -81,10 +80,10 @@ async def look_after(
     candidates = await _candidates(connection, event_ids, begun) if event_ids else []
     waiting = {candidate.event_id for candidate in candidates[_AT_ONCE:]}
     # Asked for only now that the events are locked: what others took without seeing the tombstones is pending by now.
-    oldest = (await connection.execute(_OLDEST)).scalar() if candidates else None
+    oldest = (await connection.execute(OLDEST_PENDING)).scalar() if candidates else None
     for candidate in candidates[:_AT_ONCE]:
         try:
-            through = min(candidate.occurred_at, candidate.received_at)
+            through = reach(candidate.occurred_at, candidate.received_at)
             if candidate.type == "alias":
                 deleted_through = await _too_late_through(connection, candidate)
                 if deleted_through is None:
@@ -180,8 +179,8 @@ async def _may_begin(
     It waits while somebody works on an event that it covers, whose handler could otherwise write the person back after
     they were erased. A delete waits for every merge, too, that is to be handed over before it.
     """
-    whom = deletion.person if deletion.type == "delete" else deletion.other
-    if whom is None or (deletion.type == "alias" and whom == deletion.person):
+    whom = id_to_delete(deletion.type, deletion.person, deletion.other)
+    if whom is None:
         return True
     covered = await _covered_by(connection, deletion.event_id)
     if not (covered and deletion.has_begun):

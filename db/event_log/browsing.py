@@ -40,7 +40,7 @@ from db.event_log.records import (
     EventRecord,
     Proof,
 )
-from db.event_log.statements import in_state, is_any
+from db.event_log.statements import OLDEST_PENDING, in_state, is_any
 from db.event_log.storable_text import may_stand_for_others, storable
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, HandlerState, MessageKey, StoredEvent
 
@@ -242,8 +242,7 @@ async def backlog(connection: AsyncConnection) -> Backlog:
         int(await connection.scalar(select(func.count()).select_from(StoredEvent).where(condition)) or 0)
         for condition in counted
     ]
-    first = select(func.min(col(StoredEvent.id))).where(in_state(EventState.PENDING)).scalar_subquery()
-    oldest = select(col(StoredEvent.received_at)).where(col(StoredEvent.id) == first)
+    oldest = select(col(StoredEvent.received_at)).where(col(StoredEvent.id) == OLDEST_PENDING.scalar_subquery())
     return Backlog(pending, dead_letters, await connection.scalar(oldest))
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, Row, Text, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from db.event_log.statements import OLDEST_PENDING
 from db.types import UtcDateTime
 
 # The senders are found by stepping through an index that holds pending events only, one step for each, and their
 # oldest events are taken in turns. Partitions from before the oldest pending event are not looked into. Deletions that
 # certainly have to wait are passed over (``db.event_log.beginning``). What is looked at is locked, which is a write for
 # each event: so of each sender at first only the share is that makes enough events if all senders have that many.
-_OLDEST = text("SELECT min(id) FROM events WHERE state = 'pending'")
 _CHOOSE = text(
     """
     WITH RECURSIVE senders (scope) AS (
@@ -75,7 +75,7 @@ async def choose(
 
     It looks further at each sender's while some have more than their share.
     """
-    oldest = (await connection.execute(_OLDEST)).scalar()
+    oldest = (await connection.execute(OLDEST_PENDING)).scalar()
     if oldest is None:
         return ()
     values = {

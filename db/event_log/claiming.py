@@ -14,10 +14,10 @@ from sqlmodel import col
 
 from db.event_log import beginning
 from db.event_log.choosing import choose
+from db.event_log.deletion_rules import erased_through
 from db.event_log.records import ClaimedEvent, HandlerRecord, HandlerResult, Settlement
 from db.event_log.statements import in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
-from db.event_log.tombstone import erased_through
 from db.event_log.tombstones import complete, find_tombstones
 from db.types import UtcDateTime
 

@@ -15,11 +15,11 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from db.event_log.deletion_rules import SAME_DELETION, reach
 from db.event_log.people import SUBJECT, merged_hashes
 from db.event_log.records import NewEvent
 from db.event_log.statements import is_any, is_any_of
 from db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredBody, StoredEvent
-from db.event_log.tombstone import SAME_DELETION
 from db.event_log.tombstones import is_covered_by, write_tombstones
 
 _UNTIL_DECIDED = timedelta(seconds=30)
@@ -76,7 +76,7 @@ async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) 
     """
     if delete.person_hash is None:
         raise ValueError("a delete names no person")
-    through = _reach(delete)
+    through = reach(delete.occurred_at, delete.received_at)
     hashes = await _everybody(connection, delete)
     first = await _same_deletion(connection, delete)
     if first is None or await _is_newer(connection, delete, hashes, first.erased_through):
@@ -120,7 +120,7 @@ async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
         extended = (
             col(Erasure.event_id) == first_id,
             is_any_of(col(Erasure.person_hash), hashes),
-            col(Erasure.erased_through) == _reach(delete),
+            col(Erasure.erased_through) == reach(delete.occurred_at, delete.received_at),
         )
         await connection.execute(update(Erasure).where(*extended).values(erased_through=known_through))
         return
@@ -137,14 +137,9 @@ async def decide(connection: AsyncConnection, repetition: Repetition) -> None:
     await connection.execute(sql_delete(StoredBody).where(col(StoredBody.id) == event_id))
 
 
-def _reach(delete: NewEvent) -> datetime:
-    """Up to when a delete covers the person: a device clock that runs ahead must not suppress what is still to come."""
-    return min(delete.occurred_at, delete.received_at)
-
-
 async def _everybody(connection: AsyncConnection, delete: NewEvent) -> set[str]:
     whom = delete.account, delete.component, delete.person_hash or ""
-    return await merged_hashes(connection, *whom, through=_reach(delete))
+    return await merged_hashes(connection, *whom, through=reach(delete.occurred_at, delete.received_at))
 
 
 async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, hashes: set[str]) -> None:
@@ -154,7 +149,7 @@ async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, h
         account=delete.account,
         component=delete.component,
         hashes=hashes,
-        through=_reach(delete),
+        through=reach(delete.occurred_at, delete.received_at),
         requested_at=delete.received_at,
     )
 

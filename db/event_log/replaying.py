@@ -15,7 +15,7 @@ from db.event_log import claiming
 from db.event_log.lease_bounds import LEFT_TO_IT, LONGEST_LEASE
 from db.event_log.people import SUBJECT
 from db.event_log.records import UNFINISHED, Predecessor
-from db.event_log.statements import in_state, is_any
+from db.event_log.statements import OLDEST_PENDING, in_state, is_any
 from db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
 
 _FINISHED = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER)
@@ -97,15 +97,13 @@ async def bring_forward(
 async def predecessors(connection: AsyncConnection, event_ids: Sequence[int]) -> dict[int, list[Predecessor]]:
     """Find the pending events of the same sender and person before each of some events."""
     earlier = aliased(StoredEvent)
-    # Partitions from before the oldest pending event are not looked into: a person may have events in each of them.
-    oldest = select(func.min(col(StoredEvent.id))).where(in_state(EventState.PENDING)).scalar_subquery()
     statement = (
         select(col(StoredEvent.id), col(earlier.id), col(earlier.type), col(earlier.event))
         .join(earlier, col(earlier.scope) == col(StoredEvent.scope))
         .where(
             is_any(StoredEvent.id, event_ids),
             col(earlier.state) == literal_column(f"'{EventState.PENDING}'"),
-            col(earlier.id) >= oldest,
+            col(earlier.id) >= OLDEST_PENDING.scalar_subquery(),  # a person may have events in each partition
             col(earlier.id) < col(StoredEvent.id),
             func.coalesce(col(earlier.person_hash), col(earlier.device_hash)) == SUBJECT,
         )

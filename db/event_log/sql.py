@@ -72,6 +72,7 @@ _DELETE_SECONDS = 30.0
 _DELETES_AT_ONCE = 20
 """Each of them takes milliseconds in their transaction, and the first waits for the last."""
 _WIPED_AT_ONCE = 2_000
+"""In a transaction of their own: results of other events wait behind that of one of these."""
 _LONG_SECONDS = 600.0
 """Looking through all events, or changing many of them, may take minutes."""
 _RETENTION_SECONDS = 3_600.0
@@ -161,7 +162,6 @@ class SqlEventLog:
         if covered is None:
             return None
         merged_ids, event_ids = covered
-        # A transaction for each portion: results of other events wait behind that of one of these.
         for start in range(0, len(event_ids), _WIPED_AT_ONCE):
             portion = event_ids[start : start + _WIPED_AT_ONCE]
             async with self._transaction() as connection:

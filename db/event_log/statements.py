@@ -14,7 +14,9 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    func,
     literal_column,
+    select,
 )
 from sqlmodel import col
 
@@ -40,3 +42,7 @@ def is_any(column: int | None, ids: Collection[int]) -> ColumnElement[bool]:
 def is_any_of(column: SQLColumnExpression[Any], texts: Collection[str]) -> ColumnElement[bool]:
     """Compare with texts in one parameter: a statement takes no more than 32,767 of them."""
     return column == any_(bindparam(None, list(texts), type_=ARRAY(Text), unique=True))
+
+
+#: The lowest id of a pending event. Partitions from before that need not be looked into for one.
+OLDEST_PENDING = select(func.min(col(StoredEvent.id))).where(in_state(EventState.PENDING))

@@ -10,6 +10,7 @@ from datetime import datetime
 from itertools import product
 from typing import NamedTuple
 
+from db.event_log.deletion_rules import id_to_delete
 from db.event_log.instants import to_microseconds
 from db.event_log.sqlite import outcomes
 from db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
@@ -63,8 +64,8 @@ class Beginning:
         It waits while somebody works on an event that it covers, whose handler could otherwise write the person back
         after they were erased. A delete waits for every merge, too, that is to be handed over before it.
         """
-        whom = deletion.person if deletion.type == "delete" else deletion.other
-        if whom is None or (deletion.type == "alias" and whom == deletion.person):
+        whom = id_to_delete(deletion.type, deletion.person, deletion.other)
+        if whom is None:
             return True
         has_begun = deletion.was_attempted or self._leases.was_interrupted(deletion.event_id)
         covered = self._catalogue.erased_by(deletion.event_id)

@@ -12,6 +12,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
+from db.event_log.deletion_rules import erased_through, reach
 from db.event_log.instants import to_instant, to_microseconds
 from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
 from db.event_log.sqlite import outcomes
@@ -21,7 +22,6 @@ from db.event_log.sqlite.leases import Lease, Leases
 from db.event_log.sqlite.segment import PENDING, Segment, placeholders
 from db.event_log.sqlite.segments import Segments
 from db.event_log.sqlite.states import NUMBERS
-from db.event_log.tombstone import erased_through
 
 _READ = (
     "SELECT id, origin, type, received_at, occurred_at, person_hash, device_hash, previous_hash, settings, attempts,"
@@ -193,7 +193,7 @@ def _look_after(
         origin, subject = catalogue.origin(origin_id), person or device or ""
         has_been = was_attempted(attempts, before)
         one = Candidate(event_id, kind, origin, subject, previous, occurred_at, received_at, has_been)
-        through = min(occurred_at, received_at)
+        through = reach(occurred_at, received_at)
         if kind == "alias":
             deleted_through = beginning.too_late_through(one)
             if deleted_through is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from db.event_log.deletion_rules import SAME_DELETION, reach
 from db.event_log.instants import to_microseconds
 from db.event_log.records import ErasureReport, NewEvent
 from db.event_log.sqlite import outcomes
@@ -15,7 +16,6 @@ from db.event_log.sqlite.catalogue import Catalogue, ErasureRequest
 from db.event_log.sqlite.people import PersonEvent, events_of, merged_hashes
 from db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, PENDING, REPEATED_DELETE, SUPPRESSED
 from db.event_log.sqlite.segments import Segments
-from db.event_log.tombstone import SAME_DELETION
 
 
 def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: NewEvent) -> bool:
@@ -26,8 +26,7 @@ def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: New
     """
     if delete.person_hash is None:
         raise ValueError("a delete names no person")
-    # A device clock that runs ahead must not suppress events that have not happened yet.
-    through = min(delete.occurred_at, delete.received_at)
+    through = reach(delete.occurred_at, delete.received_at)
     account, component = delete.account, delete.component
     hashes = merged_hashes(segments, catalogue, account, component, delete.person_hash, through=through)
     first = _same_deletion(segments, catalogue, delete, hashes)

@@ -8,6 +8,18 @@ from datetime import datetime, timedelta
 SAME_DELETION = timedelta(hours=24)
 
 
+def reach(occurred_at: datetime, received_at: datetime) -> datetime:
+    """Up to when a delete covers: a device clock that runs ahead must not suppress what is still to come."""
+    return min(occurred_at, received_at)
+
+
+def id_to_delete(event_type: str, person: str, other: str | None) -> str | None:
+    """Return whom an event deletes: a delete its person, a late merge its other id, if that is another one."""
+    if event_type == "delete":
+        return person
+    return None if other == person else other
+
+
 def erased_through(
     event_type: str, occurred_at: datetime, *, person: datetime | None, merge: datetime | None
 ) -> datetime | None:
