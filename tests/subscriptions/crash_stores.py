@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Protocol
 from uuid import uuid4
 
 import asyncpg
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine
 
 from db.database import Database
@@ -128,3 +130,21 @@ class StoresMachine(RuleBasedStateMachine):
         """Return the lease of one more worker that is going to be frozen."""
         self.freezes += 1
         return f"frozen {self.freezes}"
+
+
+def crash_settings(examples: int, *, steps: int) -> settings:
+    """Return how a machine of crashes is run: by the same examples each time, or by ``CRASH_EXAMPLES`` random ones.
+
+    A failure is told as it was found, with what reproduces it. Making it smaller would take up to five minutes, which
+    is as long as a test may take at all; leave out ``phases`` to have that done.
+    """
+    random_examples = os.environ.get("CRASH_EXAMPLES")
+    return settings(
+        max_examples=int(random_examples or examples),
+        stateful_step_count=steps,
+        derandomize=random_examples is None,
+        phases=(Phase.generate,),
+        print_blob=True,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )

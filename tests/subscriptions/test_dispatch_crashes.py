@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
@@ -34,7 +33,7 @@ from subscriptions.dispatch.backoff import RetryPolicy
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
 from tests.event_log.events import new_event, settle
-from tests.subscriptions.crash_stores import PostgresStores, SqliteStores, StoresMachine
+from tests.subscriptions.crash_stores import PostgresStores, SqliteStores, StoresMachine, crash_settings
 from tests.subscriptions.mortal_log import Life, mortal_log
 
 HANDLERS = ("steady", "shaky", "in_order")
@@ -253,10 +252,6 @@ class PostgresCrashMachine(CrashMachine):
 
 
 TestCrashes = CrashMachine.TestCase
-TestCrashes.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestCrashes.settings = crash_settings(25, steps=25)
 TestPostgresCrashes = PostgresCrashMachine.TestCase
-TestPostgresCrashes.settings = settings(
-    max_examples=5, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestPostgresCrashes.settings = crash_settings(5, steps=20)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
@@ -26,7 +25,7 @@ from subscriptions import Event
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.dispatch.limits import DispatchLimits
 from tests.event_log.events import settle
-from tests.subscriptions.crash_stores import PostgresStores, SqliteStores, StoresMachine
+from tests.subscriptions.crash_stores import PostgresStores, SqliteStores, StoresMachine, crash_settings
 from tests.subscriptions.ledger import Ledger, Message
 from tests.subscriptions.mortal_database import MortalDatabase
 from tests.subscriptions.mortal_disk import MortalDisk
@@ -124,8 +123,7 @@ class ErasureMachine(StoresMachine):
             else:
                 assert message.event_id is not None, "said to be there and never stored"
                 message.answered_again += 1
-        if life.died.is_set():
-            self._restart()
+        self._outlive(life)
         for message in group:
             if message.event_id is None:  # not acknowledged, though it may have been stored
                 for detail in self.runner.run(self.log.show(message.message_id)):
@@ -156,8 +154,7 @@ class ErasureMachine(StoresMachine):
             jitter=lambda: 1.0,
         )
         self.runner.run(self._run(dispatcher, database, life))
-        if life.died.is_set():
-            self._restart()
+        self._outlive(life)
         self.runner.run(self._look_back(before, self.partner.calls - calls, died=life.died.is_set()))
 
     async def _look_back(self, before: Outcomes, calls: Counter[tuple[str, str]], *, died: bool) -> None:
@@ -236,12 +233,13 @@ class ErasureMachine(StoresMachine):
         await self.database.close()
         await self.stores.remove()
 
-    def _restart(self) -> None:
-        """Come back as a new process: memory is gone, files are as they were left."""
-        self.witness.interruptions += 1
-        self.runner.run(self.log.close())
+    def _outlive(self, life: Life) -> None:
+        """Go on as a process that does not die; as a new one if it did: memory is gone, files are as they were left."""
+        if life.died.is_set():
+            self.witness.interruptions += 1
+            self.runner.run(self.log.close())
+            self.log = self.stores.open_log()
         self.stores.belong_to(Life())
-        self.log = self.stores.open_log()
 
     async def _look_at(self, event: Event) -> None:
         """See that nobody works on an event of somebody whose deletion is finished."""
@@ -264,10 +262,6 @@ class PostgresErasureMachine(ErasureMachine):
 
 
 TestErasureCrashes = ErasureMachine.TestCase
-TestErasureCrashes.settings = settings(
-    max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestErasureCrashes.settings = crash_settings(60, steps=20)
 TestPostgresErasureCrashes = PostgresErasureMachine.TestCase
-TestPostgresErasureCrashes.settings = settings(
-    max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestPostgresErasureCrashes.settings = crash_settings(10, steps=20)

@@ -109,17 +109,21 @@ class Witness:
                 whom = self._whom.get(does_it, set()) & self._known_when_asked(message)
                 self._finish(message, whom, message.through, says_it_again=does_it in before)
 
-    async def is_told_before_another_delete(self, log: StoredEventLog, message: Message) -> bool:
+    async def is_told_before_another_delete(
+        self, log: StoredEventLog, message: Message, *, given_up_too: bool = False
+    ) -> bool:
         """Tell whether a message is a merge that a delete covers which is not finished.
 
-        That will erase it. Until then it is handed over, whatever other deletions are finished.
+        That will erase it. Until then it is handed over, whatever other deletions are finished. When the delete is
+        given up, the merge is there for as long as its dead letter.
         """
         if message.kind != "alias":
             return False
+        unfinished = {EventState.PENDING} | ({EventState.DEAD_LETTER} if given_up_too else set())
         for delete in self._unfinished("delete"):
             people = self._ledger.merged(delete.person or "")
             covers = message.person in people and message.occurred_at <= delete.through
-            if covers and (await detail_of(log, delete)).record.state is EventState.PENDING:
+            if covers and (await detail_of(log, delete)).record.state in unfinished:
                 return True
         return False
 
@@ -153,7 +157,10 @@ class Witness:
             assert message.answered_again <= record.duplicates <= most
             is_over = record.state is not EventState.PENDING
             is_expected = (message.message_id in self._gone or is_over) and self._is_erased(message, record)
-            if is_expected and not await self.is_told_before_another_delete(log, message):
+            is_told = record.state is not EventState.SUPPRESSED and await self.is_told_before_another_delete(
+                log, message, given_up_too=True
+            )
+            if is_expected and not is_told:
                 assert (detail.body, record.erased) == (None, True), f"{message.message_id} is still there"
             if message.kind != "delete" and not self._ledger.may_be_erased(message):
                 assert detail.body == message.body, f"{message.message_id} was erased without anybody's wish"
