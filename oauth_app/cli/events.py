@@ -15,7 +15,7 @@ from db.clock import utc_now
 from db.event_log.records import EventDetail, EventFilter, EventPage, Proof
 from db.event_log.tables import EventState
 from oauth_app.acts import Act, note
-from oauth_app.cli import replay
+from oauth_app.cli import erasure, replay
 from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
@@ -33,6 +33,7 @@ _PROVE_AT_ONCE = 5_000
 def register(app: typer.Typer) -> None:
     """Add both groups."""
     replay.register(events)
+    erasure.register(events)
     app.add_typer(events, name="events")
     app.add_typer(dead_letters, name="dead-letters")
 

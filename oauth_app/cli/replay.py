@@ -1,18 +1,14 @@
-"""``events replay``, ``pause``, ``resume`` and ``erase``: handling events again, not at all, or for the last time."""
+"""``events replay``, ``pause`` and ``resume``: handling events again, or not for a while."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
 
-import httpx
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from starlette.applications import Starlette
-from starlette.routing import Mount
 
 from db.clock import utc_now
 from db.control import audit, pauses
@@ -20,25 +16,12 @@ from db.event_log.records import EventFilter
 from db.event_log.tables import EventState
 from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.component import component_name, load_component
-from oauth_app.parts import api_keys_of
 from oauth_app.settings import Settings
-from oauth_app.stores import Stores, open_stores
-from subscriptions.archive.erasure import (
-    REQUESTED,
-    ErasureReceipt,
-    ErasureRefused,
-    delete_message,
-    find_receipt,
-    send_delete,
-)
+from oauth_app.stores import open_stores
 from subscriptions.archive.replay import ComponentPaused, ReplayCounts, Replayer, ReplayNotFound, ReplayRequest
 from subscriptions.errors import SubscriptionError
-from subscriptions.receiving.person_hash import PersonHash
-from subscriptions.receiving.reception import Reception
-from subscriptions.receiving.webhook import Webhook
 
 _ACTOR = "cli"
-_POLL_SECONDS = 0.2
 _HASTEN_AT_ONCE = 1_000
 
 HandlerName = Annotated[str | None, typer.Option(help="One handler: its function's name, or its whole key.")]
@@ -53,7 +36,6 @@ def register(events: typer.Typer) -> None:
     events.command()(replay)
     events.command()(pause)
     events.command()(resume)
-    events.command()(erase)
 
 
 def replay(
@@ -133,35 +115,6 @@ def resume(handler: HandlerName = None, as_json: AsJson = False) -> None:
     _tell_pause(settings, handler, changed=changed, paused=False, as_json=as_json)
 
 
-def erase(
-    account: Annotated[str, typer.Option(help="The account whose person it is.")],
-    user_id: Annotated[str, typer.Option("--user-id", help="The person's userId; never logged or kept in clear.")],
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is done.")] = 60.0,
-    as_json: AsJson = False,
-) -> None:
-    """Erase a person everywhere: the log, dead letters, your handlers and sinks. Prints a receipt.
-
-    It takes the way of a delete that Segment sends, so later copies of old events don't bring the person back.
-    Exit status 1 when it is not done within --wait.
-
-    Example: enable-with-segment events erase --account acct_42 --user-id cust_20418 --json
-    """
-    try:
-        receipt = run(_erase(settings_or_exit(), account, user_id, wait))
-    except (ErasureRefused, httpx.HTTPError) as problem:
-        stop([f"nothing was erased: {problem!s:.200}" if str(problem) else "nothing was erased: no answer"], 1)
-    if as_json:
-        print_json({**asdict(receipt), "complete": receipt.complete})
-    else:
-        rows = [(name.replace("_", " "), value) for name, value in asdict(receipt).items() if name != "handlers"]
-        rows += [(f"handler {name}", state.value) for name, state in receipt.handlers.items()]
-        print_table(["", ""], rows, empty="")
-        if not receipt.complete:
-            out.print(f"Not done yet. Look again with: enable-with-segment events show {receipt.message_id}")
-    if not receipt.complete:
-        raise typer.Exit(1)
-
-
 async def _replay(
     settings: Settings, request: ReplayRequest, handler: str | None, *, dry_run: bool, resume: str | None
 ) -> tuple[ReplayCounts | None, str | None, int]:
@@ -216,53 +169,6 @@ async def _pause(settings: Settings, handler: str | None, *, paused: bool) -> bo
             while hastened == _HASTEN_AT_ONCE:
                 hastened = await stores.event_log.hasten(component, now=utc_now(), limit=_HASTEN_AT_ONCE)
     return changed
-
-
-async def _erase(settings: Settings, account: str, user_id: str, wait: float) -> ErasureReceipt:
-    component = component_name(settings)
-    async with open_stores(settings) as stores:
-        api_keys = api_keys_of(settings, stores)
-        message = delete_message(user_id, now=utc_now())
-        message_id: str = message["messageId"]
-        async with stores.control.transaction() as session:
-            minted = await api_keys.mint(session, account=account, component=component)
-            detail = {"account": account, "component": component}
-            await audit.add(
-                session, actor=_ACTOR, action=REQUESTED, subject=f"delete {message_id}", now=utc_now(), detail=detail
-            )
-        try:
-            await _deliver(settings, stores, component, minted.api_key, message)
-        finally:
-            async with stores.control.transaction() as session:
-                await api_keys.revoke(session, minted.id, actor=_ACTOR)
-        deadline = time.monotonic() + wait
-        while True:
-            receipt = await find_receipt(stores.event_log, stores.control, message_id)
-            if receipt is None:
-                raise ErasureRefused("the delete cannot be found in the event log; check EVENT_LOG_URL")
-            done = receipt.state is not EventState.PENDING
-            if done or time.monotonic() >= deadline:
-                return receipt
-            await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _deliver(
-    settings: Settings, stores: Stores, component: str, api_key: str, message: dict[str, object]
-) -> None:
-    """Hand the delete to the webhook: to one of our own, or to the service's if only that may write to the log."""
-    reception = Reception(
-        {component: load_component(settings)},
-        api_keys_of(settings, stores),
-        stores.event_log,
-        PersonHash(stores.secrets.person_hash),
-    )
-    transport = httpx.ASGITransport(app=Starlette(routes=[Mount("/subscriptions", app=Webhook(reception))]))
-    async with httpx.AsyncClient(transport=transport, base_url=settings.base_url) as here:
-        try:
-            await send_delete(here, component, api_key, message)
-        except ErasureRefused:
-            async with httpx.AsyncClient(base_url=settings.base_url, timeout=10) as service:
-                await send_delete(service, component, api_key, message)
 
 
 def _handler_keys(settings: Settings, name: str) -> list[str]:

@@ -28,7 +28,8 @@ class ErasureRefused(Exception):
 class ErasureReceipt:
     """What was erased where, without personal data.
 
-    ``state`` is that of the deletion that does the work: ``handled`` once everything is done. That is another message's
+    ``state`` is that of the deletion that does the work: ``handled`` once everything is done, ``unsupported`` when the
+    log is wiped and no handler erased anything. That is another message's
     when the person was to be deleted already; ``done_by`` is its messageId. ``stored_events`` were wiped from the log,
     dead letters among them, for the person and ``merged_ids`` other ids. ``handlers`` are the partner's own, sinks
     among them, with what they answered.
@@ -111,8 +112,8 @@ async def find_receipt(archive: EventArchive, database: Database, message_id: st
 
 def _state_of(work: Deletion) -> EventState:
     """Return how far a deletion is. One that the log has no more, and that was never completed, was given up."""
-    if work.detail is not None and work.detail.record.state is EventState.PENDING:
-        return EventState.PENDING
+    if work.detail is not None and work.detail.record.state in (EventState.PENDING, EventState.UNSUPPORTED):
+        return work.detail.record.state
     if work.completed:
         return EventState.HANDLED
     return EventState.DEAD_LETTER if work.detail is None else work.detail.record.state

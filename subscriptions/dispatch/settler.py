@@ -109,10 +109,13 @@ class Settler:
 
 
 def _ends_a_deletion(settlement: Settlement, claimed: ClaimedEvent) -> bool:
-    """Tell whether stored events are to be wiped now: after a delete, and after an alias that came too late for it."""
+    """Tell whether stored events are to be wiped now: after a delete, and after an alias that came too late for it.
+
+    Also when no handler had anything to erase: what is stored here is the person's all the same.
+    """
     if claimed.type == "alias":
         return claimed.suppressed and settlement.state is EventState.SUPPRESSED
-    return claimed.type == "delete" and settlement.state is EventState.HANDLED
+    return claimed.type == "delete" and settlement.state in (EventState.HANDLED, EventState.UNSUPPORTED)
 
 
 def _say_refused(settlements: Sequence[Settlement], *, is_first_try: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from db.control import pauses
 from oauth_app.settings import Settings
 from oauth_app.stores import Stores, open_stores
+from subscriptions import Event, EventNotSupported, InvalidEventPayload, Subscription
 from subscriptions.dispatch.dispatcher import Dispatcher
 from subscriptions.subscription import load_subscription
 from tests.event_log.events import new_event
@@ -165,6 +167,41 @@ def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Sh
     assert found.complete
     assert (found.stored_events, found.merged_ids) == (2, 0)  # what is stored of the two requests
     assert {name: state.value for name, state in found.handlers.items()} == {"forget (delete)": "done"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "said"),
+    [
+        (EventNotSupported("not here"), "unsupported", "your product may still know the person"),
+        (InvalidEventPayload("never"), "dead_letter", "dead-letters retry"),
+    ],
+)
+def test_wh_15_an_erasure_that_handlers_did_not_take_part_in_says_so(
+    shell: Shell, answer: Exception, state: str, said: str
+) -> None:
+    crm = Subscription("acme-crm")
+
+    @crm.on("delete")
+    async def forget(event: Event) -> None:
+        raise answer
+
+    async def handled(stores: Stores) -> int:
+        return await Dispatcher({crm.name: crm}, stores.event_log, stores.control).run_due()
+
+    def serve() -> None:
+        while not within(handled):
+            time.sleep(0.05)
+
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(serve)
+        erased = shell.run("events erase --account acme --user-id u-1 --wait 30")
+        serving.result(30)
+    assert erased.exit_code == 1
+    assert said in " ".join(erased.stdout.split())
+    deletes = shell.json("events list --type delete --json")
+    assert isinstance(deletes, list)
+    (receipt,) = deletes
+    assert (receipt["state"], receipt["erased"]) == (state, state == "unsupported")
 
 
 def test_a_list_says_how_far_back_it_looked_and_how_to_go_on(shell: Shell) -> None:

@@ -136,9 +136,10 @@ class Partner:
         @subscription.on("delete")
         async def forget(event: Event) -> None:
             problem = await work_on("forget", event)
+            if problem is None or isinstance(problem, EventNotSupported):  # nothing is left that it could be asked for
+                self.forget(event.user_id or "")
             if problem is not None:
                 raise problem
-            self.forget(event.user_id or "")
             life.step()
 
         return subscription

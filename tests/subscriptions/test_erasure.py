@@ -15,7 +15,15 @@ from db.encryption import EncryptionKeys
 from db.event_log.records import Settlement
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.tables import EventState, HandlerState
-from subscriptions import Event, InstallContext, InvalidEventPayload, RetryError, Subscription, ValidationError
+from subscriptions import (
+    Event,
+    EventNotSupported,
+    InstallContext,
+    InvalidEventPayload,
+    RetryError,
+    Subscription,
+    ValidationError,
+)
 from subscriptions.archive.erasure import (
     ERASED,
     ErasureReceipt,
@@ -97,6 +105,37 @@ async def test_wh_15_a_delete_reaches_every_sink_and_dead_letter_and_leaves_a_re
         await receiver.dispatcher.run_due()
         assert set(shelf.kept) == {"zoe"}
         assert (await receiver.only(state=EventState.SUPPRESSED, message_id="late")).erased
+
+
+async def test_wh_15_a_delete_that_no_handler_supports_erases_what_is_stored_here(opened: Open) -> None:
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    async def keep(event: Event) -> None:
+        """Kept elsewhere."""
+
+    @subscription.on("delete")
+    async def refuse(event: Event) -> None:
+        raise EventNotSupported("nothing is kept by person")
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver({"type": "track", "userId": "karin", "event": "Step", "messageId": "t-1"})
+        await receiver.dispatcher.run_due()
+        receiver.clock.advance(seconds=1)
+        await receiver.deliver({"type": "delete", "userId": "karin", "messageId": "d-1"})
+        await receiver.dispatcher.run_due()
+        for message_id in ("t-1", "d-1"):
+            (detail,) = await receiver.log.show(message_id)
+            assert (detail.body, detail.record.erased) == (None, True)
+        receipt = await find_receipt(receiver.log, receiver.database, "d-1")
+        assert receipt is not None
+        assert (receipt.state, receipt.complete, receipt.stored_events) == (EventState.UNSUPPORTED, False, 2)
+
+        receiver.clock.advance(minutes=1)
+        await receiver.deliver({"type": "delete", "userId": "karin", "messageId": "d-2"})
+        await receiver.dispatcher.run_due()
+        again = await receiver.only(message_id="d-2")
+        assert again.state is EventState.UNSUPPORTED, "the handlers are asked again"
 
 
 async def test_a_merge_after_the_deletion_erases_what_is_held_under_the_other_id(opened: Open) -> None:

@@ -68,7 +68,7 @@ def drafts(draw: st.DrawFn) -> Draft:
         case "alias":
             previous = draw(st.sampled_from(_PEOPLE))
         case "delete":
-            problems += ["refuses"]
+            problems += ["refuses", "does not support it"]
         case _:
             device = draw(st.sampled_from([None, "phone"]))
             if device and draw(st.booleans()):

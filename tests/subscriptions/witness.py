@@ -92,7 +92,7 @@ class Witness:
         repeated: list[Message] = []
         for message in self._unfinished("delete"):
             match (await detail_of(log, message)).record.state:
-                case EventState.HANDLED:
+                case EventState.HANDLED | EventState.UNSUPPORTED:
                     self._to_be_noted.add(message.message_id)
                     self._finish(message, self._whom[message.message_id], message.through)
                 case EventState.REPEATED_DELETE:
