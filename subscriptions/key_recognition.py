@@ -30,6 +30,10 @@ _MOST_REMEMBERED = 10_000
 _MOST_AT_ONCE = 500
 
 
+STRANGERS = b""
+"""The name of all senders whose key was not recognised lately."""
+
+
 class KeyState(StrEnum):
     """What a presented key is worth."""
 
@@ -133,6 +137,16 @@ class KeyRecognition:
             presentation: what a request carries, such as the value of its ``Authorization`` header.
         """
         return hashlib.blake2b(presentation, digest_size=32, key=self._lookup_secret).digest()
+
+    def sender(self, place: bytes | None) -> bytes:
+        """Return under which name to count what somebody sends who presents this; all strangers have the same.
+
+        Keys are easily made up: if each counted as a sender, none of them would ever send too much.
+
+        Args:
+            place: of what was presented, as by :meth:`place`; ``None`` for nothing.
+        """
+        return place if place is not None and place in self._known else STRANGERS
 
     def recent(self, place: bytes) -> KeyLookup | None:
         """Tell without waiting whom a key belongs to; ``None`` when that was not read within the last second.

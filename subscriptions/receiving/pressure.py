@@ -6,7 +6,7 @@ enough for that: on a slow machine the same number of deliveries keeps the loop 
 many events wait to be handled nothing is let in: that is a count of nothing, and costs no delivery a question more.
 
 A sender who sends more than there is room for does not take it from the others: one may hold three times what is free,
-so alone three quarters of everything, and whoever else comes finds a place.
+places as well as bytes, so alone three quarters of everything, and whoever else comes finds room.
 """
 
 from __future__ import annotations
@@ -19,6 +19,16 @@ _SHARE = 3
 """How many times what is free one sender may hold."""
 _LEAST = 200
 """So many are always let in: when turns are long because the disk is slow, fewer events make no turn shorter."""
+
+
+class _Share:
+    """What one sender holds."""
+
+    __slots__ = ("bytes", "deliveries")
+
+    def __init__(self) -> None:
+        self.deliveries = 0
+        self.bytes = 0
 
 
 class Pressure:
@@ -34,10 +44,10 @@ class Pressure:
         "_body_bytes",
         "_bytes",
         "_expected",
-        "_held",
         "_highest",
         "_most_bytes",
         "_most_when_open",
+        "_shares",
         "is_shut",
         "most",
         "running",
@@ -49,7 +59,7 @@ class Pressure:
         self.most = self._most_when_open = most
         self._highest = most
         self._bytes = 0
-        self._held: dict[bytes, int] = {}
+        self._shares: dict[bytes, _Share] = {}
         self._expected = 0
         self._most_bytes = most_bytes
         self._body_bytes = body_bytes
@@ -65,36 +75,44 @@ class Pressure:
         Args:
             sender: whoever it is from, by any name; nobody's share is counted without one.
         """
-        free = self.most - self.running
-        if free <= 0:
-            return None
-        held = self._held.get(sender, 0) if sender is not None else 0
-        if held > _SHARE * free:
-            return None
         size = self._size(content_length, content_encoding)
-        if self._bytes + size > self._most_bytes and self.running:
+        share = self._shares.get(sender) if sender is not None else None
+        if not self._is_room(self.most - self.running, size, share):
             return None
         self.running += 1
         self._bytes += size
         if sender is not None:
-            self._held[sender] = held + 1
+            if share is None:
+                share = self._shares[sender] = _Share()
+            share.deliveries += 1
+            share.bytes += size
         return size
 
     @property
     def tight(self) -> bool:
         """Whether the next delivery may be too much: so cheap that it can be asked for each."""
         # One sender can hold no more than all that is in hand.
-        may_be_over = self.running >= _SHARE * (self.most - self.running - self._expected)
-        return may_be_over or self._bytes + self._body_bytes > self._most_bytes
+        return self.running >= _SHARE * (self.most - self.running - self._expected) or self._bytes > _SHARE * (
+            self._most_bytes - self._bytes - self._body_bytes
+        )
 
     def refuses(
         self, content_length: bytes | None, content_encoding: bytes | None, sender: bytes | None = None
     ) -> bool:
         """Tell whether :meth:`admit` would say ``None`` once those are let in that are expected."""
-        free = self.most - self.running - self._expected
-        if free <= 0 or (sender is not None and self._held.get(sender, 0) > _SHARE * free):
+        size = self._size(content_length, content_encoding)
+        share = self._shares.get(sender) if sender is not None else None
+        return not self._is_room(self.most - self.running - self._expected, size, share)
+
+    def _is_room(self, places: int, size: int, share: _Share | None) -> bool:
+        if places <= 0:
+            return False
+        if not self.running:
             return True
-        return self._bytes + self._size(content_length, content_encoding) > self._most_bytes and self.running > 0
+        left = self._most_bytes - self._bytes - size
+        if left < 0:
+            return False
+        return share is None or (share.deliveries <= _SHARE * places and share.bytes <= _SHARE * left)
 
     def expect(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         """Take note that somebody will ask to be let in, in the work that the event loop is given after this call.
@@ -113,7 +131,8 @@ class Pressure:
         self._expected = 0
 
     def _size(self, content_length: bytes | None, content_encoding: bytes | None) -> int:
-        if content_length is not None and content_encoding is None and content_length.isdigit():
+        is_plain = content_encoding is None or content_encoding in (b"", b"identity")
+        if is_plain and content_length is not None and content_length.isdigit():
             return min(int(content_length[:20]), self._body_bytes)
         return self._body_bytes
 
@@ -122,11 +141,20 @@ class Pressure:
         self.running -= 1
         self._bytes -= size
         if sender is not None:
-            held = self._held[sender] - 1
-            if held:
-                self._held[sender] = held
-            else:
-                del self._held[sender]
+            share = self._shares[sender]
+            share.deliveries -= 1
+            share.bytes -= size
+            if not share.deliveries:
+                del self._shares[sender]
+
+    def recognise(self, size: int, before: bytes, sender: bytes) -> None:
+        """Count a delivery that was let in as somebody else's from now on: it is known by now whose it is."""
+        self.leave(size, before)
+        self.running += 1
+        self._bytes += size
+        share = self._shares.setdefault(sender, _Share())
+        share.deliveries += 1
+        share.bytes += size
 
     def turn_took(self, seconds: float) -> None:
         """Adapt to how long the event loop was busy with other things."""

@@ -70,7 +70,7 @@ class ShortWay:
         credentials = headers.only(b"authorization")
         if credentials is None or headers.get(b"content-encoding") is not None or len(body) > self._body_bytes:
             return False
-        sender = self._keys.place(credentials)
+        sender = self._keys.place(credentials)  # of whoever is known; a stranger goes the other way
         lookup = self._keys.recent(sender)
         if lookup is None or not self._is_open():
             return False

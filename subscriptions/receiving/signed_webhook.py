@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import sys
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from subscriptions.receiving.signature import (
     signed_text,
 )
 from subscriptions.receiving.store_trouble import store_trouble
+from subscriptions.receiving.visit import Visit
 from subscriptions.receiving.watchdog import Watchdog
 from subscriptions.setting import SettingValue
 from subscriptions.subscription import Subscription
@@ -101,18 +103,20 @@ class SignedWebhook:
         self._limits = limits or SignedWebhookLimits()
         self._answers = Answers(reception, methods=METHODS, retry_after_seconds=self._limits.retry_after_seconds)
         self._settings = SettingsReader()
-        self._reserved_bytes = 0
+        self._keys = reception.api_keys.recognition
+        self._memory = Pressure(sys.maxsize, most_bytes=self._limits.memory_bytes, body_bytes=self._limits.body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         component, _, key = path_below_mount(scope).partition("/")
         self._watchdog.wake()
-        sender = self._sender_of(key, scope)
-        admitted = self._pressure.admit(_NO_BYTES, None, sender)
-        if admitted is None:
+        visit = Visit.let_in(
+            self._pressure, self._keys, self._place_of(key, scope), content_length=_NO_BYTES, content_encoding=None
+        )
+        if visit is None:
             await self._answers.give(send, component, STATUS, message_of(self._pressure))
             return
         try:
-            status, message = 202, await self._receive(component, key, scope, receive)
+            status, message = 202, await self._receive(component, key, visit, scope, receive)
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
         except ClientGone:
@@ -120,15 +124,14 @@ class SignedWebhook:
         except Exception as error:
             status, message = unexpected("A signed delivery", error)
         finally:
-            self._pressure.leave(admitted, sender)
+            visit.leave()
         await self._answers.give(send, component, status, message)
 
-    def _sender_of(self, key: str, scope: Scope) -> bytes | None:
-        """Whom a delivery is from: the place of what it presents, be that a key or not."""
+    def _place_of(self, key: str, scope: Scope) -> bytes | None:
         presented = key.encode("utf-8", "surrogatepass") or Headers(scope["headers"]).only(b"authorization")
-        return self._reception.api_keys.recognition.place(presented) if presented else None
+        return self._keys.place(presented) if presented else None
 
-    async def _receive(self, component: str, key: str, scope: Scope, receive: Receive) -> str:
+    async def _receive(self, component: str, key: str, visit: Visit, scope: Scope, receive: Receive) -> str:
         if scope["method"] not in METHODS:
             raise DeliveryRefused(405, "Deliveries are sent with POST, PUT or PATCH.")
         subscription = self._reception.components.get(component)
@@ -139,13 +142,14 @@ class SignedWebhook:
         since = scope.get(WAITING_SINCE, clock())
         lookup = await self._own(
             "looking up an API key",
-            self._reception.api_keys.look_up(key or _key_in(headers)),
+            self._keys.look_up(key or _key_in(headers), place=visit.place),
             until=since + self._limits.store_seconds,
         )
+        visit.recognised()
         holder = check_key(lookup, subscription.name)
         signature = _presented_signature(headers)
         check_content_type(headers.get(b"content-type"))
-        with self._reserved(headers):
+        with self._reserved(headers, self._keys.sender(visit.place)):
             began = clock()
             body = await self._read(headers, receive)
             since += clock() - began  # that was the sender's own time
@@ -167,19 +171,19 @@ class SignedWebhook:
         return "Accepted."
 
     @contextmanager
-    def _reserved(self, headers: Headers) -> Iterator[None]:
-        """Set memory aside for a body: what its length says, or the most it may be where the length says little."""
-        length = headers.get(b"content-length") or b""
-        packed = headers.get(b"content-encoding") not in (None, b"", b"identity")
-        most = self._limits.body_bytes
-        size = min(int(length[:20]), most) if length.isdigit() and not packed else most
-        if self._reserved_bytes + size > self._limits.memory_bytes:
+    def _reserved(self, headers: Headers, sender: bytes) -> Iterator[None]:
+        """Set memory aside for a body: what its length says, or the most it may be where the length says little.
+
+        By now the sender is known.
+        """
+        length, encoding = headers.get(b"content-length"), headers.get(b"content-encoding")
+        reserved = self._memory.admit(length, encoding, sender)
+        if reserved is None:
             raise DeliveryRefused(503, "Too much is arriving at the same moment. Try again.")
-        self._reserved_bytes += size
         try:
             yield
         finally:
-            self._reserved_bytes -= size
+            self._memory.leave(reserved, sender)
 
     def _check_signature(self, holder: KeyHolder, body: bytes, signature: bytes) -> None:
         """Refuse what is not signed with the secret of the key.

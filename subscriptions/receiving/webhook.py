@@ -23,6 +23,7 @@ from subscriptions.receiving.pressure import Pressure
 from subscriptions.receiving.reception import Reception
 from subscriptions.receiving.short_way import STORING, ShortWay
 from subscriptions.receiving.store_trouble import store_trouble
+from subscriptions.receiving.visit import Visit
 from subscriptions.receiving.watchdog import Watchdog
 
 _LOOKING_UP = "looking up an API key"
@@ -101,13 +102,18 @@ class Webhook:
             return
         component = path_below_mount(scope)
         headers = Headers(scope["headers"])
-        sender = self._sender_of(headers)
-        admitted = self._pressure.admit(headers.get(b"content-length"), headers.get(b"content-encoding"), sender)
-        if admitted is None:
+        visit = Visit.let_in(
+            self._pressure,
+            self._keys,
+            self._place_of(headers),
+            content_length=headers.get(b"content-length"),
+            content_encoding=headers.get(b"content-encoding"),
+        )
+        if visit is None:
             await self._answers.give(send, component, STATUS, message_of(self._pressure))
             return
         try:
-            await self._receive(component, scope, headers, sender, receive)
+            await self._receive(component, scope, headers, visit, receive)
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
         except ClientGone:
@@ -119,12 +125,10 @@ class Webhook:
             await accept(send)
             return
         finally:
-            self._pressure.leave(admitted, sender)
+            visit.leave()
         await self._answers.give(send, component, status, message)
 
-    async def _receive(
-        self, component: str, scope: Scope, headers: Headers, sender: bytes | None, receive: Receive
-    ) -> None:
+    async def _receive(self, component: str, scope: Scope, headers: Headers, visit: Visit, receive: Receive) -> None:
         """Make one event durable.
 
         Raises:
@@ -137,8 +141,10 @@ class Webhook:
         wait = self._watchdog.watch(_LOOKING_UP, self._limits.store_seconds, since=scope.get(WAITING_SINCE))
         try:
             with wait:
-                known = None if sender is None else self._keys.recent(sender)
-                lookup = known or await self._keys.look_up(presented_key(headers.all(b"authorization")), place=sender)
+                place = visit.place
+                known = None if place is None else self._keys.recent(place)
+                lookup = known or await self._keys.look_up(presented_key(headers.all(b"authorization")), place=place)
+                visit.recognised()
                 holder = self._intake.holder(lookup, subscription, headers)
                 left = wait.left()
                 wait.go_on(_READING, self._limits.body_seconds)
@@ -162,8 +168,10 @@ class Webhook:
         reception.observer.stored(record, appended, started=started)
         reception.received(holder.install_id)
 
-    def _sender_of(self, headers: Headers) -> bytes | None:
-        """Whom a delivery is from: the place of what it presents, be that a key or not."""
+    def _sender_of(self, headers: Headers) -> bytes:
+        return self._keys.sender(self._place_of(headers))
+
+    def _place_of(self, headers: Headers) -> bytes | None:
         credentials = headers.only(b"authorization")
         return None if credentials is None else self._keys.place(credentials)
 

@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 import pytest
 from httpx import Response
 
+from db.control import api_keys
 from db.event_log.records import Appended, NewEvent
 from db.event_log.sqlite import SqliteEventLog
 from subscriptions.receiving.pressure import TURN_SECONDS, Pressure, admissible
 from subscriptions.receiving.webhook import WebhookLimits
-from tests.subscriptions.receiver import Open, Recorder, basic
+from tests.subscriptions.receiver import Open, Receiver, Recorder, basic
 
 EVENT = {"type": "identify", "userId": "u-1"}
 
@@ -119,6 +120,56 @@ async def test_wh_14_who_sends_too_much_leaves_places_for_everybody_else(
         assert (await send(loud, "after")).status_code == 202
 
 
+async def test_wh_14_made_up_keys_leave_places_for_customers(
+    on_sqlite: Open, recorder: Recorder, held_up: HeldUpLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is another one, and together they are one sender, while what they are worth is looked up."""
+    limits = WebhookLimits(deliveries_at_once=20)
+    async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
+        await _recognise(receiver, receiver.key)
+        read, go_on = api_keys.read_by_hashes, asyncio.Event()
+
+        async def read_slowly(*arguments: Any) -> Any:
+            await go_on.wait()
+            return await read(*arguments)
+
+        monkeypatch.setattr(api_keys, "read_by_hashes", read_slowly)
+        made_up = [asyncio.create_task(receiver.deliver(EVENT, key=f"key_{number}")) for number in range(60)]
+        while sum(task.done() for task in made_up) < 44:  # noqa: ASYNC110  whoever is refused is done
+            await asyncio.sleep(0)
+        customer = [asyncio.create_task(receiver.deliver({**EVENT, "messageId": f"m-{n}"})) for n in range(3)]
+        await held_up.three.wait()
+        held_up.go.set()
+        assert [(await task).status_code for task in customer] == [202] * 3
+        go_on.set()
+        assert Counter([(await task).status_code for task in made_up]) == {401: 16, 503: 44}
+
+
+async def test_wh_14_large_bodies_of_one_sender_leave_memory_for_the_others(
+    on_sqlite: Open, recorder: Recorder, held_up: HeldUpLog
+) -> None:
+    limits = WebhookLimits(memory_bytes=100_000, body_bytes=10_000)
+    async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
+        other = await receiver.mint("customer-1")
+        for key in (receiver.key, other):
+            await _recognise(receiver, key)
+        event = {**EVENT, "traits": {"pad": "x" * 9_000}}
+        flood = [asyncio.create_task(receiver.deliver({**event, "messageId": f"m-{n}"})) for n in range(20)]
+        await held_up.three.wait()
+        while sum(task.done() for task in flood) < 12:  # noqa: ASYNC110  whoever is refused is done
+            await asyncio.sleep(0)
+        quiet = asyncio.create_task(receiver.deliver({**event, "messageId": "m-1"}, key=other))
+        await asyncio.sleep(0.05)
+        held_up.go.set()
+        assert (await quiet).status_code == 202
+        assert Counter([(await task).status_code for task in flood]) == {202: 8, 503: 12}
+
+
+async def _recognise(receiver: Receiver, key: str) -> None:
+    recognition = receiver.api_keys.recognition
+    await recognition.look_up(key, place=recognition.place(basic(key).encode()))
+
+
 async def _nothing_is_read() -> NoReturn:
     raise AssertionError("a refused delivery is not read")
 
@@ -129,7 +180,10 @@ async def test_what_is_too_large_for_the_memory_left_is_refused_unread(
     limits = WebhookLimits(memory_bytes=100_000, body_bytes=50_000)
     async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
         event = {**EVENT, "traits": {"pad": "x" * 30_000}}
-        taken = [asyncio.create_task(receiver.deliver({**event, "messageId": f"m-{n}"})) for n in range(3)]
+        keys = [receiver.key, await receiver.mint("customer-1"), await receiver.mint("customer-2")]
+        for key in keys:
+            await _recognise(receiver, key)
+        taken = [asyncio.create_task(receiver.deliver({**event, "messageId": "m-1"}, key=key)) for key in keys]
         await held_up.three.wait()  # they hold a little more than 90,000 bytes
         sent: list[MutableMapping[str, Any]] = []
 

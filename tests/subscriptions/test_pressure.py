@@ -35,6 +35,32 @@ def test_wh_14_no_sender_takes_the_last_places(most: int, moves: list[tuple[bool
     assert sum(pressure.admit(b"1", None, b"alone") == 1 for _ in range(most)) > most * 0.7
 
 
+@given(st.lists(st.tuples(st.booleans(), SENDERS, st.integers(0, 60)), max_size=120))
+def test_wh_14_no_sender_takes_all_the_memory(moves: list[tuple[bool, bytes | None, int]]) -> None:
+    pressure, inside = Pressure(1_000, most_bytes=400, body_bytes=60), list[tuple[int, bytes | None]]()
+    for comes, sender, size in moves:
+        held = sum(bytes_ for bytes_, _ in inside)
+        if comes:
+            left = 400 - held - size
+            own = sum(bytes_ for bytes_, one in inside if one == sender)
+            is_room = not inside or (left >= 0 and (sender is None or own <= 3 * left))
+            assert pressure.refuses(b"%d" % size, None, sender) is not is_room
+            assert is_room or pressure.tight, "whoever is refused is refused early"
+            assert (pressure.admit(b"%d" % size, None, sender) == size) is is_room
+            inside += [(size, sender)] * is_room
+        else:
+            leaving = next((one for one in inside if one[1] == sender), None)
+            if leaving is not None:
+                pressure.leave(*leaving)
+                inside.remove(leaving)
+    while inside:
+        pressure.leave(*inside.pop())
+    while pressure.admit(None, None, b"loud") is not None:
+        inside.append((60, b"loud"))
+    assert len(inside) == 5
+    assert pressure.admit(None, None, b"quiet") == 60, "there is room for one more of whatever size"
+
+
 def test_what_is_expected_counts_as_if_it_were_there() -> None:
     pressure = Pressure(8, most_bytes=1_000, body_bytes=10)
     for _ in range(5):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 from db.event_log.records import EventLogUnavailable
 from subscriptions.receiving.signature import sign
@@ -74,6 +75,17 @@ async def test_bodies_in_memory_are_bounded_together(on_sqlite: Open) -> None:
             assert refused.status_code == 503
             assert int(refused.headers["retry-after"]) > 0
         assert (await sender.send({**TRACK, "messageId": "large", "text": "x" * 6_000})).status_code == 202
+
+
+async def test_wh_14_signed_bodies_of_one_sender_leave_memory_for_the_others(on_sqlite: Open) -> None:
+    limits = SignedWebhookLimits(body_bytes=10_000, memory_bytes=40_000)
+    async with on_sqlite(Recorder().subscription, signed_limits=limits) as receiver, AsyncExitStack() as slowly:
+        loud, quiet = [Sender(receiver, *await receiver.mint_signed(account)) for account in ("acme", "other")]
+        for _ in range(3):
+            await slowly.enter_async_context(loud.sending_slowly(TRACK))
+        large = {**TRACK, "messageId": "large", "text": "x" * 8_000}
+        assert (await loud.send(large)).status_code == 503
+        assert (await quiet.send(large)).status_code == 202
 
 
 async def test_wh_11_signed_and_plain_deliveries_are_counted_together(on_sqlite: Open) -> None:
