@@ -5,25 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from db.event_log.log import StoredEventLog
-from db.event_log.records import ClaimedEvent, EventDetail, EventFilter, Settlement
+from db.event_log.records import EventDetail
 from db.event_log.tables import EventState
-from tests.event_log.events import COMPONENTS, erase, later, new_event, settle
-
-
-async def claim(log: StoredEventLog) -> dict[str, ClaimedEvent]:
-    """Claim everything; returns it by message id."""
-    claimed = await log.claim(COMPONENTS, limit=10, lease="lease", now=later(minutes=2), until=later(minutes=3))
-    names = {record.id: record.message_id or "" for record in await log.find(EventFilter())}
-    return {names[event.id]: event for event in claimed}
+from tests.event_log.claims import claim, ended
+from tests.event_log.events import erase, later, new_event, settle
 
 
 async def detail_of(log: StoredEventLog, message_id: str) -> EventDetail:
     (detail,) = await log.show(message_id)
     return detail
-
-
-def handled(claimed: ClaimedEvent) -> Settlement:
-    return Settlement(claimed.id, claimed.lease, EventState.HANDLED, later(minutes=2))
 
 
 async def test_a_deletion_does_not_take_another_one_or_a_merge_out_of_its_handlers_hands(
@@ -43,11 +33,11 @@ async def test_a_deletion_does_not_take_another_one_or_a_merge_out_of_its_handle
             "a-1", type="alias", previous_hash="lead", received_at=later(seconds=50), occurred_at=later(seconds=10)
         )
     )
-    assert await erase(event_log, handled(claimed["d-1"])) is not None
+    assert await erase(event_log, ended(claimed["d-1"])) is not None
     for message_id in ("d-2", "a-1"):
         detail = await detail_of(event_log, message_id)
         assert (detail.record.state, detail.body is None) == (EventState.PENDING, False)
-    assert await erase(event_log, handled(claimed["d-2"])) is not None
+    assert await erase(event_log, ended(claimed["d-2"])) is not None
     deletion = await event_log.deletion_of(claimed["d-2"].id)
     assert deletion is not None
     assert deletion.completed
@@ -65,9 +55,9 @@ async def test_a_deletion_reaches_as_far_as_its_last_message_says(event_log: Sto
     claimed = await claim(event_log)
     assert claimed["e-2"].suppressed
     for message_id in ("e-1", "e-2"):
-        assert await settle(event_log, handled(claimed[message_id]))
+        assert await settle(event_log, ended(claimed[message_id]))
     claimed |= await claim(event_log)
-    assert await erase(event_log, handled(claimed["d-1"])) is not None
+    assert await erase(event_log, ended(claimed["d-1"])) is not None
     assert (await detail_of(event_log, "e-1")).body is None
 
 
@@ -75,7 +65,7 @@ async def test_a_message_of_the_same_deletion_reaches_no_further_than_the_ids_it
     event_log: StoredEventLog,
 ) -> None:
     await event_log.append(new_event("a-1", type="alias", previous_hash="lead"))
-    assert await settle(event_log, handled((await claim(event_log))["a-1"]))
+    assert await settle(event_log, ended((await claim(event_log))["a-1"]))
     await event_log.append(new_event("e-1", received_at=later(seconds=20), occurred_at=later(seconds=20)))
     await event_log.append(new_event("d-1", type="delete", received_at=later(seconds=30)))
     then = {"received_at": later(seconds=40), "occurred_at": later(seconds=40)}
@@ -86,8 +76,8 @@ async def test_a_message_of_the_same_deletion_reaches_no_further_than_the_ids_it
     )
     claimed = await claim(event_log)
     assert {name: event.suppressed for name, event in claimed.items()} == {"e-1": False, "e-2": True, "d-1": False}
-    assert await settle(event_log, handled(claimed["e-1"]))
-    assert await erase(event_log, handled(claimed["d-1"])) is not None
+    assert await settle(event_log, ended(claimed["e-1"]))
+    assert await erase(event_log, ended(claimed["d-1"])) is not None
     assert [(await detail_of(event_log, name)).body is None for name in ("a-1", "e-1", "e-2")] == [True, False, True]
 
 
@@ -95,7 +85,7 @@ async def test_the_work_of_a_repeated_delete_stays_that_of_the_deletion_it_repea
     await event_log.append(new_event("d-1", type="delete"))
     again = await event_log.append(new_event("d-2", type="delete", received_at=later(seconds=10)))
     assert again.event_id is not None
-    assert await erase(event_log, handled((await claim(event_log))["d-1"])) is not None
+    assert await erase(event_log, ended((await claim(event_log))["d-1"])) is not None
     then = {"received_at": later(seconds=20), "occurred_at": later(seconds=20)}
     await event_log.append(new_event("e-1", **then))
     await event_log.append(new_event("d-3", type="delete", **then))
@@ -111,7 +101,7 @@ async def test_the_work_of_a_repeated_delete_is_done_by_the_next_one_when_the_fi
     await event_log.append(new_event("d-1", type="delete"))
     again = await event_log.append(new_event("d-2", type="delete", received_at=later(seconds=10)))
     assert again.event_id is not None
-    given_up = replace(handled((await claim(event_log))["d-1"]), state=EventState.DEAD_LETTER)
+    given_up = replace(ended((await claim(event_log))["d-1"]), state=EventState.DEAD_LETTER)
     assert await settle(event_log, given_up)
     await event_log.append(new_event("d-3", type="delete", received_at=later(seconds=20)))
     work = await event_log.deletion_of(again.event_id)

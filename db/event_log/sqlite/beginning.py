@@ -99,7 +99,7 @@ class Beginning:
 
     def _has_to_wait(self, deletion: Candidate, covered: dict[str, datetime], *, has_begun: bool) -> bool:
         account, component = deletion.origin.account, deletion.origin.component
-        if self._leases.work_on(account, component, covered, self._now):
+        if self._leases.has_to_wait(deletion.event_id, account, component, covered, self._now):
             return True
         return deletion.type == "delete" and not has_begun and self._a_merge_comes_first(deletion, covered)
 

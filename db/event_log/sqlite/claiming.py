@@ -99,13 +99,16 @@ def _senders(segment: Segment) -> Iterator[int]:
 def _due_of(
     origin: int, segments: Segments, leases: Leases, now: datetime
 ) -> Generator[tuple[Segment, int], None, None]:
-    """What is due of one origin, the oldest first. Held events are passed over: there are only so many of them."""
+    """What is due of one origin, the oldest first.
+
+    Held events are passed over, there are only so many of them; and deletions that certainly have to wait.
+    """
     for segment in segments:
         if not segment.waiting:
             continue
         with closing(segment.select(_DUE, (origin, to_microseconds(now)))) as rows:
             for (event_id,) in rows:
-                if not leases.is_held(event_id, now):
+                if not leases.is_held(event_id, now) and not leases.still_waits(event_id, now):
                     yield segment, event_id
 
 

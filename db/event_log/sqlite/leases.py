@@ -29,12 +29,19 @@ class Lease:
     begun: bool = False
     """Whether a handler was called, under this lease or under an earlier one that nobody ended."""
 
+    @property
+    def whose(self) -> tuple[str, str, str | None]:
+        """The person, or the device, that the event is of."""
+        return self.account, self.component, self.subject
+
 
 class Leases:
     """The leases by event id."""
 
     def __init__(self) -> None:
         self._leases: dict[int, Lease] = {}
+        self._of_person: dict[tuple[str, str, str | None], set[int]] = {}
+        self._waits_for: dict[int, int] = {}
         self._file: HeldFile | None = None
         self._left_over: set[int] = set()
         self._turn = 0
@@ -50,6 +57,8 @@ class Leases:
             self._file.close()
             self._file = None
         self._leases.clear()
+        self._of_person.clear()
+        self._waits_for.clear()
 
     def next_turn(self) -> int:
         """Return a number that is one higher each time, so that senders can be served in turns."""
@@ -63,6 +72,8 @@ class Leases:
         """Hand events out, whoever held them before."""
         taken = dict(leases)
         self._leases.update(taken)
+        for event_id, lease in taken.items():
+            self._of_person.setdefault(lease.whose, set()).add(event_id)
         self._left_over.difference_update(taken)
 
     def begin(self, event_ids: Iterable[int], name: str) -> None:
@@ -113,7 +124,7 @@ class Leases:
         for event_id in event_ids:
             lease = self.of(event_id, name)
             if lease is not None:
-                del self._leases[event_id]
+                self._drop(event_id)
                 if lease.begun:
                     self._left_over.add(event_id)
 
@@ -121,16 +132,34 @@ class Leases:
         """Give events back: an attempt has ended, or none was made."""
         ended = [event_id for event_id in event_ids if self.of(event_id, name) is not None]
         for event_id in ended:
-            del self._leases[event_id]
+            self._drop(event_id)
         if self._file is not None and ended:
             self._file.remove(ended)
 
-    def work_on(self, account: str, component: str, erased: dict[str, datetime], now: datetime) -> bool:
-        """Tell whether somebody works on an event of people who are to be erased."""
-        return any(
-            lease.until > now
-            and lease.subject in erased
-            and (lease.account, lease.component) == (account, component)
-            and lease.occurred_at <= erased[lease.subject]
-            for lease in self._leases.values()
-        )
+    def _drop(self, event_id: int) -> None:
+        whose = self._leases.pop(event_id).whose
+        theirs = self._of_person[whose]
+        theirs.discard(event_id)
+        if not theirs:
+            del self._of_person[whose]
+
+    def has_to_wait(
+        self, deletion_id: int, account: str, component: str, erased: dict[str, datetime], now: datetime
+    ) -> bool:
+        """Tell whether somebody works on an event of people who are to be erased; the deletion waits for that then."""
+        for subject, through in erased.items():
+            for event_id in self._of_person.get((account, component, subject), ()):
+                if self.is_held(event_id, now) and self._leases[event_id].occurred_at <= through:
+                    self._waits_for[deletion_id] = event_id
+                    return True
+        return False
+
+    def still_waits(self, deletion_id: int, now: datetime) -> bool:
+        """Tell whether what a deletion was found to wait for is still being worked on: so cheap that many may wait."""
+        event_id = self._waits_for.get(deletion_id)
+        if event_id is None:
+            return False
+        if self.is_held(event_id, now):
+            return True
+        del self._waits_for[deletion_id]
+        return False
