@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from db.database import Database
 from db.event_log.records import EventFilter, EventLogUnavailable, ReplayPolicy, Settlement
 from db.event_log.sqlite import SqliteEventLog
+from db.event_log.sqlite.connection import open_connection
 from db.event_log.tables import EventState
 from db.migrate import migrate
 from tests.event_log.events import COMPONENTS, NOON, SMALL, later, new_event, settle
@@ -177,3 +180,15 @@ async def test_only_the_owner_may_read_what_is_stored(tmp_path: Path) -> None:
     assert [path.name for path in files if path.stat().st_mode & 0o077] == []
     await database.close()
     await log.close()
+
+
+def test_several_can_make_a_new_file_at_the_same_moment(tmp_path: Path) -> None:
+    several = Barrier(3)
+
+    def make(path: Path) -> None:
+        several.wait(20)
+        open_connection(path, cache_bytes=1_000_000).close()
+
+    with ThreadPoolExecutor(3) as threads:
+        for number in range(500):
+            list(threads.map(make, [tmp_path / f"{number}.db"] * 3))

@@ -6,6 +6,8 @@ write or checkpoint at the same moment, so the command line may work beside the 
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,9 +36,9 @@ def open_connection(path: Path, *, cache_bytes: int) -> apsw.Connection:
 
 def _set_up(connection: apsw.Connection, cache_bytes: int) -> None:
     connection.set_busy_timeout(BUSY_MILLISECONDS)
+    connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+    _write_ahead(connection)
     for pragma in (
-        f"page_size={_PAGE_BYTES}",
-        "journal_mode=WAL",
         "synchronous=FULL",
         f"cache_size={-cache_bytes // 1024}",
         f"wal_autocheckpoint={_CHECKPOINT_BYTES // _PAGE_BYTES}",
@@ -45,6 +47,23 @@ def _set_up(connection: apsw.Connection, cache_bytes: int) -> None:
         "temp_store=MEMORY",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: apsw.Connection) -> None:
+    """Begin a write-ahead log. Of two processes that make a new file at the same moment one has to try again.
+
+    Each reads the file and wants it for itself, so SQLite lets neither wait for the other.
+    """
+    until = time.monotonic() + BUSY_MILLISECONDS / 1_000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except apsw.BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311  so that they do not meet again
+        else:
+            return
 
 
 @contextmanager
