@@ -32,8 +32,8 @@ PROXIES = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/
 class Ticks:
     """A monotonic clock that a test moves."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
 
     def __call__(self) -> float:
         return self.now
@@ -43,6 +43,14 @@ class Ticks:
 async def service(tmp_path: Path) -> AsyncIterator[Operations]:
     async with running_service(tmp_path) as running:
         yield running
+
+
+def _use_up(limits: RateLimits, bucket: str, purpose: Purpose = Purpose.CALLBACK) -> None:
+    """Take all that a client may ask for, at a moment that does not pass: it would be given more."""
+    buckets = limits._buckets[purpose]
+    buckets._clock = Ticks(buckets._clock())
+    for _ in range(RATES[purpose].burst):
+        buckets.take(bucket)
 
 
 def test_a_burst_is_allowed_and_then_so_many_a_second() -> None:
@@ -121,8 +129,7 @@ def test_any_header_is_read_without_trouble(peer: str, forwarded: list[str]) -> 
 async def test_oa_24_a_client_that_asks_too_often_has_to_wait(
     service: Operations, purpose: Purpose, path: str, told: str
 ) -> None:
-    for _ in range(RATES[purpose].burst):
-        service.services.rate_limits._buckets[purpose].take("127.0.0.1")
+    _use_up(service.services.rate_limits, "127.0.0.1", purpose)
     answer = await service.http.get(f"{SERVICE}{path}", headers={"X-Forwarded-For": "203.0.113.9"})
     assert (answer.status_code, told in answer.text) == (429, True)
     assert int(answer.headers["retry-after"]) >= 1
@@ -130,8 +137,7 @@ async def test_oa_24_a_client_that_asks_too_often_has_to_wait(
 
 async def test_oa_24_rate_limits_are_counted_behind_a_trusted_proxy(tmp_path: Path) -> None:
     async with running_service(tmp_path, trusted_proxies="127.0.0.0/8") as service:
-        for _ in range(RATES[Purpose.LOGIN].burst):
-            service.services.rate_limits._buckets[Purpose.LOGIN].take("203.0.113.9")
+        _use_up(service.services.rate_limits, "203.0.113.9", Purpose.LOGIN)
         one, other = [
             await service.http.get(f"{SERVICE}/dashboard/login", headers={"X-Forwarded-For": address})
             for address in ("203.0.113.9", "203.0.113.10")
@@ -146,17 +152,12 @@ async def _walk_back(door: FrontDoor, browser: Browser) -> str:
     return str(answer.headers["location"])
 
 
-def _use_up(door: FrontDoor, bucket: str, purpose: Purpose = Purpose.CALLBACK) -> None:
-    for _ in range(RATES[purpose].burst):
-        door.services.rate_limits._buckets[purpose].take(bucket)
-
-
 async def test_oa_24_nobody_keeps_a_customer_from_coming_back(front_door: FrontDoor) -> None:
     async with front_door.browser() as browser, front_door.client() as neighbour:
         url = await _walk_back(front_door, browser)
         state = httpx.URL(url).params["state"]
         forged = {"Cookie": f"{cookie_name(state)}={'x' * 43}.{'y' * 43}"}
-        _use_up(front_door, "127.0.0.1")  # as it would be behind one proxy
+        _use_up(front_door.services.rate_limits, "127.0.0.1")  # as it would be behind one proxy
         for made_up in (state, "made-up"):
             params = {"code": "made-up", "state": made_up}
             assert (await neighbour.get(CALLBACK, params=params, headers=forged)).status_code == 429
@@ -167,7 +168,7 @@ async def test_oa_24_nobody_keeps_a_customer_from_coming_back(front_door: FrontD
 async def test_oa_24_a_flow_s_own_browser_cannot_come_back_without_end(front_door: FrontDoor) -> None:
     async with front_door.browser() as browser, front_door.browser() as other:
         url = await _walk_back(front_door, browser)
-        _use_up(front_door, cookie_name(httpx.URL(url).params["state"]))
+        _use_up(front_door.services.rate_limits, cookie_name(httpx.URL(url).params["state"]))
         refused = await browser.http.get(url)
         assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
         assert front_door.exchanges == 0
@@ -187,7 +188,7 @@ async def test_oa_24_nobody_keeps_a_customer_from_the_key_to_paste(
     leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")
     async with front_door.browser() as first, front_door.browser() as second, front_door.client() as neighbour:
         page, _ = await _to_the_offer_of_a_key(front_door, first, second)
-        _use_up(front_door, "127.0.0.1", Purpose.MANUAL_KEY)
+        _use_up(front_door.services.rate_limits, "127.0.0.1", Purpose.MANUAL_KEY)
         for state in (page.url.params["state"], "made-up"):
             refused = await neighbour.post(MANUAL_KEY, data={"state": state})
             assert (refused.status_code, int(refused.headers["retry-after"]) >= 1) == (429, True)
@@ -200,7 +201,7 @@ async def test_oa_24_a_key_to_paste_cannot_be_asked_for_without_end(
     leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")
     async with front_door.browser() as first, front_door.browser() as second:
         page, flow = await _to_the_offer_of_a_key(front_door, first, second)
-        _use_up(front_door, flow, Purpose.MANUAL_KEY)
+        _use_up(front_door.services.rate_limits, flow, Purpose.MANUAL_KEY)
         refused = await second.submit(page)
     assert (refused.status_code, "ews_" in refused.text) == (429, False)
 
@@ -209,12 +210,12 @@ async def test_oa_24_a_status_page_is_counted_for_its_install(front_door: FrontD
     async with front_door.browser() as browser, front_door.client() as neighbour:
         page = await front_door.connect(browser)
         (install,) = await front_door.installs()
-        _use_up(front_door, "127.0.0.1", Purpose.STATUS)
+        _use_up(front_door.services.rate_limits, "127.0.0.1", Purpose.STATUS)
         made_up = [await neighbour.get(f"{SERVICE}/status/{link}") for link in ("made-up", f"{page.url.path[8:]}x")]
         assert [answer.status_code for answer in made_up] == [429, 429]
         assert (await browser.http.get(page.url)).status_code == 200
 
-        _use_up(front_door, install.id, Purpose.STATUS)
+        _use_up(front_door.services.rate_limits, install.id, Purpose.STATUS)
         for answer in (await browser.http.get(page.url), await browser.http.post(page.url, data={"action": "retry"})):
             assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (429, True)
 
