@@ -27,10 +27,12 @@ from db.database import Database
 _OLDEST_SECONDS = 1.0
 _READ_AGAIN_AFTER_SECONDS = 0.4
 _MOST_REMEMBERED = 10_000
+_MOST_PRESENTATIONS = 4
+"""In how many ways one key is remembered: anybody who has it can present it in as many as they like."""
 _MOST_AT_ONCE = 500
 
 
-STRANGERS = b""
+STRANGERS = ""
 """The name of all senders whose key was not recognised lately."""
 
 
@@ -77,9 +79,10 @@ class KeyLookup:
 
 
 class _Known(NamedTuple):
-    """What was read of a key, and when."""
+    """What was read of a key, and when; it is believed as long as nothing was forgotten since."""
 
     read_at: float
+    generation: int
     lookup: KeyLookup
     key_hash: str
 
@@ -125,6 +128,7 @@ class KeyRecognition:
         self._clock = clock
         self._monotonic = monotonic
         self._known: dict[bytes, _Known] = {}
+        self._places: dict[str, list[bytes]] = {}
         self._questions: dict[str, _Question] = {}
         self._waiting: list[_Question] = []
         self._reading: asyncio.Task[None] | None = None
@@ -138,15 +142,17 @@ class KeyRecognition:
         """
         return hashlib.blake2b(presentation, digest_size=32, key=self._lookup_secret).digest()
 
-    def sender(self, place: bytes | None) -> bytes:
+    def sender(self, place: bytes | None) -> str:
         """Return under which name to count what somebody sends who presents this; all strangers have the same.
 
-        Keys are easily made up: if each counted as a sender, none of them would ever send too much.
+        Keys are easily made up: if each counted as a sender, none of them would ever send too much. A key that was
+        recognised once is no stranger's for a long time, whatever it is worth by now.
 
         Args:
             place: of what was presented, as by :meth:`place`; ``None`` for nothing.
         """
-        return place if place is not None and place in self._known else STRANGERS
+        known = None if place is None else self._known.get(place)
+        return STRANGERS if known is None else known.key_hash
 
     def recent(self, place: bytes) -> KeyLookup | None:
         """Tell without waiting whom a key belongs to; ``None`` when that was not read within the last second.
@@ -155,7 +161,7 @@ class KeyRecognition:
         deliveries never wait for the store.
         """
         known = self._known.get(place)
-        if known is None:
+        if known is None or known.generation != self._generation:
             return None
         age = self._monotonic() - known.read_at
         if age >= _OLDEST_SECONDS:
@@ -171,14 +177,14 @@ class KeyRecognition:
         """
         place = place or self.place(key.encode("utf-8", "surrogatepass"))
         known = self._known.get(place)
-        if known is not None and self._monotonic() - known.read_at < _OLDEST_SECONDS:
+        is_believed = known is not None and known.generation == self._generation
+        if known is not None and is_believed and self._monotonic() - known.read_at < _OLDEST_SECONDS:
             return known.lookup
         # One caller that gives up must not cancel the answer that others wait for.
         return await asyncio.shield(self._ask(self.hash(key), place))
 
     def forget(self) -> None:
         """Believe nothing that was read, or asked for, before now."""
-        self._known.clear()
         self._questions.clear()
         self._generation += 1
 
@@ -237,16 +243,29 @@ class KeyRecognition:
             lookup = _UNKNOWN if there is None else _lookup(*there, now=now)
             for place in question.places:
                 if there is None:
-                    self._known.pop(place, None)
+                    self._strike_off(place)
                 elif generation == self._generation:
-                    self._remember(place, _Known(asked_at, lookup, question.key_hash))
+                    self._remember(place, _Known(asked_at, generation, lookup, question.key_hash))
             if not question.answer.done():
                 question.answer.set_result(lookup)
 
     def _remember(self, place: bytes, known: _Known) -> None:
-        if len(self._known) >= _MOST_REMEMBERED and place not in self._known:
-            self._known.clear()
+        if place not in self._known:
+            theirs = self._places.get(known.key_hash, [])
+            if len(theirs) >= _MOST_PRESENTATIONS:
+                self._strike_off(theirs[0])
+            elif len(self._known) >= _MOST_REMEMBERED:
+                self._strike_off(next(iter(self._known)))  # the oldest
+            self._places.setdefault(known.key_hash, []).append(place)
         self._known[place] = known
+
+    def _strike_off(self, place: bytes) -> None:
+        known = self._known.pop(place, None)
+        if known is not None:
+            theirs = self._places[known.key_hash]
+            theirs.remove(place)
+            if not theirs:
+                del self._places[known.key_hash]
 
 
 def _tell_of(error: Exception, questions: Sequence[_Question]) -> None:

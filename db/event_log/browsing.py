@@ -25,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from db.event_log import claiming
@@ -146,7 +147,8 @@ async def show(connection: AsyncConnection, message_id: str) -> list[EventDetail
 async def deletion_of(connection: AsyncConnection, event_id: int) -> Deletion | None:
     """Return the deletion of the person whom a delete names that does its work.
 
-    That is its own, else the first that reaches as far and was completed; while there is none, the newest.
+    That is its own, else the first that reaches as far and was completed, by a handler if there is one; while there is
+    none, the newest.
     """
     of_person = and_(
         col(Erasure.account) == col(StoredEvent.account),
@@ -154,13 +156,17 @@ async def deletion_of(connection: AsyncConnection, event_id: int) -> Deletion | 
         col(Erasure.person_hash) == col(StoredEvent.person_hash),
         col(Erasure.erased_through) >= func.least(col(StoredEvent.occurred_at), col(StoredEvent.received_at)),
     )
+    work = aliased(StoredEvent)
+    is_unsupported = exists().where(col(work.id) == col(Erasure.event_id), col(work.state) == EventState.UNSUPPORTED)
     statement = (
         select(col(Erasure.event_id), col(Erasure.completed_at))
         .join(StoredEvent, of_person)
         .where(col(StoredEvent.id) == event_id)
         .order_by(
             (col(Erasure.event_id) == event_id).desc(),
-            col(Erasure.completed_at).asc().nulls_last(),
+            col(Erasure.completed_at).is_(None),
+            is_unsupported,
+            col(Erasure.completed_at).asc(),
             col(Erasure.event_id).desc(),
         )
         .limit(1)

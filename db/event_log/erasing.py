@@ -37,6 +37,9 @@ _IS_TO_ERASE = or_(
 )
 
 
+_IS_DELETE_GIVEN_UP = and_(col(StoredEvent.state) == EventState.DEAD_LETTER, col(StoredEvent.type) == "delete")
+
+
 class Covered(NamedTuple):
     """What a deletion is to wipe, the oldest first, and how many ids it covers beside the person's."""
 
@@ -154,10 +157,15 @@ async def _cover(connection: AsyncConnection, event_id: int, delete: NewEvent, h
     )
 
 
-async def find_covered(connection: AsyncConnection, event_id: int, lease: str) -> Covered | None:
+async def find_covered(
+    connection: AsyncConnection, event_id: int, lease: str, *, spares_deletes: bool
+) -> Covered | None:
     """Return what a deletion is to wipe; ``None`` if its lease is lost.
 
     Whom it covers was noted when it began (``db.event_log.beginning``).
+
+    Args:
+        spares_deletes: leave deletes alone that were given up.
     """
     held = select(col(StoredEvent.account), col(StoredEvent.component)).where(*_is_held(event_id, lease))
     whose = (await connection.execute(held)).first()
@@ -174,6 +182,7 @@ async def find_covered(connection: AsyncConnection, event_id: int, lease: str) -
             col(StoredEvent.component) == whose.component,
             is_covered_by(event_id, hashes),
             not_(_IS_TO_ERASE),
+            *((not_(_IS_DELETE_GIVEN_UP),) if spares_deletes else ()),
         )
         .order_by(col(StoredEvent.id))
     )

@@ -91,10 +91,15 @@ class EventLog(Protocol):
         """
         ...
 
-    async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
+    async def erase(
+        self, event_id: int, lease: str, *, now: datetime, spares_deletes: bool = False
+    ) -> ErasureReport | None:
         """Wipe the stored bodies that a deletion covers, all but its own; ``None`` if the lease is lost.
 
         The deletion is not settled by that, so that it is done again when what comes after it is cut off.
+
+        Args:
+            spares_deletes: leave deletes alone that were given up: no handler has done yet what they ask for.
         """
         ...
 

@@ -195,7 +195,7 @@ class Predecessor:
 
 @dataclass(frozen=True, slots=True)
 class ErasureReport:
-    """What erasing a person touched in the log; numbers only."""
+    """What erasing a person touched in the log, beside the deletion itself; numbers only."""
 
     merged_ids: int
     events: int

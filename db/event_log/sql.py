@@ -156,9 +156,11 @@ class SqlEventLog:
     def settle_all(self, settlements: Sequence[Settlement]) -> Awaitable[Sequence[bool]]:
         return self._settlements.submit(settlements)
 
-    async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
+    async def erase(
+        self, event_id: int, lease: str, *, now: datetime, spares_deletes: bool = False
+    ) -> ErasureReport | None:
         async with self._long_transaction() as connection:
-            covered = await erasing.find_covered(connection, event_id, lease)
+            covered = await erasing.find_covered(connection, event_id, lease, spares_deletes=spares_deletes)
         if covered is None:
             return None
         merged_ids, event_ids = covered
@@ -167,7 +169,7 @@ class SqlEventLog:
             async with self._transaction() as connection:
                 if not await erasing.wipe(connection, event_id, lease, portion, now=now):
                     return None
-        return ErasureReport(merged_ids=merged_ids, events=len(event_ids) + 1)
+        return ErasureReport(merged_ids=merged_ids, events=len(event_ids))
 
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
         brought, after = 0, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -100,7 +101,7 @@ async def find_receipt(archive: EventArchive, database: Database, message_id: st
         done_by=None if work.detail is None else work.detail.record.message_id,
         account=record.account,
         component=record.component,
-        state=_state_of(work),
+        state=_state_of(work, counts.get("handlers", {})),
         requested_at=record.received_at,
         erased_through=min(record.occurred_at, record.received_at),
         completed_at=None if work.detail is None else work.detail.record.finished_at,
@@ -110,10 +111,15 @@ async def find_receipt(archive: EventArchive, database: Database, message_id: st
     )
 
 
-def _state_of(work: Deletion) -> EventState:
-    """Return how far a deletion is. One that the log has no more, and that was never completed, was given up."""
+def _state_of(work: Deletion, noted: Mapping[str, str]) -> EventState:
+    """Return how far a deletion is. One that the log has no more, and that was never completed, was given up.
+
+    Args:
+        noted: what the audit says that its handlers answered.
+    """
     if work.detail is not None and work.detail.record.state in (EventState.PENDING, EventState.UNSUPPORTED):
         return work.detail.record.state
     if work.completed:
-        return EventState.HANDLED
+        was_unsupported = work.detail is None and set(noted.values()) == {HandlerState.UNSUPPORTED.value}
+        return EventState.UNSUPPORTED if was_unsupported else EventState.HANDLED
     return EventState.DEAD_LETTER if work.detail is None else work.detail.record.state

@@ -14,6 +14,7 @@ from db.database import Database
 from db.event_log.group_commit import GroupCommit
 from db.event_log.log import EventLog
 from db.event_log.records import ClaimedEvent, ErasureReport, Settlement
+from db.event_log.tables import HandlerState
 from subscriptions.archive.erasure import ERASED, REQUESTED
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,12 @@ class Erasures:
         if report is None:
             await self._notes.submit(_Note("segment", REQUESTED, claimed.id, settlement.at, whose))
             async with self._wiping:
-                report = await self._log.erase(claimed.id, settlement.lease, now=settlement.at)
+                report = await self._log.erase(
+                    claimed.id,
+                    settlement.lease,
+                    now=settlement.at,
+                    spares_deletes=any(result.state is not HandlerState.DONE for result in claimed.finished),
+                )
             if report is None:
                 return False
             erasure.report = report

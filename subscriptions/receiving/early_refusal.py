@@ -37,7 +37,7 @@ class EarlyRefusal:
     def __init__(
         self,
         pressure: Pressure,
-        sender_of: Callable[[Headers], bytes],
+        sender_of: Callable[[Headers], str],
         answered: Callable[[str, int], None],
         prepared: Callable[[int, str], PreparedAnswer],
         *,

@@ -59,13 +59,13 @@ class Pressure:
         self.most = self._most_when_open = most
         self._highest = most
         self._bytes = 0
-        self._shares: dict[bytes, _Share] = {}
+        self._shares: dict[str, _Share] = {}
         self._expected = 0
         self._most_bytes = most_bytes
         self._body_bytes = body_bytes
 
     def admit(
-        self, content_length: bytes | None, content_encoding: bytes | None, sender: bytes | None = None
+        self, content_length: bytes | None, content_encoding: bytes | None, sender: str | None = None
     ) -> int | None:
         """Let a delivery in; returns what to hand to :meth:`leave`, or ``None`` when it is too much now.
 
@@ -79,14 +79,18 @@ class Pressure:
         share = self._shares.get(sender) if sender is not None else None
         if not self._is_room(self.most - self.running, size, share):
             return None
+        self._enter(size, sender)
+        return size
+
+    def _enter(self, size: int, sender: str | None) -> None:
         self.running += 1
         self._bytes += size
         if sender is not None:
+            share = self._shares.get(sender)
             if share is None:
                 share = self._shares[sender] = _Share()
             share.deliveries += 1
             share.bytes += size
-        return size
 
     @property
     def tight(self) -> bool:
@@ -96,9 +100,7 @@ class Pressure:
             self._most_bytes - self._bytes - self._body_bytes
         )
 
-    def refuses(
-        self, content_length: bytes | None, content_encoding: bytes | None, sender: bytes | None = None
-    ) -> bool:
+    def refuses(self, content_length: bytes | None, content_encoding: bytes | None, sender: str | None = None) -> bool:
         """Tell whether :meth:`admit` would say ``None`` once those are let in that are expected."""
         size = self._size(content_length, content_encoding)
         share = self._shares.get(sender) if sender is not None else None
@@ -110,9 +112,7 @@ class Pressure:
         if not self.running:
             return True
         left = self._most_bytes - self._bytes - size
-        if left < 0:
-            return False
-        return share is None or (share.deliveries <= _SHARE * places and share.bytes <= _SHARE * left)
+        return left >= 0 and _allows(share, places, left)
 
     def expect(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         """Take note that somebody will ask to be let in, in the work that the event loop is given after this call.
@@ -136,7 +136,7 @@ class Pressure:
             return min(int(content_length[:20]), self._body_bytes)
         return self._body_bytes
 
-    def leave(self, size: int, sender: bytes | None = None) -> None:
+    def leave(self, size: int, sender: str | None = None) -> None:
         """Take note that a delivery was answered, of the sender that was named when it was let in."""
         self.running -= 1
         self._bytes -= size
@@ -147,14 +147,17 @@ class Pressure:
             if not share.deliveries:
                 del self._shares[sender]
 
-    def recognise(self, size: int, before: bytes, sender: bytes) -> None:
-        """Count a delivery that was let in as somebody else's from now on: it is known by now whose it is."""
+    def recognise(self, size: int, before: str, sender: str) -> bool:
+        """Count a delivery that was let in as somebody else's: it is known by now whose it is.
+
+        Returns:
+            Whether that is within the share of theirs; if not, it is counted as before until it leaves.
+        """
         self.leave(size, before)
-        self.running += 1
-        self._bytes += size
-        share = self._shares.setdefault(sender, _Share())
-        share.deliveries += 1
-        share.bytes += size
+        places, left = self.most - self.running, self._most_bytes - self._bytes - size
+        allowed = not self.running or _allows(self._shares.get(sender), max(places, 1), left)
+        self._enter(size, sender if allowed else before)
+        return allowed
 
     def turn_took(self, seconds: float) -> None:
         """Adapt to how long the event loop was busy with other things."""
@@ -171,6 +174,11 @@ class Pressure:
         """Let deliveries in again, as many as turns allow."""
         self.is_shut = False
         self.most = self._most_when_open
+
+
+def _allows(share: _Share | None, places: int, left: int) -> bool:
+    """Tell whether somebody with this share may take one more, of so many free places and bytes."""
+    return share is None or (share.deliveries <= _SHARE * places and share.bytes <= _SHARE * left)
 
 
 def admissible(most: int, highest: int, turn_seconds: float) -> int:

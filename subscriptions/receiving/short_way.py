@@ -70,10 +70,11 @@ class ShortWay:
         credentials = headers.only(b"authorization")
         if credentials is None or headers.get(b"content-encoding") is not None or len(body) > self._body_bytes:
             return False
-        sender = self._keys.place(credentials)  # of whoever is known; a stranger goes the other way
-        lookup = self._keys.recent(sender)
+        place = self._keys.place(credentials)
+        lookup = self._keys.recent(place)
         if lookup is None or not self._is_open():
             return False
+        sender = self._keys.sender(place)
         admitted = self.pressure.admit(headers.get(b"content-length"), None, sender)
         if admitted is None:
             return False
@@ -106,7 +107,7 @@ class _Taken:
     )
 
     def __init__(
-        self, way: ShortWay, component: str, record: NewEvent, admitted: tuple[int, bytes], answer: Answer
+        self, way: ShortWay, component: str, record: NewEvent, admitted: tuple[int, str], answer: Answer
     ) -> None:
         self._way = way
         self._component = component

@@ -171,7 +171,7 @@ class SignedWebhook:
         return "Accepted."
 
     @contextmanager
-    def _reserved(self, headers: Headers, sender: bytes) -> Iterator[None]:
+    def _reserved(self, headers: Headers, sender: str) -> Iterator[None]:
         """Set memory aside for a body: what its length says, or the most it may be where the length says little.
 
         By now the sender is known.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from subscriptions.errors import DeliveryRefused
 from subscriptions.key_recognition import KeyRecognition
+from subscriptions.receiving.early_refusal import STATUS, message_of
 from subscriptions.receiving.pressure import Pressure
 
 
@@ -16,7 +18,7 @@ class Visit:
     __slots__ = ("_keys", "_pressure", "_sender", "_size", "place")
 
     def __init__(
-        self, pressure: Pressure, keys: KeyRecognition, place: bytes | None, *, size: int, sender: bytes
+        self, pressure: Pressure, keys: KeyRecognition, place: bytes | None, *, size: int, sender: str
     ) -> None:
         self.place = place
         self._pressure = pressure
@@ -40,10 +42,15 @@ class Visit:
         return None if size is None else cls(pressure, keys, place, size=size, sender=sender)
 
     def recognised(self) -> None:
-        """Take note that its key was looked up."""
+        """Take note that its key was looked up.
+
+        Raises:
+            DeliveryRefused: 503, its sender has as much as one may have.
+        """
         sender = self._keys.sender(self.place)
         if sender != self._sender:
-            self._pressure.recognise(self._size, self._sender, sender)
+            if not self._pressure.recognise(self._size, self._sender, sender):
+                raise DeliveryRefused(STATUS, message_of(self._pressure))
             self._sender = sender
 
     def leave(self) -> None:

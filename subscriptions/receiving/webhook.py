@@ -168,7 +168,7 @@ class Webhook:
         reception.observer.stored(record, appended, started=started)
         reception.received(holder.install_id)
 
-    def _sender_of(self, headers: Headers) -> bytes:
+    def _sender_of(self, headers: Headers) -> str:
         return self._keys.sender(self._place_of(headers))
 
     def _place_of(self, headers: Headers) -> bytes | None:

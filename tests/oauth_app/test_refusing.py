@@ -214,9 +214,9 @@ async def test_small_bodies_are_taken_while_large_ones_are_too_much(door: Door) 
 
 async def test_wh_14_a_sender_who_has_its_share_is_refused_early_and_another_one_is_not(door: Door) -> None:
     pressure, keys = door.refusal.pressure, door.service.services.api_keys.recognition
-    loud, other = keys.place(basic(door.key).encode()), keys.place(b"somebody else's")
     connection = await door.connect()
     assert (await connection.ask(door.delivery())).status == 202  # its key is recognised
+    loud, other = keys.sender(keys.place(basic(door.key).encode())), "somebody else"
     asked = door.requests_made
     held = []
     while (size := pressure.admit(b"0", None, loud)) is not None:

@@ -70,8 +70,10 @@ class FlakyLog:
         self._check("release")
         await self._log.release(lease, event_ids)
 
-    async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
-        return await self._log.erase(event_id, lease, now=now)
+    async def erase(
+        self, event_id: int, lease: str, *, now: datetime, spares_deletes: bool = False
+    ) -> ErasureReport | None:
+        return await self._log.erase(event_id, lease, now=now, spares_deletes=spares_deletes)
 
     async def bring_forward(self, components: Collection[str], **options: Any) -> int:
         self._check("bring_forward")

@@ -96,7 +96,7 @@ async def test_wh_15_a_delete_reaches_every_sink_and_dead_letter_and_leaves_a_re
         receipt = await find_receipt(receiver.log, receiver.database, message["messageId"])
         assert receipt is not None
         assert receipt.complete
-        assert (receipt.stored_events, receipt.merged_ids) == (3, 0)
+        assert (receipt.stored_events, receipt.merged_ids) == (2, 0)
         assert receipt.handlers == dict.fromkeys(("shelf (delete)", "forget (delete)"), HandlerState.DONE)
         assert "karin" not in json.dumps(asdict(receipt), default=str)
 
@@ -129,13 +129,55 @@ async def test_wh_15_a_delete_that_no_handler_supports_erases_what_is_stored_her
             assert (detail.body, detail.record.erased) == (None, True)
         receipt = await find_receipt(receiver.log, receiver.database, "d-1")
         assert receipt is not None
-        assert (receipt.state, receipt.complete, receipt.stored_events) == (EventState.UNSUPPORTED, False, 2)
+        assert (receipt.state, receipt.complete, receipt.stored_events) == (EventState.UNSUPPORTED, False, 1)
 
         receiver.clock.advance(minutes=1)
         await receiver.deliver({"type": "delete", "userId": "karin", "messageId": "d-2"})
         await receiver.dispatcher.run_due()
         again = await receiver.only(message_id="d-2")
         assert again.state is EventState.UNSUPPORTED, "the handlers are asked again"
+
+
+async def test_wh_15_a_delete_that_was_given_up_outlives_one_that_no_handler_supports(opened: Open) -> None:
+    subscription, product, problems = Subscription("acme-crm"), {"karin"}, list[Exception]()
+
+    @subscription.on("delete")
+    async def forget(event: Event) -> None:
+        if problems:
+            raise problems.pop()
+        product.discard(event.user_id or "")
+
+    async with opened(subscription) as receiver:
+        for message_id, problem in (("d-1", ValidationError("a bug")), ("d-2", EventNotSupported("rolled back"))):
+            problems.append(problem)
+            await receiver.deliver({"type": "delete", "userId": "karin", "messageId": message_id})
+            await receiver.dispatcher.run_due()
+            receiver.clock.advance(minutes=1)
+        states = [record.state for record in await receiver.records(type="delete")]
+        assert states == [EventState.DEAD_LETTER, EventState.UNSUPPORTED]
+        assert await receiver.log.retry_dead_letters(None, now=receiver.clock()) == 1
+        await receiver.dispatcher.run_due()
+        assert product == set()
+
+
+async def test_the_receipt_of_a_repeated_delete_is_that_of_a_deletion_that_a_handler_did(opened: Open) -> None:
+    subscription, problems = Subscription("acme-crm"), [EventNotSupported("not yet")]
+
+    @subscription.on("delete")
+    async def forget(event: Event) -> None:
+        if problems:
+            raise problems.pop()
+
+    async with opened(subscription) as receiver:
+        when = receiver.clock().isoformat()
+        for number in range(3):
+            receiver.clock.advance(seconds=1)
+            delete = {"type": "delete", "userId": "karin", "messageId": f"d-{number}", "timestamp": when}
+            await receiver.deliver(delete)
+            await receiver.dispatcher.run_due()
+        receipt = await find_receipt(receiver.log, receiver.database, "d-2")
+        assert receipt is not None
+        assert (receipt.state, receipt.complete, receipt.done_by) == (EventState.HANDLED, True, "d-1")
 
 
 async def test_a_merge_after_the_deletion_erases_what_is_held_under_the_other_id(opened: Open) -> None:
@@ -244,7 +286,7 @@ async def test_wh_15_a_repeated_delete_is_complete_when_the_deletion_that_does_t
         await run()
         assert (await receiver.only(message_id="i-1")).erased
         first = await receipt("d-1")
-        assert (first.complete, first.done_by, first.stored_events) == (True, "d-1", 5)
+        assert (first.complete, first.done_by, first.stored_events) == (True, "d-1", 4)
         for message_id in ("d-2", "d-3"):
             asked_at = receiver.clock() - timedelta(seconds=4)
             follows = replace(first, message_id=message_id, requested_at=asked_at, erased_through=asked_at)
@@ -265,7 +307,7 @@ async def test_wh_15_a_repeated_delete_is_complete_when_the_deletion_that_does_t
         assert [(await receipt(message_id)).complete for message_id in ("d-4", "d-5", "d-6")] == [False, True, True]
 
 
-@pytest.mark.parametrize("state", [EventState.HANDLED, EventState.DEAD_LETTER])
+@pytest.mark.parametrize("state", [EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER])
 async def test_the_receipt_of_a_repeated_delete_outlives_the_event_that_did_the_work(
     tmp_path: Path, on_sqlite: Open, state: EventState
 ) -> None:
@@ -282,10 +324,15 @@ async def test_the_receipt_of_a_repeated_delete_outlives_the_event_that_did_the_
             handled = Settlement(event.id, event.lease, EventState.HANDLED, NOON)
             if event.type != "delete":
                 assert await settle(log, handled)
-            elif state is EventState.HANDLED:
-                assert await erase(log, handled)
-            else:
+            elif state is EventState.DEAD_LETTER:
                 assert await settle(log, replace(handled, state=state))
+            else:
+                assert await erase(log, replace(handled, state=state))
+                told = {"handlers": {"forget (delete)": "unsupported" if state is EventState.UNSUPPORTED else "done"}}
+                async with receiver.database.transaction() as session:
+                    await audit.add(
+                        session, actor="service", action=ERASED, subject=f"event {event.id}", now=NOON, detail=told
+                    )
         assert await log.drop_before(NOON + hour) == 10
         receipt = await find_receipt(log, receiver.database, "d-2")
         assert receipt is not None

@@ -19,7 +19,7 @@ from db.database import Database
 from db.encryption import EncryptionKeys, generate_encryption_key
 from subscriptions import key_recognition
 from subscriptions.api_keys import ApiKeys
-from subscriptions.key_recognition import KeyLookup, KeyRecognition, KeyState
+from subscriptions.key_recognition import STRANGERS, KeyLookup, KeyRecognition, KeyState
 
 
 class HeldReads:
@@ -151,6 +151,25 @@ async def test_every_presentation_of_a_key_is_remembered(
     await asyncio.gather(*(recognition.look_up(keys[0], place=b"%d" % n) for n in range(3)))
     assert reads.count == 1
     assert all(recognition.recent(b"%d" % n) is not None for n in range(3))
+
+
+async def test_one_key_takes_nobody_elses_place_and_the_oldest_goes_first(
+    recognition: KeyRecognition, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_recognition, "_MOST_REMEMBERED", 5)
+    for key in keys[:2]:
+        await recognition.look_up(key)
+    for number in range(20):
+        await recognition.look_up(keys[0], place=b"%d" % number)
+    others, names = [recognition.place(key.encode()) for key in keys], [recognition.hash(key) for key in keys]
+    assert recognition.sender(others[1]) == names[1]
+    assert [recognition.sender(b"%d" % number) for number in (15, 16, 19)] == [STRANGERS, names[0], names[0]]
+    await asyncio.gather(*map(recognition.look_up, keys[2:]))
+    assert [recognition.sender(place) for place in others] == [STRANGERS, STRANGERS, *names[2:]]
+    recognition.forget()
+    assert [recognition.sender(place) for place in others[2:]] == names[2:], "they are no strangers"
+    assert [recognition.recent(place) for place in others] == [None] * 7, "and nothing is believed"
+    assert recognition.sender(None) == STRANGERS
 
 
 async def test_the_store_is_not_closed_under_a_query(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import httpx
 import pytest
 from httpx import Response
 
 from db.control import api_keys
+from db.database import Database
 from db.event_log.records import Appended, NewEvent
 from db.event_log.sqlite import SqliteEventLog
 from subscriptions.receiving.pressure import TURN_SECONDS, Pressure, admissible
@@ -142,6 +144,56 @@ async def test_wh_14_made_up_keys_leave_places_for_customers(
         held_up.go.set()
         assert [(await task).status_code for task in customer] == [202] * 3
         go_on.set()
+        assert Counter([(await task).status_code for task in made_up]) == {401: 16, 503: 44}
+
+
+async def test_wh_14_one_key_presented_in_many_ways_is_one_sender(
+    on_sqlite: Open, recorder: Recorder, held_up: HeldUpLog
+) -> None:
+    """The password of Basic authentication is ignored, so anybody who has a key has many presentations of it."""
+    limits = WebhookLimits(deliveries_at_once=20)
+    async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
+        other = await receiver.mint("customer-1")
+        for key in (receiver.key, other):
+            await _recognise(receiver, key)
+
+        def send(name: str) -> asyncio.Task[Response]:
+            authorization = httpx.BasicAuth(receiver.key, name)
+            return asyncio.create_task(receiver.client.post("/subscriptions/acme-crm", json=EVENT, auth=authorization))
+
+        flood = [send(str(number)) for number in range(60)]
+        await held_up.three.wait()
+        while sum(task.done() for task in flood) < 44:  # noqa: ASYNC110  whoever is refused is done
+            await asyncio.sleep(0)
+        quiet = asyncio.create_task(receiver.deliver({**EVENT, "messageId": "m-1"}, key=other))
+        await asyncio.sleep(0.05)
+        held_up.go.set()
+        assert (await quiet).status_code == 202
+        assert Counter([(await task).status_code for task in flood]) == {202: 16, 503: 44}
+
+
+async def test_wh_14_customers_are_no_strangers_after_somebody_elses_key_was_revoked(
+    on_sqlite: Open, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = WebhookLimits(deliveries_at_once=20)
+    async with on_sqlite(recorder.subscription, webhook_limits=limits) as receiver:
+        await _recognise(receiver, receiver.key)
+        read, go_on = api_keys.read_by_hashes, asyncio.Event()
+
+        async def read_slowly(database: Database, hashes: Sequence[str]) -> Any:
+            if receiver.api_keys.recognition.hash(receiver.key) not in hashes:
+                await go_on.wait()
+            return await read(database, hashes)
+
+        monkeypatch.setattr(api_keys, "read_by_hashes", read_slowly)
+        made_up = [asyncio.create_task(receiver.deliver(EVENT, key=f"key_{number}")) for number in range(60)]
+        while sum(task.done() for task in made_up) < 44:  # noqa: ASYNC110  whoever is refused is done
+            await asyncio.sleep(0)
+        receiver.api_keys.recognition.forget()
+        customer = asyncio.create_task(receiver.deliver(EVENT))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert (await customer).status_code == 202
         assert Counter([(await task).status_code for task in made_up]) == {401: 16, 503: 44}
 
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from subscriptions.receiving.pressure import Pressure
 
-SENDERS = st.sampled_from([b"a", b"b", b"c", None])
+SENDERS = st.sampled_from(["a", "b", "c", None])
 
 
 @given(st.integers(1, 30), st.lists(st.tuples(st.booleans(), SENDERS), max_size=120))
-def test_wh_14_no_sender_takes_the_last_places(most: int, moves: list[tuple[bool, bytes | None]]) -> None:
-    pressure, inside = Pressure(most, most_bytes=10_000, body_bytes=10), Counter[bytes | None]()
+def test_wh_14_no_sender_takes_the_last_places(most: int, moves: list[tuple[bool, str | None]]) -> None:
+    pressure, inside = Pressure(most, most_bytes=10_000, body_bytes=10), Counter[str | None]()
     for comes, sender in moves:
         free = most - inside.total()
         if comes:
@@ -28,16 +28,16 @@ def test_wh_14_no_sender_takes_the_last_places(most: int, moves: list[tuple[bool
             pressure.leave(1, sender)
             inside[sender] -= 1
         assert pressure.running == inside.total()
-        assert free == 0 or not pressure.refuses(b"1", None, b"new") or pressure.running == most
+        assert free == 0 or not pressure.refuses(b"1", None, "new") or pressure.running == most
     for sender in inside.elements():
         pressure.leave(1, sender)
     assert pressure.running == 0
-    assert sum(pressure.admit(b"1", None, b"alone") == 1 for _ in range(most)) > most * 0.7
+    assert sum(pressure.admit(b"1", None, "alone") == 1 for _ in range(most)) > most * 0.7
 
 
 @given(st.lists(st.tuples(st.booleans(), SENDERS, st.integers(0, 60)), max_size=120))
-def test_wh_14_no_sender_takes_all_the_memory(moves: list[tuple[bool, bytes | None, int]]) -> None:
-    pressure, inside = Pressure(1_000, most_bytes=400, body_bytes=60), list[tuple[int, bytes | None]]()
+def test_wh_14_no_sender_takes_all_the_memory(moves: list[tuple[bool, str | None, int]]) -> None:
+    pressure, inside = Pressure(1_000, most_bytes=400, body_bytes=60), list[tuple[int, str | None]]()
     for comes, sender, size in moves:
         held = sum(bytes_ for bytes_, _ in inside)
         if comes:
@@ -55,22 +55,22 @@ def test_wh_14_no_sender_takes_all_the_memory(moves: list[tuple[bool, bytes | No
                 inside.remove(leaving)
     while inside:
         pressure.leave(*inside.pop())
-    while pressure.admit(None, None, b"loud") is not None:
-        inside.append((60, b"loud"))
+    while pressure.admit(None, None, "loud") is not None:
+        inside.append((60, "loud"))
     assert len(inside) == 5
-    assert pressure.admit(None, None, b"quiet") == 60, "there is room for one more of whatever size"
+    assert pressure.admit(None, None, "quiet") == 60, "there is room for one more of whatever size"
 
 
 def test_what_is_expected_counts_as_if_it_were_there() -> None:
     pressure = Pressure(8, most_bytes=1_000, body_bytes=10)
     for _ in range(5):
-        assert pressure.admit(b"1", None, b"a") == 1
+        assert pressure.admit(b"1", None, "a") == 1
     turn: list[Callable[[], None]] = []
-    before = pressure.tight, pressure.refuses(b"1", None, b"a")
+    before = pressure.tight, pressure.refuses(b"1", None, "a")
     for _ in range(2):
         pressure.expect(turn.append)
-    assert (before, pressure.tight, pressure.refuses(b"1", None, b"a")) == ((False, False), True, True)
-    assert not pressure.refuses(b"1", None, b"b")
+    assert (before, pressure.tight, pressure.refuses(b"1", None, "a")) == ((False, False), True, True)
+    assert not pressure.refuses(b"1", None, "b")
     for forget in turn:
         forget()
-    assert not pressure.refuses(b"1", None, b"a")
+    assert not pressure.refuses(b"1", None, "a")

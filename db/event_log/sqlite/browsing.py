@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 from db.event_log.instants import to_instant, to_microseconds
@@ -163,7 +162,8 @@ def show(segments: Segments, catalogue: Catalogue, message_id: str) -> list[Even
 def deletion_of(segments: Segments, catalogue: Catalogue, event_id: int) -> Deletion | None:
     """Return the deletion of the person whom a delete names that does its work.
 
-    That is its own, else the first that reaches as far and was completed; while there is none, the newest.
+    That is its own, else the first that reaches as far and was completed, by a handler if there is one; while there is
+    none, the newest.
     """
     segment = segments.of_event(event_id)
     own = "SELECT origin, person_hash, min(occurred_at, received_at) FROM events WHERE id = ?"
@@ -176,11 +176,20 @@ def deletion_of(segments: Segments, catalogue: Catalogue, event_id: int) -> Dele
     if not reaching:
         return None
     is_own = [one for one in reaching if one.event_id == event_id]
-    completed = sorted((one for one in reaching if one.is_completed), key=attrgetter("completed_at"))
+    completed = sorted(
+        (one for one in reaching if one.is_completed),
+        key=lambda one: (_state_in(segments, one.event_id) == UNSUPPORTED, one.completed_at),
+    )
     work = (is_own or completed or reaching)[0]
     segment = segments.of_event(work.event_id)
     details = [] if segment is None else list(_details(segment, catalogue, "events.id = ?", work.event_id))
     return Deletion(work.event_id, work.is_completed, details[0] if details else None)
+
+
+def _state_in(segments: Segments, event_id: int) -> int | None:
+    segment = segments.of_event(event_id)
+    row = None if segment is None else segment.first("SELECT state FROM events WHERE id = ?", (event_id,))
+    return None if row is None else int(row[0])
 
 
 def _details(segment: Segment, catalogue: Catalogue, condition: str, value: object) -> Iterator[EventDetail]:

@@ -50,10 +50,15 @@ def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: New
     return False
 
 
-def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: datetime) -> ErasureReport | None:
+def wipe(
+    segments: Segments, catalogue: Catalogue, event_id: int, *, now: datetime, spares_deletes: bool
+) -> ErasureReport | None:
     """Remove the bodies and error texts of the events that a deletion covers; ``None`` if it is over.
 
     Whom it covers was noted when it began (``db.event_log.sqlite.beginning``).
+
+    Args:
+        spares_deletes: leave deletes alone that were given up.
     """
     segment = segments.of_event(event_id)
     row = None if segment is None else segment.first("SELECT origin, state FROM events WHERE id = ?", (event_id,))
@@ -63,7 +68,10 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
     covered = {subject: to_microseconds(through) for subject, through in catalogue.erased_by(event_id).items()}
     wiped = 0
     for event in list(events_of(segments, catalogue, origin.account, origin.component, covered)):
+        is_given_up = event.state == DEAD_LETTER and event.type == "delete"
         if event.occurred_at > covered[event.subject] or _is_to_erase(event, catalogue):
+            continue
+        if is_given_up and spares_deletes:
             continue
         wiped += 1
         unfinished = event.state in (PENDING, DEAD_LETTER)
@@ -82,7 +90,7 @@ def wipe(segments: Segments, catalogue: Catalogue, event_id: int, *, now: dateti
         event.segment.connection.execute("DELETE FROM bodies WHERE id = ?", (event.id,))
         if event.state == PENDING:
             event.segment.waiting -= 1
-    return ErasureReport(merged_ids=max(0, len(covered) - 1), events=wiped + 1)
+    return ErasureReport(merged_ids=max(0, len(covered) - 1), events=wiped)
 
 
 def _is_to_erase(row: PersonEvent, catalogue: Catalogue) -> bool:

@@ -148,12 +148,14 @@ class SqliteEventLog:
     async def release(self, lease: str, event_ids: Sequence[int]) -> None:
         self._leases.end(event_ids, lease)
 
-    async def erase(self, event_id: int, lease: str, *, now: datetime) -> ErasureReport | None:
+    async def erase(
+        self, event_id: int, lease: str, *, now: datetime, spares_deletes: bool = False
+    ) -> ErasureReport | None:
         def work(catalogue: Catalogue, segments: Segments) -> ErasureReport | None:
             if self._leases.of(event_id, lease) is None:
                 return None
             with segments.transaction():
-                return erasing.wipe(segments, catalogue, event_id, now=now)
+                return erasing.wipe(segments, catalogue, event_id, now=now, spares_deletes=spares_deletes)
 
         report = self._read(work)
         if report is not None:
