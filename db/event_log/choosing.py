@@ -17,6 +17,8 @@ from db.types import UtcDateTime
 # oldest events are taken in turns. Partitions from before the oldest pending event are not looked into. Deletions that
 # certainly have to wait are passed over (``db.event_log.beginning``). What is looked at is locked, which is a write for
 # each event: so of each sender at first only the share is that makes enough events if all senders have that many.
+# A plan that was made while little was stored would look through all that is pending, or all tombstones, for each
+# deletion. OFFSET and count() leave it no other way than by the indexes of subjects and of a tombstone's event.
 _CHOOSE = text(
     """
     WITH RECURSIVE senders (scope) AS (
@@ -40,16 +42,17 @@ _CHOOSE = text(
           AND e.component = ANY(:components)
           AND (e.leased_until IS NULL OR e.leased_until <= :instant)
           AND (e.type NOT IN ('delete', 'alias') OR NOT EXISTS (
-            SELECT 1 FROM erasures x JOIN events other
-              ON other.account = x.account AND other.component = x.component
-              AND coalesce(other.person_hash, other.device_hash) = x.person_hash
+            SELECT 1 FROM erasures x CROSS JOIN LATERAL (
+              SELECT * FROM events o
+              WHERE coalesce(o.person_hash, o.device_hash) = x.person_hash AND o.id >= :oldest OFFSET 0
+            ) AS other
+            WHERE x.event_id = e.id AND other.id <> e.id AND other.state = 'pending'
+              AND other.account = x.account AND other.component = x.component
               AND other.occurred_at <= x.erased_through
-            WHERE x.event_id = e.id AND other.id <> e.id
-              AND other.id >= :oldest AND other.state = 'pending'
               AND (other.leased_until > :instant OR (
                 e.type = 'delete' AND e.lease IS NULL AND e.attempts = 0 AND other.type = 'alias'
                 AND NOT EXISTS (SELECT 1 FROM handler_outcomes done WHERE done.event_id = e.id)
-                AND NOT EXISTS (SELECT 1 FROM erasures own WHERE own.event_id = other.id)))
+                AND (SELECT count(*) FROM erasures own WHERE own.event_id = other.id) = 0))
           ))
         ORDER BY e.available_at, e.id LIMIT (SELECT share FROM shares)
         FOR UPDATE OF e SKIP LOCKED
