@@ -30,7 +30,7 @@ _CHOOSE = text(
     ),
     shares AS (
       SELECT coalesce(:share, (:most + count(*) - 1) / greatest(count(*), 1)) AS share
-      FROM senders s WHERE s.scope <> ALL(:skipped)
+      FROM senders s WHERE s.scope IS NOT NULL AND s.scope <> ALL(:skipped)
     ),
     in_turns AS (
       SELECT due.id, due.lease, due.type, s.scope,
