@@ -44,7 +44,7 @@ def load_component(settings: Settings) -> Subscription:
         raise SettingsInvalid(
             [
                 "HANDLERS is not set. Name your Subscription as module:attribute; "
-                "to try the service first: HANDLERS=examples.acme_crm.handlers:crm"
+                "to try the service first, in a checkout of it: HANDLERS=examples.acme_crm.handlers:crm"
             ]
         )
     _find_modules_here()

@@ -46,7 +46,7 @@ def _store_url(value: str) -> str:
 def _hook(value: str) -> str:
     module, separator, attribute = value.partition(":")
     if not separator or not module or not attribute:
-        raise ValueError("must have the form module:attribute, such as examples.acme_crm.handlers:crm")
+        raise ValueError("must have the form module:attribute, such as acme.handlers:crm")
     return value
 
 

@@ -35,7 +35,7 @@ class Traces(Observer):
             importlib.import_module("opentelemetry.sdk.trace")
             self._trace: Any = importlib.import_module("opentelemetry.trace")
         except ImportError:
-            problem = "TRACES is on, but OpenTelemetry is missing: pip install 'enable-with-segment[tracing]'"
+            problem = "TRACES is on, but OpenTelemetry is missing: install this package with the extra [tracing]"
             raise SettingsInvalid([problem]) from None
         self._tracer = self._trace.get_tracer(_NAME)
 

@@ -27,6 +27,7 @@ from oauth_app.component import (
 from oauth_app.flow_cookies import FlowCookies
 from oauth_app.install_flow import InstallFlow
 from oauth_app.install_tokens import InstallTokens
+from oauth_app.loop_watch import LoopWatch
 from oauth_app.metrics import Metrics
 from oauth_app.operators import Operators
 from oauth_app.operators.identity_provider import identity_provider_of
@@ -221,6 +222,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run), BackgroundJob("presence", presence.run)]
+        jobs.append(BackgroundJob("loop watch", LoopWatch().run))
         recent_backlog = RecentBacklog(stores.event_log)
         stack.push_async_callback(recent_backlog.close)
         backlog_limit: BacklogLimit | None = None
@@ -333,5 +335,7 @@ async def check_service(settings: Settings) -> None:
     """
     load_component(settings)
     load_partner_session(settings)
+    if settings.traces:
+        Traces()
     async with open_stores(settings) as stores, segment_of(settings, stores):
         pass

@@ -55,6 +55,9 @@ async def _guarded(
         return None, RuntimeError(f"the handler was cancelled from inside: {error}")
     except HandlerError as error:
         return None, error
+    except SystemExit as error:  # out of a task it would end the process, for all customers
+        logger.warning("Handler %s of component %s wanted to end the process", lane.handler.key, lane.component)
+        return None, RuntimeError(f"the handler called sys.exit({error.code!r})")
     except Exception as error:
         logger.warning("Handler %s of component %s failed", lane.handler.key, lane.component, exc_info=error)
         return None, error

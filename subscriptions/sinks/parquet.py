@@ -37,7 +37,9 @@ class ParquetSink(FolderSink):
             self._arrow: Any = importlib.import_module("pyarrow")
             self._parquet: Any = importlib.import_module("pyarrow.parquet")
         except ImportError:
-            raise HandlerInvalid("ParquetSink needs pyarrow: pip install 'enable-with-segment[parquet]'") from None
+            raise HandlerInvalid(
+                "ParquetSink needs pyarrow, which the extra [parquet] of this package brings"
+            ) from None
 
     def _store(self, records: Sequence[SinkRecord]) -> None:
         path = self._new_path()

@@ -116,7 +116,7 @@ async def test_two_sinks_share_a_folder(tmp_path: Path, install: InstallContext)
 
 async def test_parquet_files_or_a_clear_sentence(tmp_path: Path, install: InstallContext) -> None:
     if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(HandlerInvalid, match=r"enable-with-segment\[parquet\]"):
+        with pytest.raises(HandlerInvalid, match=r"pyarrow, which the extra \[parquet\]"):
             ParquetSink(tmp_path)
     else:
         assert await erase_and_read(ParquetSink(tmp_path), install) == SURVIVORS
