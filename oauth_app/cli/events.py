@@ -181,8 +181,10 @@ def _finished(receipt: Receipt) -> str | None:
 
 def _outcome(handler: HandlerReceipt) -> str:
     times = "" if handler.attempts <= 1 else f", attempt {handler.attempts}"
+    again = "" if handler.next_attempt_at is None else f", next attempt at {handler.next_attempt_at:%H:%M:%S}"
     error = "" if handler.error is None else f": {handler.error}"
-    return f"{handler.state.value} after {handler.after.total_seconds():.3f} s{times}{error}"
+    noted = f"noted {handler.after.total_seconds():.3f} s after it was received"
+    return f"{handler.state.value}, {noted}{times}{again}{error}"
 
 
 def _print_page(page: EventPage, *, as_json: bool) -> None:

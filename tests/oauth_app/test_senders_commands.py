@@ -86,7 +86,7 @@ def test_from_the_command_to_the_file(folder: Path) -> None:
     assert receipt["handled_after"] >= receipt["handlers"][0]["after"] >= 0
     for_people = run("events show m-1").stdout
     assert "committed before it was" in for_people
-    assert "done after" in for_people
+    assert "done, noted" in for_people
 
 
 def test_both_values_are_shown_once_listed_as_signed_and_rotated_together(folder: Path) -> None:
