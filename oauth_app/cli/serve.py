@@ -10,6 +10,7 @@ import time
 import urllib.request
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -23,6 +24,7 @@ from oauth_app.application import create_application
 from oauth_app.cli.output import run, settings_or_exit, stop
 from oauth_app.cli.own_address import own_address
 from oauth_app.logs import configure_logging
+from oauth_app.misspelt import misspelt_settings
 from oauth_app.parts import sign_in_links_of
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
@@ -60,6 +62,8 @@ def serve(
     Example: HANDLERS=acme.handlers:crm enable-with-segment serve --host 0.0.0.0
     """
     settings = _reached_at(port)
+    for problem in misspelt_settings(Path.cwd()):
+        typer.echo(f"warning: {problem}", err=True)
     if (workers > 1 or role is not RoleName.ALL) and _uses_sqlite(settings):
         stop(["--workers and --role need PostgreSQL: set DATABASE_URL to postgresql+asyncpg://..."])
     configure_logging(settings.log_level, settings.log_format)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from db.database import parse_url
 from oauth_app.component import load_component
 from oauth_app.doctor.finding import Finding, failure, ok, warning
+from oauth_app.misspelt import misspelt_settings
 from oauth_app.settings import Settings, SettingsInvalid
 from segment_api.urls import is_loopback
 from subscriptions import Subscription
@@ -21,11 +23,19 @@ def is_public(settings: Settings) -> bool:
 
 def check_configuration(settings: Settings) -> Iterator[Finding]:
     """Judge the settings that need nothing but themselves."""
-    yield ok("settings", "Every setting can be read.")
+    yield check_names()
     yield check_base_url(settings)
     yield check_segment_app(settings)
     yield check_log_level(settings)
     yield check_store_engine(settings)
+
+
+def check_names() -> Finding:
+    """No setting in ``.env`` is misspelt: it would not be read, and nobody would hear of it."""
+    found = misspelt_settings(Path.cwd())
+    if not found:
+        return ok("settings", "Every setting can be read.")
+    return warning("settings", " ".join(found), "Correct the name, or give a variable of your own another one.")
 
 
 def check_base_url(settings: Settings) -> Finding:
