@@ -96,9 +96,9 @@ class Pressure:
     def tight(self) -> bool:
         """Whether the next delivery may be too much: so cheap that it can be asked for each."""
         # One sender can hold no more than all that is in hand.
-        return self.running >= _SHARE * (self.most - self.running - self._expected) or self._bytes > _SHARE * (
-            self._most_bytes - self._bytes - self._body_bytes
-        )
+        places = self.most - self.running - self._expected
+        left = self._most_bytes - self._bytes - self._body_bytes
+        return self.running >= _SHARE * places or self._bytes > _SHARE * left
 
     def refuses(self, content_length: bytes | None, content_encoding: bytes | None, sender: str | None = None) -> bool:
         """Tell whether :meth:`admit` would say ``None`` once those are let in that are expected."""
