@@ -31,7 +31,7 @@ from sqlmodel import col
 from db.event_log import claiming
 from db.event_log.message_key import key_of_message
 from db.event_log.records import (
-    UNFINISHED,
+    RETRIED,
     Backlog,
     Deletion,
     EventCounts,
@@ -43,7 +43,7 @@ from db.event_log.records import (
 )
 from db.event_log.statements import OLDEST_PENDING, in_state, is_any
 from db.event_log.storable_text import may_stand_for_others, storable
-from db.event_log.tables import Erasure, EventState, HandlerOutcome, HandlerState, MessageKey, StoredEvent
+from db.event_log.tables import Erasure, EventState, HandlerOutcome, MessageKey, StoredEvent
 
 #: An event that an index leads to takes as long as so many that are passed in the order of their ids.
 _LOOK_UP = 10
@@ -217,7 +217,7 @@ async def retry_dead_letters(connection: AsyncConnection, event_ids: Sequence[in
     await connection.execute(
         delete(HandlerOutcome).where(
             col(HandlerOutcome.event_id).in_(select(col(StoredEvent.id)).where(*chosen)),
-            col(HandlerOutcome.state).in_((HandlerState.FAILED, *UNFINISHED)),
+            col(HandlerOutcome.state).in_(RETRIED),
         )
     )
     revived = await connection.execute(

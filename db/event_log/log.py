@@ -158,13 +158,22 @@ class EventArchive(Protocol):
         """
         ...
 
-    async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+    async def revive(
+        self,
+        event_ids: Sequence[int],
+        *,
+        handler: str | None,
+        now: datetime,
+        skipped: Mapping[int, Collection[str]] | None = None,
+    ) -> int:
         """Let events that were finished with be handled once more; returns how many.
 
         Events whose body was erased, and deletes, stay as they are.
 
         Args:
-            handler: call only this handler again, and any that never saw the event; ``None`` calls all of them.
+            handler: call only this handler again, what others made of the events stays; ``None`` calls all of them.
+            skipped: by event, the handlers that are not to be called although they have not finished with it. They get
+                the outcome ``skipped``. Counts only beside a ``handler``.
         """
         ...
 

@@ -12,6 +12,8 @@ from db.event_log.tables import EventState, HandlerState
 
 #: Outcomes after which a handler is called again.
 UNFINISHED = (HandlerState.RETRY, HandlerState.UNKNOWN)
+#: Outcomes that a retry of a dead letter forgets, so that these handlers are called again.
+RETRIED = (HandlerState.FAILED, HandlerState.SKIPPED, *UNFINISHED)
 
 
 class EventLogUnavailable(Exception):

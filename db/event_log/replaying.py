@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, case, delete, func, literal_column, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -22,7 +23,14 @@ _FINISHED = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER)
 _PORTION = 1_000
 
 
-async def revive(connection: AsyncConnection, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+async def revive(
+    connection: AsyncConnection,
+    event_ids: Sequence[int],
+    *,
+    handler: str | None,
+    now: datetime,
+    skipped: Mapping[int, Collection[str]],
+) -> int:
     """Make finished events pending again, so that all handlers or only one is called once more."""
     chosen = (
         is_any(StoredEvent.id, event_ids),
@@ -36,15 +44,23 @@ async def revive(connection: AsyncConnection, event_ids: Sequence[int], *, handl
         .values(state=EventState.PENDING, attempts=0, finished_at=None, last_error=None, available_at=now)
         .returning(col(StoredEvent.id))
     )
-    revived = (await connection.execute(statement)).scalars().all()
-    forgotten = delete(HandlerOutcome).where(
-        is_any(HandlerOutcome.event_id, [event_id for event_id in revived if event_id is not None])
-    )
+    revived = [event_id for event_id in (await connection.execute(statement)).scalars() if event_id is not None]
+    forgotten = delete(HandlerOutcome).where(is_any(HandlerOutcome.event_id, revived))
     if handler is not None:
-        again = col(HandlerOutcome.state).in_((HandlerState.FAILED, *UNFINISHED))
-        forgotten = forgotten.where(or_(again, col(HandlerOutcome.handler) == handler))
+        unfinished = col(HandlerOutcome.state).in_(UNFINISHED)
+        forgotten = forgotten.where(or_(unfinished, col(HandlerOutcome.handler) == handler))
     await connection.execute(forgotten)
+    others = [(event_id, other) for event_id in revived for other in skipped.get(event_id, ()) if handler is not None]
+    if others:
+        await connection.execute(
+            insert(HandlerOutcome).on_conflict_do_nothing(),
+            [{"event_id": event_id, "handler": other, **_skipped(now)} for event_id, other in others],
+        )
     return len(revived)
+
+
+def _skipped(now: datetime) -> dict[str, object]:
+    return {"state": HandlerState.SKIPPED, "attempts": 0, "at": now, "results": 0}
 
 
 async def hasten(connection: AsyncConnection, component: str, *, now: datetime, limit: int) -> int:

@@ -220,9 +220,16 @@ class SqlEventLog:
         async with self._long_transaction() as connection:
             return await browsing.retry_dead_letters(connection, event_ids, now=now)
 
-    async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+    async def revive(
+        self,
+        event_ids: Sequence[int],
+        *,
+        handler: str | None,
+        now: datetime,
+        skipped: Mapping[int, Collection[str]] | None = None,
+    ) -> int:
         async with self._long_transaction() as connection:
-            return await replaying.revive(connection, event_ids, handler=handler, now=now)
+            return await replaying.revive(connection, event_ids, handler=handler, now=now, skipped=skipped or {})
 
     async def hasten(self, component: str, *, now: datetime, limit: int = 1_000) -> int:
         async with self._long_transaction() as connection:

@@ -49,6 +49,8 @@ class HandlerState(StrEnum):
     UNKNOWN = "unknown"
     """The attempt ended without a result: whoever made it died, or could not store what came of it."""
     FAILED = "failed"
+    SKIPPED = "skipped"
+    """Not called, because the event was handed out again for another handler alone; a retry of the event calls it."""
 
 
 class EventLogTable(SQLModel):

@@ -18,7 +18,14 @@ from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run,
 from oauth_app.component import component_name, load_component
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from subscriptions.archive.replay import ComponentPaused, ReplayCounts, Replayer, ReplayNotFound, ReplayRequest
+from subscriptions.archive.replay import (
+    ComponentPaused,
+    HandlerGone,
+    ReplayCounts,
+    Replayer,
+    ReplayNotFound,
+    ReplayRequest,
+)
 from subscriptions.errors import SubscriptionError
 
 _ACTOR = "cli"
@@ -56,8 +63,8 @@ def replay(
     """Hand events to the handlers once more: a time range, what a filter lets through, or a group of dead letters.
 
     It counts first, lets go at most --rate events a second and none while others are behind, and can be stopped with
-    Ctrl-C and resumed. A component that is paused has to be resumed first. With --handler, handlers that are done with
-    an event are not called again.
+    Ctrl-C and resumed. A component that is paused has to be resumed first. With --handler only that one is called, with
+    the events that it takes; what others made of them stays: an event that another one failed is a dead letter again.
 
     Example: enable-with-segment events replay --from 2026-03-01 --type track --dry-run
     """
@@ -79,7 +86,7 @@ def replay(
     request = ReplayRequest(wanted, None, group, rate)
     try:
         counts, replay_id, revived = run(_replay(settings, request, handler, dry_run=dry_run, resume=resume))
-    except (ReplayNotFound, ComponentPaused) as problem:
+    except (ReplayNotFound, ComponentPaused, HandlerGone) as problem:
         stop([str(problem)], 1)
     if as_json:
         counted = None if counts is None else asdict(counts)
@@ -121,7 +128,8 @@ async def _replay(
     if handler is not None:
         request = ReplayRequest(request.wanted, _one_handler(settings, handler), request.group, request.rate)
     async with open_stores(settings) as stores:
-        replayer = Replayer(stores.event_log, stores.control)
+        handlers = () if settings.handlers is None else load_component(settings).handlers
+        replayer = Replayer(stores.event_log, stores.control, handlers=handlers)
         counts, replay_id = None, resume
         if replay_id is None:
             counts = await replayer.count(request)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,6 +27,7 @@ from db.event_log.records import EventFilter, EventRecord
 from db.event_log.tables import EventState
 from db.identifiers import new_id
 from subscriptions.archive.dead_letter_groups import cause_of, group_id
+from subscriptions.handler import Handler
 
 _PAGE = 1_000
 _PORTIONS_PER_SECOND = 5
@@ -42,6 +43,13 @@ class ReplayNotFound(Exception):
     """There is no such replay, or it is done."""
 
 
+class HandlerGone(Exception):
+    """The component has no handler of the name that a replay is for."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the replay is for the handler '{key}', which the component does not have")
+
+
 class ComponentPaused(Exception):
     """Nothing of the component is handed out, so a replay would only wait; the text says what to do."""
 
@@ -53,8 +61,8 @@ class ComponentPaused(Exception):
 class ReplayRequest:
     """Which events are to be handled again, by whom and how fast.
 
-    ``handler`` is a handler's key; others that are done with an event are not called again. ``group`` is the id of a
-    dead-letter group. ``rate`` is in events per second.
+    ``handler`` is a handler's key: only what that one takes is handed out, and no other is called. ``group`` is the id
+    of a dead-letter group. ``rate`` is in events per second.
     """
 
     wanted: EventFilter
@@ -87,6 +95,7 @@ class Replayer:
     """Runs replays against an event log.
 
     Args:
+        handlers: those of the component; needed for replays that are for one of them.
         sleep: how it waits, in seconds.
     """
 
@@ -95,19 +104,26 @@ class Replayer:
         event_log: StoredEventLog,
         database: Database,
         *,
+        handlers: Sequence[Handler] = (),
         clock: Clock = utc_now,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._log = event_log
         self._database = database
+        self._handlers = handlers
         self._clock = clock
         self._sleep = sleep
 
     async def count(self, request: ReplayRequest) -> ReplayCounts:
-        """Count what a replay would let be handled again; nothing is changed."""
+        """Count what a replay would let be handled again; nothing is changed.
+
+        Raises:
+            HandlerGone: there is no handler of the request's name.
+        """
+        handler = self._handler_of(request)
         types, states, accounts = Counter[str](), Counter[str](), Counter[str]()
         left_out = 0
-        async for page in self._pages(request.wanted, after=0):
+        async for page in self._pages(request.wanted, handler, after=0):
             for record in page:
                 if not request.takes(record):
                     left_out += 1
@@ -163,6 +179,7 @@ class Replayer:
 
         Raises:
             ComponentPaused: it was paused meanwhile; the replay can go on later from where it stands.
+            HandlerGone: there is no handler any more of the name that the replay is for.
             ReplayNotFound: there is no such replay, or it is done.
         """
         async with self._database.transaction() as session:
@@ -170,15 +187,16 @@ class Replayer:
             if stored is None or stored.finished_at is not None:
                 raise ReplayNotFound(f"there is no replay {replay_id} that could go on")
             request, cursor, last = _read(stored), stored.cursor, stored.last_event_id
+        handler = self._handler_of(request)
         portion = max(1, request.rate // _PORTIONS_PER_SECOND)
-        async for page in self._pages(request.wanted, after=cursor, last=last):
+        async for page in self._pages(request.wanted, handler, after=cursor, last=last):
             for start in range(0, len(page), portion):
                 records = page[start : start + portion]
                 taken = [record for record in records if request.takes(record)]
-                ids = [record.id for record in taken]
-                if ids:
+                revived = 0
+                if taken:
                     await self._let_live_events_pass({record.component for record in taken}, waiting)
-                revived = await self._log.revive(ids, handler=request.handler, now=self._clock()) if ids else 0
+                    revived = await self._revive(taken, handler)
                 async with self._database.transaction() as session:
                     now = self._clock()
                     await replays.advance(session, replay_id, cursor=records[-1].id, revived=revived, now=now)
@@ -189,6 +207,25 @@ class Replayer:
             await replays.finish(session, replay_id, now=self._clock())
             done = await replays.get(session, replay_id)
             return 0 if done is None else done.revived
+
+    async def _revive(self, records: Sequence[EventRecord], handler: Handler | None) -> int:
+        ids, now = [record.id for record in records], self._clock()
+        if handler is None:
+            return await self._log.revive(ids, handler=None, now=now)
+        others = [other for other in self._handlers if other.key != handler.key]
+        skipped = {
+            record.id: [other.key for other in others if other.wants_name(record.type, record.event)]
+            for record in records
+        }
+        return await self._log.revive(ids, handler=handler.key, now=now, skipped=skipped)
+
+    def _handler_of(self, request: ReplayRequest) -> Handler | None:
+        if request.handler is None:
+            return None
+        found = next((handler for handler in self._handlers if handler.key == request.handler), None)
+        if found is None:
+            raise HandlerGone(request.handler)
+        return found
 
     async def _let_live_events_pass(self, components: Collection[str], waiting: Callable[[int], None]) -> None:
         await self._refuse_while_paused(components)
@@ -205,13 +242,17 @@ class Replayer:
                 raise ComponentPaused(component)
 
     async def _pages(
-        self, wanted: EventFilter, *, after: int, last: int | None = None
+        self, wanted: EventFilter, handler: Handler | None, *, after: int, last: int | None = None
     ) -> AsyncIterator[list[EventRecord]]:
+        """Read the events that match and that the handler takes, if the replay is for one."""
+        if handler is not None and wanted.type is None:
+            wanted = replace(wanted, type=handler.type)
         while page := await self._log.tail(after, wanted, limit=_PAGE):
             after = page[-1].id
             within = [record for record in page if last is None or record.id <= last]
-            if within:
-                yield within
+            taken = [record for record in within if handler is None or handler.wants_name(record.type, record.event)]
+            if taken:
+                yield taken
             if len(within) < len(page):
                 return
 

@@ -206,6 +206,34 @@ async def test_finished_events_are_revived_for_all_handlers_or_for_one(event_log
     assert (again[second].attempts, again[second].unfinished) == (0, ())
 
 
+async def test_an_event_that_is_revived_for_one_handler_keeps_what_the_others_made_of_it(
+    event_log: StoredEventLog,
+) -> None:
+    await event_log.append(new_event())
+    (event,) = await _claim(event_log)
+    results = (
+        HandlerResult("done", HandlerState.DONE),
+        HandlerResult("failed", HandlerState.FAILED, "no price"),
+        HandlerResult("gone", HandlerState.RETRY, "away", later(hours=1)),
+        HandlerResult("wanted", HandlerState.FAILED, "no"),
+    )
+    await settle(event_log, Settlement(event.id, event.lease, EventState.DEAD_LETTER, NOON, results))
+    others = {event.id: ["done", "failed", "gone", "new"]}
+    assert await event_log.revive([event.id], handler="wanted", now=later(minutes=1), skipped=others) == 1
+    (again,) = await _claim(event_log, minutes=2)
+    assert {result.handler: (result.state, result.error) for result in again.finished} == {
+        "done": (HandlerState.DONE, None),
+        "failed": (HandlerState.FAILED, "no price"),
+        "gone": (HandlerState.SKIPPED, None),
+        "new": (HandlerState.SKIPPED, None),
+    }
+    assert again.unfinished == ()
+    await settle(event_log, Settlement(again.id, again.lease, EventState.DEAD_LETTER, later(minutes=2)))
+    assert await event_log.retry_dead_letters(None, now=later(minutes=3)) == 1
+    (retried,) = await _claim(event_log, minutes=4)
+    assert [result.handler for result in retried.finished] == ["done"]
+
+
 async def test_a_delete_and_what_it_erased_are_never_revived(event_log: StoredEventLog) -> None:
     await event_log.append(new_event())
     (event,) = await _claim(event_log)

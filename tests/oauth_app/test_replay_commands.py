@@ -71,6 +71,9 @@ def test_a_replay_counts_first_and_then_runs(shell: Shell) -> None:
     assert isinstance(done, dict)
     assert done["revived"] == 2
     assert within(handle) == 2
+    others = shell.json("events replay --handler refuse --dry-run --json")
+    assert isinstance(others, dict)
+    assert others["counts"]["events"] == 0  # it takes identify events
     assert shell.run(f"events replay --resume {done['replay']}").exit_code == 1
     assert "were handed out again" in shell.run("events replay --type track --state handled").stdout
     assert shell.run("events replay --account nobody").exit_code == 0

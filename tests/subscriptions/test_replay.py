@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
@@ -14,10 +14,11 @@ from db.event_log.records import EventFilter
 from db.event_log.tables import EventState
 from subscriptions import Event, InvalidEventPayload, Subscription
 from subscriptions.archive.dead_letter_groups import cause_of, find_groups, retry_group
-from subscriptions.archive.replay import ComponentPaused, Replayer, ReplayNotFound, ReplayRequest
+from subscriptions.archive.replay import ComponentPaused, HandlerGone, Replayer, ReplayNotFound, ReplayRequest
+from subscriptions.handler import Handler
 from tests.subscriptions.receiver import Receiver, open_receiver
 
-SINGLE, STORE = "single (track)", "store (track)"
+SINGLE, STORE, ORDER = "single (track)", "store (track)", "order (track Order Completed)"
 
 
 class Partner:
@@ -27,12 +28,12 @@ class Partner:
         self.subscription = Subscription("acme-crm")
         self.calls: list[tuple[str, str | None, bool]] = []
         self.refuses = False
-        self.subscription.on("track")(self._handler("single"))
-        self.subscription.on("track")(self._handler("store"))
-        self.subscription.on("identify")(self._handler("people"))
-        self.subscription.on("delete")(self._handler("forget"))
+        self.subscription.on("track")(self.handler("single"))
+        self.subscription.on("track")(self.handler("store"))
+        self.subscription.on("identify")(self.handler("people"))
+        self.subscription.on("delete")(self.handler("forget"))
 
-    def _handler(self, name: str):  # type: ignore[no-untyped-def]
+    def handler(self, name: str):  # type: ignore[no-untyped-def]
         async def handle(event: Event) -> None:
             if self.refuses and name == "store":
                 raise InvalidEventPayload(f"order {event.message_id} has no price for 'sku-{event.message_id}'")
@@ -79,13 +80,13 @@ class Pauses:
         await self.receiver.dispatcher.run_due()
 
 
-def replayer(receiver: Receiver) -> tuple[Replayer, Pauses]:
+def replayer(receiver: Receiver, handlers: Sequence[Handler] = ()) -> tuple[Replayer, Pauses]:
     pauses = Pauses(receiver)
-    return Replayer(receiver.log, receiver.database, clock=receiver.clock, sleep=pauses), pauses
+    return Replayer(receiver.log, receiver.database, handlers=handlers, clock=receiver.clock, sleep=pauses), pauses
 
 
-async def replayed(receiver: Receiver, request: ReplayRequest) -> int:
-    work, _ = replayer(receiver)
+async def replayed(receiver: Receiver, request: ReplayRequest, handlers: Sequence[Handler] = ()) -> int:
+    work, _ = replayer(receiver, handlers)
     replay_id = await work.begin(request, total=0, actor="test")
     count = await work.run(replay_id)
     await receiver.dispatcher.run_due()
@@ -113,8 +114,77 @@ async def test_a_time_range_is_handled_again_and_not_marked_as_segments_replay(
 
 
 async def test_one_handler_gets_the_events_again_and_the_others_do_not(receiver: Receiver, partner: Partner) -> None:
-    assert await replayed(receiver, ReplayRequest(EventFilter(type="track"), handler=STORE)) == 6
+    assert (
+        await replayed(receiver, ReplayRequest(EventFilter(type="track"), handler=STORE), partner.subscription.handlers)
+        == 6
+    )
     assert partner.taken() == [("store", f"m-{number}") for number in range(6)]
+
+
+async def test_a_replay_for_one_handler_counts_and_hands_out_only_what_it_takes(
+    receiver: Receiver, partner: Partner
+) -> None:
+    partner.subscription.on("track", event="Order Completed")(partner.handler("order"))
+    for number, name in enumerate(("Order Completed", "order completed ", "Order Refunded")):
+        await receiver.deliver({"type": "track", "userId": "u", "event": name, "messageId": f"o-{number}"})
+    await receiver.dispatcher.run_due()
+    partner.taken()
+    request = ReplayRequest(EventFilter(), handler=ORDER)
+    work, _ = replayer(receiver, partner.subscription.handlers)
+    counts = await work.count(request)
+    assert (counts.events, counts.left_out, dict(counts.types)) == (2, 0, {"track": 2})
+    assert (await work.count(ReplayRequest(EventFilter(type="identify"), handler=ORDER))).events == 0
+    assert await replayed(receiver, request, partner.subscription.handlers) == 2
+    assert partner.taken() == [("order", "o-0"), ("order", "o-1")]
+
+
+async def test_a_replay_for_one_handler_leaves_what_another_one_failed_a_dead_letter(
+    receiver: Receiver, partner: Partner
+) -> None:
+    partner.refuses = True
+    await receiver.deliver({"type": "track", "userId": "u", "event": "Step", "messageId": "dead"})
+    await receiver.dispatcher.run_due()
+    partner.refuses = False
+    partner.taken()
+    (before,) = await receiver.records(state=EventState.DEAD_LETTER)
+    request = ReplayRequest(EventFilter(state=EventState.DEAD_LETTER), handler=SINGLE)
+    assert await replayed(receiver, request, partner.subscription.handlers) == 1
+    assert partner.taken() == [("single", "dead")]
+    (after,) = await receiver.records(state=EventState.DEAD_LETTER)
+    assert after.last_error == before.last_error
+    assert await receiver.log.retry_dead_letters(None, now=receiver.clock()) == 1
+    await receiver.dispatcher.run_due()
+    assert partner.taken() == [("store", "dead")]
+
+
+async def test_of_two_handlers_that_are_new_a_replay_calls_the_one_it_is_for(
+    receiver: Receiver, partner: Partner
+) -> None:
+    for name in ("first_new", "second_new"):
+        partner.subscription.on("track")(partner.handler(name))
+    await replayed(
+        receiver, ReplayRequest(EventFilter(type="track"), handler="first_new (track)"), partner.subscription.handlers
+    )
+    assert partner.taken() == [("first_new", f"m-{number}") for number in range(6)]
+    (event,) = await receiver.log.show("m-0")
+    states = {outcome.handler: outcome.state.value for outcome in event.handlers}
+    assert states == {SINGLE: "done", STORE: "done", "first_new (track)": "done", "second_new (track)": "skipped"}
+    assert event.record.state is EventState.HANDLED
+    await replayed(
+        receiver, ReplayRequest(EventFilter(type="track"), handler="second_new (track)"), partner.subscription.handlers
+    )
+    assert partner.taken() == [("second_new", f"m-{number}") for number in range(6)]
+
+
+async def test_a_replay_for_a_handler_that_is_gone_is_refused(receiver: Receiver, partner: Partner) -> None:
+    work, _ = replayer(receiver, partner.subscription.handlers)
+    request = ReplayRequest(EventFilter(), handler="renamed (track)")
+    with pytest.raises(HandlerGone, match="renamed"):
+        await work.count(request)
+    replay_id = await work.begin(request, total=6, actor="test")
+    with pytest.raises(HandlerGone, match="renamed"):
+        await work.run(replay_id)
+    assert len(await receiver.records(state=EventState.HANDLED)) == 7
 
 
 async def test_a_replay_goes_no_faster_than_asked_and_lets_live_events_pass(
@@ -248,7 +318,7 @@ async def test_a_group_can_be_replayed_at_a_rate(receiver: Receiver, partner: Pa
     partner.refuses = False
     partner.calls.clear()
     request = ReplayRequest(EventFilter(state=EventState.DEAD_LETTER), handler=STORE, group=group.id)
-    assert await replayed(receiver, request) == 1
+    assert await replayed(receiver, request, partner.subscription.handlers) == 1
     assert partner.taken() == [("store", "dead")]
 
 

@@ -213,10 +213,17 @@ class SqliteEventLog:
             raise
         return retried
 
-    async def revive(self, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+    async def revive(
+        self,
+        event_ids: Sequence[int],
+        *,
+        handler: str | None,
+        now: datetime,
+        skipped: Mapping[int, Collection[str]] | None = None,
+    ) -> int:
         def work(_: Catalogue, segments: Segments) -> int:
             with segments.transaction():
-                return replaying.revive(segments, event_ids, handler=handler, now=now)
+                return replaying.revive(segments, event_ids, handler=handler, now=now, skipped=skipped or {})
 
         return self._read(work)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 import orjson
 
 from db.event_log.instants import to_instant, to_microseconds
-from db.event_log.records import UNFINISHED, HandlerRecord, HandlerResult
+from db.event_log.records import RETRIED, HandlerRecord, HandlerResult
 from db.event_log.tables import HandlerState
 
 
@@ -61,12 +62,16 @@ def without_errors(text: str | None) -> str | None:
     return None if text is None else _write([replace(outcome, error=None) for outcome in read(text)])
 
 
-def only_done(text: str | None, *, but: str | None = None) -> str | None:
-    """Keep what handlers finished well, so that only the others, and the one named, are called again."""
-    if text is None:
-        return None
-    again = (HandlerState.FAILED, *UNFINISHED)
-    return _write([outcome for outcome in read(text) if outcome.state not in again and outcome.handler != but])
+def only_done(text: str | None) -> str | None:
+    """Keep what handlers finished well, so that only the others are called again."""
+    return None if text is None else _write([outcome for outcome in read(text) if outcome.state not in RETRIED])
+
+
+def of_others(text: str | None, handler: str, *, skipped: Collection[str], at: datetime) -> str:
+    """Forget what one handler made of the event, and note which have not finished with it and are not called."""
+    kept = [outcome for outcome in read(text) if outcome.finished and outcome.handler != handler]
+    missing = {*skipped} - {outcome.handler for outcome in kept}
+    return _write([*kept, *(HandlerRecord(other, HandlerState.SKIPPED, 0, at, None) for other in sorted(missing))])
 
 
 def _write(outcomes: Sequence[HandlerRecord]) -> str:

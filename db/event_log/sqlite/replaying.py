@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from db.event_log.instants import to_microseconds
@@ -25,8 +25,21 @@ _RETRIED_IN_STEP = 100
 """Each step waits for the disk once, inside the event loop."""
 
 
-def revive(segments: Segments, event_ids: Sequence[int], *, handler: str | None, now: datetime) -> int:
+def revive(
+    segments: Segments,
+    event_ids: Sequence[int],
+    *,
+    handler: str | None,
+    now: datetime,
+    skipped: Mapping[int, Collection[str]],
+) -> int:
     """Make finished events pending again, so that all handlers or only one is called once more."""
+
+    def remaining(event_id: int, before: str | None) -> str | None:
+        if handler is None:
+            return None
+        return outcomes.of_others(before, handler, skipped=skipped.get(event_id, ()), at=now)
+
     revived = 0
     for segment, ids in _by_segment(segments, event_ids).items():
         rows = list(
@@ -40,10 +53,7 @@ def revive(segments: Segments, event_ids: Sequence[int], *, handler: str | None,
         segment.connection.executemany(
             "UPDATE events SET state = 0, attempts = 0, finished_at = NULL, last_error = NULL, available_at = ?,"
             " outcomes = ? WHERE id = ?",
-            [
-                (to_microseconds(now), None if handler is None else outcomes.only_done(before, but=handler), event_id)
-                for event_id, before in rows
-            ],
+            [(to_microseconds(now), remaining(event_id, before), event_id) for event_id, before in rows],
         )
         segment.waiting += len(rows)
         revived += len(rows)
