@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,9 +10,9 @@ from datetime import datetime
 from db.event_log.log import EventArchive
 from db.event_log.records import EventFilter, EventLogUnavailable, EventRecord, RetryCutShort
 from db.event_log.tables import EventState
+from subscriptions.archive.causes import cause_of
 
 _PAGE = 1_000
-_WHAT_VARIES = re.compile(r"""'[^']*'|"[^"]*"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]{8,}\b|\d+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +31,9 @@ class DeadLetterGroup:
     last_received_at: datetime
 
 
-def cause_of(error: str | None) -> str:
-    """Return an error without what differs from event to event: numbers, ids, and what stands in quotes."""
-    return _WHAT_VARIES.sub("…", error or "no reason was given")
-
-
-def group_id(component: str, cause: str) -> str:
-    """Return the id of a group."""
-    return hashlib.sha256(f"{component}\0{cause}".encode()).hexdigest()[:8]
+def group_of(record: EventRecord) -> str:
+    """Return the id of the group that a dead letter belongs to."""
+    return _group_id(record.component, _cause(record))
 
 
 def group(records: Iterable[EventRecord]) -> list[DeadLetterGroup]:
@@ -67,7 +61,7 @@ async def retry_group(archive: EventArchive, wanted_id: str, *, now: datetime) -
     count, page = 0, list[int]()
     try:
         async for record in _dead_letters(archive, EventFilter()):
-            if group_id(record.component, cause_of(record.last_error)) == wanted_id:
+            if group_of(record) == wanted_id:
                 page.append(record.id)
             if len(page) == _PAGE:
                 count += await archive.retry_dead_letters(page, now=now)
@@ -88,8 +82,8 @@ async def _dead_letters(archive: EventArchive, wanted: EventFilter) -> AsyncIter
 
 
 def _add(groups: dict[str, DeadLetterGroup], record: EventRecord) -> None:
-    cause = cause_of(record.last_error)
-    key = group_id(record.component, cause)
+    cause = _cause(record)
+    key = _group_id(record.component, cause)
     known = groups.get(key)
     if known is None:
         at = record.received_at
@@ -102,6 +96,14 @@ def _add(groups: dict[str, DeadLetterGroup], record: EventRecord) -> None:
         first_received_at=min(known.first_received_at, record.received_at),
         last_received_at=max(known.last_received_at, record.received_at),
     )
+
+
+def _cause(record: EventRecord) -> str:
+    return cause_of(record.last_error, event=record.event)
+
+
+def _group_id(component: str, cause: str) -> str:
+    return hashlib.sha256(f"{component}\0{cause}".encode()).hexdigest()[:8]
 
 
 def _sorted(groups: dict[str, DeadLetterGroup]) -> list[DeadLetterGroup]:

@@ -26,7 +26,7 @@ from db.event_log.log import StoredEventLog
 from db.event_log.records import EventFilter, EventRecord
 from db.event_log.tables import EventState
 from db.identifiers import new_id
-from subscriptions.archive.dead_letter_groups import cause_of, group_id
+from subscriptions.archive.dead_letter_groups import group_of
 from subscriptions.handler import Handler
 
 _PAGE = 1_000
@@ -77,7 +77,7 @@ class ReplayRequest:
         if self.group is None:
             return True
         dead = record.state is EventState.DEAD_LETTER
-        return dead and group_id(record.component, cause_of(record.last_error)) == self.group
+        return dead and group_of(record) == self.group
 
 
 @dataclass(frozen=True, slots=True)

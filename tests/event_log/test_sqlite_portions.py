@@ -15,7 +15,7 @@ from db.event_log.segment_limits import SegmentLimits
 from db.event_log.sqlite import SqliteEventLog, browsing, replaying
 from db.event_log.tables import EventState
 from oauth_app.cli.problems import told
-from subscriptions.archive.dead_letter_groups import cause_of, group_id, retry_group
+from subscriptions.archive.dead_letter_groups import find_groups, retry_group
 from tests.event_log.events import COMPONENTS, NOON, later, new_event
 from tests.event_log.turns import turns_of_others
 
@@ -110,8 +110,9 @@ async def test_a_group_that_is_cut_short_tells_how_far_it_came(log: SqliteEventL
     last = apsw.Connection(str(tmp_path / "events.db.000000000000021"))
     last.execute("CREATE TRIGGER failing BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'no'); END")
     last.close()
+    (group,) = await find_groups(log, EventFilter())
     with pytest.raises(RetryCutShort) as cut:
-        await retry_group(log, group_id("acme-crm", cause_of("no")), now=NOON)
+        await retry_group(log, group.id, now=NOON)
     assert cut.value.retried == 20
 
 

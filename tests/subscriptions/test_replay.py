@@ -13,7 +13,7 @@ from db.encryption import EncryptionKeys
 from db.event_log.records import EventFilter
 from db.event_log.tables import EventState
 from subscriptions import Event, InvalidEventPayload, Subscription
-from subscriptions.archive.dead_letter_groups import cause_of, find_groups, retry_group
+from subscriptions.archive.dead_letter_groups import find_groups, retry_group
 from subscriptions.archive.replay import ComponentPaused, HandlerGone, Replayer, ReplayNotFound, ReplayRequest
 from subscriptions.handler import Handler
 from tests.subscriptions.receiver import Receiver, open_receiver
@@ -320,10 +320,3 @@ async def test_a_group_can_be_replayed_at_a_rate(receiver: Receiver, partner: Pa
     request = ReplayRequest(EventFilter(state=EventState.DEAD_LETTER), handler=STORE, group=group.id)
     assert await replayed(receiver, request, partner.subscription.handlers) == 1
     assert partner.taken() == [("store", "dead")]
-
-
-def test_a_cause_keeps_the_words_and_drops_what_differs() -> None:
-    one = "store (track): HTTPError: 502 from 'https://a.example' for 0b1c2d3e-77aa-4bcd-9e10-000000000001"
-    two = "store (track): HTTPError: 502 from 'https://b.example' for ffff2d3e-77aa-4bcd-9e10-123456789abc"
-    assert cause_of(one) == cause_of(two) == "store (track): HTTPError: … from … for …"
-    assert cause_of(None) == "no reason was given"
