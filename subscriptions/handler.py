@@ -33,6 +33,8 @@ class Handler:
     arguments: frozenset[str]
     ordered: bool = False
     """Whether the events of one person come one at a time, in the order in which they were received."""
+    of_sink: bool = False
+    """Whether it is a sink's and writes where the sink does."""
 
     def wants(self, event: Event) -> bool:
         """Tell whether this event goes to this handler; event names match in any case (contract 6.8)."""
@@ -68,6 +70,7 @@ def make_handler(
     batch: int | None,
     name: str | None = None,
     ordered: bool = False,
+    of_sink: bool = False,
 ) -> Handler:
     """Check a function and its conditions. It goes by its own name when it is given no other.
 
@@ -98,6 +101,7 @@ def make_handler(
         batch=batch,
         arguments=_arguments(function, name, batched=batch is not None),
         ordered=ordered,
+        of_sink=of_sink,
     )
 
 

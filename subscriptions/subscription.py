@@ -102,7 +102,8 @@ class Subscription:
         """
         for type in dict.fromkeys([*types, *getattr(sink, "always", ()), "delete"]):
             function = sink.erase if type == "delete" else sink.write
-            self._add(make_handler(function, type=type, event=None, batch=sink.batch, name=sink.name))
+            batch, name = sink.batch, sink.name
+            self._add(make_handler(function, type=type, event=None, batch=batch, name=name, of_sink=True))
         self._sinks.append(sink)
 
     def _add(self, handler: Handler) -> None:

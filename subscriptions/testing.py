@@ -46,13 +46,18 @@ async def deliver(
     *,
     settings: Mapping[str, Any] | None = None,
     install: InstallContext | None = None,
+    sinks: bool = False,
 ) -> Delivered:
     """Send one event to a subscription and call its handlers once, as the service would.
+
+    Sinks that were attached with ``subscription.to(...)`` write where they were told to, which may be a real database.
+    So they are left alone, and have no outcome, unless you ask for them.
 
     Args:
         event: the JSON object that Segment would send.
         settings: the destination's custom settings, as in ``X-Segment-Settings``.
         install: whom the event is from; an account named ``test-account`` when left out.
+        sinks: call the sinks, too.
     """
     try:
         parsed = parse_event(
@@ -69,6 +74,8 @@ async def deliver(
     sender = install or InstallContext("test-account", subscription.name)
     outcomes: dict[str, Verdict] = {}
     for handler in subscription.handlers_of(parsed):
+        if handler.of_sink and not sinks:
+            continue
         error_raised: BaseException | None = None
         try:
             if handler.batch is None:

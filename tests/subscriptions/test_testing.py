@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -40,6 +40,43 @@ async def test_handlers_are_called_and_their_outcomes_are_named() -> None:
     assert (odd.outcomes["store"].state.value, odd.outcomes["store"].reason) == ("failed", "odd")
     retried = await deliver(crm, {"type": "identify", "userId": 7}, settings={"listId": 3})
     assert retried.outcomes["away"].state.value == "retry"
+
+
+class Shelf:
+    """A sink that remembers what it was given."""
+
+    name = "shelf"
+    batch = 10
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def write(self, events: Sequence[Event], install: InstallContext) -> None:  # noqa: ARG002
+        self.calls += [f"write {event.type}" for event in events]
+
+    async def erase(self, events: Sequence[Event], install: InstallContext) -> None:  # noqa: ARG002
+        self.calls += [f"erase {event.user_id}" for event in events]
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+async def test_sinks_are_called_only_when_they_are_asked_for() -> None:
+    kept, shelf, handled = Subscription("kept"), Shelf(), []
+    kept.to(shelf)
+
+    @kept.on("track")
+    async def handle(event: Event) -> None:
+        handled.append(event.event)
+
+    track, delete = {"type": "track", "userId": "u", "event": "Paid"}, {"type": "delete", "userId": "u"}
+    assert {*(await deliver(kept, track)).outcomes} == {"handle"}
+    answer = await deliver(kept, delete)
+    assert (answer.status, answer.outcomes) == (202, {})
+    assert (handled, shelf.calls) == (["Paid"], [])
+    assert {*(await deliver(kept, track, sinks=True)).outcomes} == {"handle", "shelf"}
+    assert (await deliver(kept, delete, sinks=True)).outcomes["shelf"].state == "done"
+    assert (handled, shelf.calls) == (["Paid", "Paid"], ["write track", "erase u"])
 
 
 @pytest.mark.parametrize(
