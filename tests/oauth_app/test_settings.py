@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_the_defaults_are_the_safe_ones() -> None:
     assert (settings.handler_seconds, settings.calls_per_handler) == (30, 32)
     assert settings.oauth_enabled is False
     assert settings.effective_event_log_url == "sqlite+aiosqlite:///./data/events.db"
+
+
+def test_what_stands_in_the_env_file_is_read_and_does_not_become_part_of_the_environment() -> None:
+    Path(".env").write_text("PARTNER_NAME=Acme CRM\nCRM_TOKEN=of-a-handler\n", encoding="utf-8")
+    before = dict(os.environ)
+    assert load_settings().partner_name == "Acme CRM"
+    assert dict(os.environ) == before
+    assert not {"PARTNER_NAME", "CRM_TOKEN"} & before.keys()
 
 
 @pytest.mark.parametrize(
