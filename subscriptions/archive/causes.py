@@ -11,11 +11,12 @@ from subscriptions.event_reader import REFUSALS
 _MOST_DIGITS = 3
 _QUOTED = """'[^']*'|"[^"]*\""""
 _QUOTED_OR_CUT_OFF = """'[^']*(?:'|$)|"[^"]*(?:"|$)"""
-_UNQUOTED = r"""
-    |[\w.+%!#$&*^~-]+(?:@|%40)[\w.-]+           # e-mail addresses
-    |\b[0-9a-fA-F]{8}[0-9a-fA-F-]{8,}\b         # UUIDs, hashes
-    |\b(?=[A-Za-z]*\d)[A-Za-z0-9]{10,}\b        # ids of letters and digits
-    |(?<=_)(?=[A-Za-z]*\d)[A-Za-z0-9]{10,}\b    # those with a prefix, as in cus_NffrFeUfNV2Hib
+_IN_ADDRESS = r"\w.+%!#$&*^~-"
+_UNQUOTED = rf"""
+    |(?<![{_IN_ADDRESS}])[{_IN_ADDRESS}]+(?:@|%40)[@{_IN_ADDRESS}]*   # e-mail addresses, and what sticks to them
+    |\b[0-9a-fA-F]{{8}}[0-9a-fA-F-]{{8,}}\b                            # UUIDs, hashes
+    |\b(?=[A-Za-z]*\d)[A-Za-z0-9]{{10,}}\b                           # ids of letters and digits
+    |(?<=_)(?=[A-Za-z]*\d)[A-Za-z0-9]{{10,}}\b                       # those with a prefix, as in cus_NffrFeUfNV2Hib
     |\d+
 """
 _WHAT_VARIES = re.compile(_QUOTED + _UNQUOTED, re.VERBOSE)

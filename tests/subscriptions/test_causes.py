@@ -33,6 +33,7 @@ MASKED_BEFORE = re.compile(r"""'[^']*'|"[^"]*"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]{8,}\
         ("a (identify): no karin@mail.example", "a (identify): no …"),
         ("a (identify): <mailto:Karin.Huber+7@xn--mail.example>", "a (identify): <mailto:…>"),
         ("a (identify): GET /people/karin%40mail.example/1", "a (identify): GET /people/…/…"),
+        ("a (identify): one+two@mail.example+three@mail.example too", "a (identify): … too"),
         ("a (track): no cus_NffrFeUfNV2Hib", "a (track): no cus_…"),
         ("a (track): no 01ARZ3NDEKTSV4RRFFQ69G5FAV", "a (track): no …"),
         ("a (track): no 0b1c2d3e-77aa-4bcd-9e10-000000000001", "a (track): no …"),
