@@ -1,11 +1,11 @@
-"""Whether the service can take events now: both stores answer, and there is room where they grow."""
+"""Whether the service can take events now: both stores answer, it may write, and there is room where they grow."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.database import Database, parse_url
 from db.event_log.log import StoredEventLog
 from db.event_log.recent_backlog import RecentBacklog
-from db.event_log.records import Backlog, EventLogUnavailable
+from db.event_log.records import AnotherProcessWrites, Backlog, EventLogUnavailable
 from db.migrate import is_current
 from oauth_app.settings import Settings
 from subscriptions.receiving.backlog_limit import BacklogLimit
@@ -26,11 +26,15 @@ LEAST_FREE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What was checked, and the backlog for information: it is the same for every process, so it stops none."""
+    """What was checked, and the backlog for information: it is the same for every process, so it stops none.
+
+    ``reasons`` says of a check in words what is in the way, where that is more than that something does not answer.
+    """
 
     checks: dict[str, bool]
     backlog: Backlog | None
     backlog_limit: BacklogLimit | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -40,6 +44,8 @@ class Readiness:
     def as_json(self, now: datetime) -> dict[str, object]:
         """Return JSON-ready values; without a backlog when the event log does not answer."""
         found: dict[str, object] = {"ready": self.ready, "checks": self.checks}
+        if self.reasons:
+            found["reasons"] = dict(self.reasons)
         if self.backlog is not None:
             oldest = self.backlog.oldest_received_at
             found["backlog"] = {
@@ -63,14 +69,18 @@ async def examine(
 ) -> Readiness:
     """Look at both stores and the disk."""
     backlog = await _backlog(event_log, recent_backlog)
+    may_write, reasons = backlog is not None, dict[str, str]()
+    if may_write:
+        may_write, reasons = await _may_write(event_log)
     return Readiness(
         {
             "control_store": await _is_current(database),
-            "event_log": backlog is not None,
+            "event_log": may_write,
             "disk": has_room((settings.database_url, settings.effective_event_log_url)),
         },
         backlog,
         backlog_limit,
+        reasons,
     )
 
 
@@ -103,3 +113,14 @@ async def _backlog(event_log: StoredEventLog, recent_backlog: RecentBacklog) -> 
     except EventLogUnavailable as problem:
         logger.warning("the event log does not answer: %s", problem)
         return None
+
+
+async def _may_write(event_log: StoredEventLog) -> tuple[bool, dict[str, str]]:
+    try:
+        await event_log.become_writer()
+    except AnotherProcessWrites as problem:  # the dispatcher logs it, now and then
+        return False, {"event_log": str(problem)}
+    except EventLogUnavailable as problem:
+        logger.warning("the event log cannot be written to: %s", problem)
+        return False, {}
+    return True, {}

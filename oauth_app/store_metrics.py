@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from db.clock import Clock, utc_now
 from db.control.tables import Install, InstallToken, OutboxEntry
 from db.database import Database
-from db.event_log.log import EventArchive
+from db.event_log.log import StoredEventLog
 from db.event_log.recent_backlog import RecentBacklog
 from db.event_log.records import Backlog, EventLogUnavailable
 from oauth_app.exposition import Family, Sample
@@ -40,7 +40,7 @@ class StoreMetrics:
     def __init__(
         self,
         control: Database,
-        event_log: EventArchive,
+        event_log: StoredEventLog,
         recent_backlog: RecentBacklog,
         backlog_limit: BacklogLimit | None = None,
         *,
@@ -67,12 +67,12 @@ class StoreMetrics:
                 self._read_at = now
             size, of_control = self._bytes, self._of_control
         of_log = [] if backlog is None or size is None else _of_event_log(backlog, size, self._clock())
-        stores = {"event_log": of_log, "control": of_control}
-        up = [Sample(int(bool(found)), {"store": store}) for store, found in stores.items()]
+        stores = {"event_log": bool(of_log) and await self._may_write(), "control": bool(of_control)}
+        up = [Sample(int(is_up), {"store": store}) for store, is_up in stores.items()]
         return [
             *of_log,
             *of_control,
-            _gauge("store_up", "Whether a store answers.", *up),
+            _gauge("store_up", "Whether a store answers, and this process may write to it.", *up),
             *self._of_backlog_limit(),
         ]
 
@@ -95,6 +95,13 @@ class StoreMetrics:
         except EventLogUnavailable as problem:
             logger.warning("The event log cannot be measured: %s", problem)
             return None
+
+    async def _may_write(self) -> bool:
+        try:
+            await self._event_log.become_writer()
+        except EventLogUnavailable:  # the dispatcher logs it, now and then
+            return False
+        return True
 
     async def _read_control_store(self) -> list[Family]:
         try:

@@ -204,6 +204,16 @@ class EventArchive(Protocol):
 class StoredEventLog(EventLog, EventArchive, Protocol):
     """A whole log, with what its owner does to it."""
 
+    async def become_writer(self) -> None:
+        """Become the one process that writes to an SQLite log, or stay it until :meth:`close`.
+
+        Appending and claiming do that by themselves; who only looks must not. PostgreSQL lets everybody write.
+
+        Raises:
+            AnotherProcessWrites: until the other process has let go, or has died.
+        """
+        ...
+
     async def check(self) -> None:
         """Return when the log answers and has the schema it needs; raises :class:`EventLogUnavailable` if not."""
         ...

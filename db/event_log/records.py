@@ -32,6 +32,10 @@ class TooManyWaiting(EventLogUnavailable):
     """As many events as memory is meant to hold wait for their commit."""
 
 
+class AnotherProcessWrites(EventLogUnavailable):
+    """Only one process writes to an SQLite log, and another one does; what is stored can be read all the same."""
+
+
 class EventLogOutdated(EventLogUnavailable):
     """A shared log is not at the newest revision; the text says how to bring it there."""
 

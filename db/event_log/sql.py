@@ -251,6 +251,9 @@ class SqlEventLog:
         async with self._long_transaction() as connection:
             return await browsing.count_pending(connection, most)
 
+    async def become_writer(self) -> None:
+        """Every process writes."""
+
     async def check(self) -> None:
         try:
             async with asyncio.timeout(_SECONDS):

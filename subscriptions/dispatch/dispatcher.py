@@ -100,7 +100,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._stopping = False
         self._held_back = False
-        self._leases = Leases(event_log, seconds=self._limits.lease_seconds, clock=clock)
+        self._leases = Leases(event_log, seconds=self._limits.lease_seconds, clock=clock, monotonic=monotonic)
         self._held: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
 

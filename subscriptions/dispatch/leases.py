@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from itertools import groupby
@@ -15,6 +16,7 @@ from db.clock import Clock
 from db.event_log.log import EventLog
 from db.event_log.records import ClaimedEvent, EventLogUnavailable
 from db.identifiers import new_id
+from subscriptions.dispatch.claim_trouble import ClaimTrouble
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +26,17 @@ class Leases:
 
     Args:
         seconds: how long a claim outlives this process; it is renewed three times as often.
+        monotonic: a clock in seconds that only goes forward, for how long claiming fails.
     """
 
-    def __init__(self, event_log: EventLog, *, seconds: float, clock: Clock) -> None:
+    def __init__(
+        self, event_log: EventLog, *, seconds: float, clock: Clock, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._log = event_log
         self._length = timedelta(seconds=seconds)
         self._clock = clock
         self._held: dict[str, set[int]] = defaultdict(set)
+        self._trouble = ClaimTrouble(monotonic)
 
     @property
     def count(self) -> int:
@@ -45,8 +51,9 @@ class Leases:
                 components, limit=limit, lease=lease, now=now, until=now + self._length, skip=skip
             )
         except EventLogUnavailable as error:
-            logger.warning("No events can be claimed: %s", error)
+            self._trouble.met(str(error))
             return []
+        self._trouble.over()
         if claimed:
             self._held[lease].update(event.id for event in claimed)
         return claimed

@@ -10,7 +10,7 @@ from threading import Barrier
 import pytest
 
 from db.database import Database
-from db.event_log.records import EventFilter, EventLogUnavailable, ReplayPolicy, Settlement
+from db.event_log.records import AnotherProcessWrites, EventFilter, EventLogUnavailable, ReplayPolicy, Settlement
 from db.event_log.sqlite import SqliteEventLog
 from db.event_log.sqlite.connection import open_connection
 from db.event_log.tables import EventState
@@ -102,9 +102,26 @@ async def test_only_one_process_writes(small: SqliteEventLog, tmp_path: Path) ->
         await other.append(new_event("m-2"))
     with pytest.raises(EventLogUnavailable, match="another process"):
         await other.claim(COMPONENTS, limit=1, lease="b", now=NOON, until=later(minutes=1))
+    with pytest.raises(AnotherProcessWrites, match="another process writes to this event log"):
+        await other.become_writer()
     assert (await other.prove(["m-1"])).missing == ()
+    await small.become_writer()
     await small.close()
+    await other.become_writer()
+    with pytest.raises(AnotherProcessWrites):
+        await small.append(new_event("m-3"))
     assert not (await other.append(new_event("m-2"))).duplicate
+    await other.close()
+    await small.close()
+
+
+async def test_who_only_looks_keeps_nobody_from_writing(small: SqliteEventLog, tmp_path: Path) -> None:
+    other = SqliteEventLog(tmp_path / "events.db")
+    await other.check()
+    await other.find(EventFilter())
+    await other.retry_dead_letters(None, now=NOON)
+    await other.backlog()
+    await small.append(new_event("m-1"))
     await other.close()
 
 

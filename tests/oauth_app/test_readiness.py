@@ -11,8 +11,11 @@ from db.clock import utc_now
 from db.database import Database
 from db.encryption import EncryptionKeys
 from db.event_log.records import Backlog
+from db.event_log.sqlite import SqliteEventLog
+from oauth_app.exposition import render
 from oauth_app.readiness import Readiness, has_room
 from tests.oauth_app.conftest import SERVICE, build_front_door
+from tests.oauth_app.operations import Operations, running_service
 
 
 def test_room_is_asked_for_where_embedded_stores_grow(tmp_path: Path) -> None:
@@ -51,3 +54,27 @@ async def test_what_does_not_answer_is_named(postgresql_url: str, encryption: En
         assert broken.json()["checks"]["event_log"] is False
         assert "backlog" not in broken.json()
     await database.close()
+
+
+async def test_only_the_process_that_may_write_to_an_sqlite_log_is_ready(tmp_path: Path) -> None:
+    writer = SqliteEventLog(tmp_path / "events.db")
+    await writer.become_writer()
+    async with running_service(tmp_path, event_log_url=f"sqlite+aiosqlite:///{tmp_path}/events.db") as service:
+        for _ in range(2):
+            refused = await service.http.get(f"{SERVICE}/readyz")
+            assert refused.status_code == 503
+            assert refused.json() == {
+                "ready": False,
+                "checks": {"control_store": True, "event_log": False, "disk": True},
+                "reasons": {"event_log": "another process writes to this event log"},
+                "backlog": refused.json()["backlog"],
+            }
+            assert 'store_up{store="event_log"} 0' in await _measured(service)
+        await writer.close()
+        ready = await service.http.get(f"{SERVICE}/readyz")
+        assert (ready.status_code, "reasons" in ready.json()) == (200, False)
+        assert 'store_up{store="event_log"} 1' in await _measured(service)
+
+
+async def _measured(service: Operations) -> str:
+    return render(await service.services.store_metrics.families())

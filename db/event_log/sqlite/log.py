@@ -256,6 +256,9 @@ class SqliteEventLog:
     async def size(self) -> int:
         return self._read(lambda _, segments: segments.bytes())
 
+    async def become_writer(self) -> None:
+        self._read(self._become_writer)
+
     async def check(self) -> None:
         self._read(lambda _, segments: segments.active.refresh())
 

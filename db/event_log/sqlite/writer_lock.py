@@ -6,7 +6,8 @@ from pathlib import Path
 
 import apsw
 
-from db.event_log.records import EventLogUnavailable
+from db.event_log.records import AnotherProcessWrites
+from db.event_log.sqlite.connection import closed_on_failure
 from db.private_file import make_private
 
 
@@ -21,17 +22,18 @@ class WriterLock:
         """Become the writing process, or stay it; tells whether it is so only now.
 
         Raises:
-            EventLogUnavailable: another process is.
+            AnotherProcessWrites: another process is.
+            apsw.Error, OSError: the file fails.
         """
         if self._connection is not None:
             return False
         make_private(self._path)
         connection = apsw.Connection(str(self._path))
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except apsw.Error as error:
-            connection.close()
-            raise EventLogUnavailable("another process is writing to this event log") from error
+        with closed_on_failure(connection.close):
+            try:
+                connection.execute("BEGIN EXCLUSIVE")
+            except apsw.BusyError:
+                raise AnotherProcessWrites("another process writes to this event log") from None
         self._connection = connection
         return True
 
