@@ -22,7 +22,11 @@ REQUESTED, ERASED = "person.erase", "person.erased"
 
 
 class ErasureRefused(Exception):
-    """The delete was not accepted; the text says with which answer."""
+    """The delete was not accepted; the text says with which answer, and ``status`` is that of the answer."""
+
+    def __init__(self, text: str, *, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ async def send_delete(client: httpx.AsyncClient, component: str, api_key: str, m
         },
     )
     if not response.is_success:
-        raise ErasureRefused(f"the service answered {response.status_code}: {response.text[:200]}")
+        text = f"the answer was {response.status_code}: {response.text[:200]}"
+        raise ErasureRefused(text, status=response.status_code)
 
 
 async def find_receipt(archive: EventArchive, database: Database, message_id: str) -> ErasureReceipt | None:
