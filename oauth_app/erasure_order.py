@@ -40,16 +40,21 @@ _NOT_REACHED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProto
 class ErasureOrder:
     """One delete of an operator's own.
 
+    Args:
+        actor: who asks for it, as the audit names them.
+        reason: why, for the audit.
+
     Attributes:
         message_id: the delete's messageId.
         is_stored: whether the delete was stored, and will be carried out whatever goes wrong here after that;
             ``None`` when the service was asked and gave no answer.
     """
 
-    def __init__(self, settings: Settings, account: str, user_id: str, *, actor: str) -> None:
+    def __init__(self, settings: Settings, account: str, user_id: str, *, actor: str, reason: str | None) -> None:
         self._settings = settings
         self._account = account
         self._actor = actor
+        self._reason = reason
         self._component = component_name(settings)
         self._message = delete_message(user_id, now=utc_now())
         self.message_id: str = self._message["messageId"]
@@ -88,6 +93,7 @@ class ErasureOrder:
                     action=REQUESTED,
                     subject=f"delete {self.message_id}",
                     now=utc_now(),
+                    reason=self._reason,
                     detail={"account": self._account, "component": self._component},
                 )
             try:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from db.event_log.tables import EventState
-from oauth_app.cli.output import FAILED, AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
+from oauth_app.cli.output import FAILED, AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.cli.problems import told
 from oauth_app.erasure_order import ErasureOrder
 from oauth_app.settings import Settings
@@ -27,6 +27,8 @@ def erase(
     account: Annotated[str, typer.Option(help="The account whose person it is.")],
     user_id: Annotated[str, typer.Option("--user-id", help="The person's userId; never logged or kept in clear.")],
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is done.")] = 60.0,
+    reason: Reason = None,
+    *,
     as_json: AsJson = False,
 ) -> None:
     """Erase a person everywhere: the log, dead letters, your handlers and sinks. Prints a receipt.
@@ -38,7 +40,7 @@ def erase(
     """
     settings = settings_or_exit()
     try:
-        receipt = run(_erase(settings, account, user_id, wait))
+        receipt = run(_erase(settings, account, user_id, wait, reason))
     except ErasureRefused as problem:
         stop([f"nothing was erased: {problem}"], FAILED)
     if as_json:
@@ -68,8 +70,8 @@ def _what_is_missing(receipt: ErasureReceipt) -> str:
     return f"Not done yet. Look again with: {look}"
 
 
-async def _erase(settings: Settings, account: str, user_id: str, wait: float) -> ErasureReceipt:
-    order = ErasureOrder(settings, account, user_id, actor=_ACTOR)
+async def _erase(settings: Settings, account: str, user_id: str, wait: float, reason: str | None) -> ErasureReceipt:
+    order = ErasureOrder(settings, account, user_id, actor=_ACTOR, reason=reason)
     try:
         return await order.carry_out(wait)
     except asyncio.CancelledError:

@@ -145,7 +145,7 @@ def test_dead_letters_are_grouped_and_retried_by_group(shell: Shell) -> None:
 
 def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Shell) -> None:
     line = "events erase --account acme --user-id karin@mail.example --json"
-    first = shell.run(f"{line} --wait 0")
+    first = shell.run(f"{line} --wait 0 --reason ticket-17")
     assert first.exit_code == 1  # nobody serves, so it waits
     receipt = json.loads(first.stdout)
     assert (receipt["state"], receipt["complete"]) == ("pending", False)
@@ -156,6 +156,10 @@ def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Sh
     again = shell.run(line.removesuffix(" --json"))
     assert again.exit_code == 0, again.output
     assert receipt["message_id"] in again.stdout
+    audited = shell.json("audit list --action person.erase --json")
+    assert isinstance(audited, list)
+    asked = [entry["reason"] for entry in audited if entry["actor"] == "cli"]
+    assert asked == [None, None, "ticket-17"]
     assert "karin" not in first.output + repeated.output + again.output
 
     async def receipts(stores: Stores) -> list[Any]:
