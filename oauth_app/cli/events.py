@@ -19,7 +19,7 @@ from oauth_app.cli import erasure, replay
 from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
 from oauth_app.settings import Settings
 from oauth_app.stores import open_stores
-from subscriptions.archive.dead_letter_groups import DeadLetterGroup, find_groups, retry_group
+from subscriptions.archive.dead_letter_groups import DeadLetterGroup, find_groups, has_group, retry_group
 from subscriptions.archive.receipts import HandlerReceipt, Receipt, receipt_of
 
 events = typer.Typer(help="Received events.", no_args_is_help=True)
@@ -236,6 +236,8 @@ async def _retry(settings: Settings, event_ids: Sequence[int] | None, group: str
     else:
         subject = "event:all" if event_ids is None else f"event:{','.join(map(str, event_ids[:20]))}"
     async with open_stores(settings) as stores:
+        if group is not None and not await has_group(stores.event_log, group):
+            stop([f"there is no group '{group}'; list them with: enable-with-segment dead-letters groups"])
         async with stores.control.transaction() as session:
             await note(session, Act.RETRY_DEAD_LETTERS, subject, actor="cli", reason=reason, now=utc_now())
         if group is not None:

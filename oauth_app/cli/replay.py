@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
@@ -108,7 +110,7 @@ def pause(handler: HandlerName = None, as_json: AsJson = False) -> None:
     Example: enable-with-segment events pause --handler record_order
     """
     settings = settings_or_exit()
-    changed = run(_pause(settings, handler, paused=True))
+    changed, _ = run(_pause(settings, handler, paused=True))
     _tell_pause(settings, handler, changed=changed, paused=True, as_json=as_json)
 
 
@@ -118,8 +120,13 @@ def resume(handler: HandlerName = None, as_json: AsJson = False) -> None:
     Example: enable-with-segment events resume --handler record_order
     """
     settings = settings_or_exit()
-    changed = run(_pause(settings, handler, paused=False))
+    changed, others = run(_pause(settings, handler, paused=False))
     _tell_pause(settings, handler, changed=changed, paused=False, as_json=as_json)
+    for other in others:
+        told = f"{component_name(settings)} as a whole" if other is None else f"handler {other}"
+        option = "" if other is None else f" --handler {shlex.quote(other)}"
+        beside = err if as_json else out
+        beside.print(f"But {told} is paused: enable-with-segment events resume{option}", markup=False, soft_wrap=True)
 
 
 async def _replay(
@@ -157,7 +164,8 @@ async def _replay(
         return counts, replay_id, revived
 
 
-async def _pause(settings: Settings, handler: str | None, *, paused: bool) -> bool:
+async def _pause(settings: Settings, handler: str | None, *, paused: bool) -> tuple[bool, Sequence[str | None]]:
+    """Tell whether anything changed, and which handlers are paused beside that; ``None`` is the whole component."""
     if handler is not None:
         _handler_keys(settings, handler)
     component, now = component_name(settings), utc_now()
@@ -167,6 +175,7 @@ async def _pause(settings: Settings, handler: str | None, *, paused: bool) -> bo
                 changed = await pauses.add(session, component=component, handler=handler, actor=_ACTOR, now=now)
             else:
                 changed = await pauses.remove(session, component=component, handler=handler)
+            paused_now = [row.handler or None for row in await pauses.get_all(session) if row.component == component]
             if changed:
                 action = "events.pause" if paused else "events.resume"
                 subject = component if handler is None else f"{component} {handler}"
@@ -176,7 +185,9 @@ async def _pause(settings: Settings, handler: str | None, *, paused: bool) -> bo
             hastened = _HASTEN_AT_ONCE
             while hastened == _HASTEN_AT_ONCE:
                 hastened = await stores.event_log.hasten(component, now=utc_now(), limit=_HASTEN_AT_ONCE)
-    return changed
+    known = load_component(settings).handlers if settings.handlers is not None else ()
+    others = [other for other in paused_now if other is None or any(handler.is_called(other) for handler in known)]
+    return changed, [other for other in others if other != handler]
 
 
 def _handler_keys(settings: Settings, name: str) -> list[str]:

@@ -52,6 +52,14 @@ async def find_groups(archive: EventArchive, wanted: EventFilter) -> list[DeadLe
     return _sorted(groups)
 
 
+async def has_group(archive: EventArchive, wanted_id: str) -> bool:
+    """Tell whether any dead letter is of a group."""
+    async for record in _dead_letters(archive, EventFilter()):
+        if group_of(record) == wanted_id:
+            return True
+    return False
+
+
 async def retry_group(archive: EventArchive, wanted_id: str, *, now: datetime) -> int:
     """Let the events of a group be tried again; returns how many.
 

@@ -88,6 +88,7 @@ def test_a_replay_counts_first_and_then_runs(shell: Shell) -> None:
         "events replay --resume rep_1 --type track",
         "events pause --handler nobody",
         "dead-letters retry --all --group 1",
+        "dead-letters retry --group zzz",
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(shell: Shell, line: str) -> None:
@@ -123,6 +124,22 @@ def test_a_handler_is_paused_and_resumed(shell: Shell) -> None:
     assert "events.resume" in shell.run("audit list").stdout
 
 
+def test_resuming_tells_what_else_is_paused(shell: Shell) -> None:
+    assert shell.run("events pause --handler keep").exit_code == 0
+    done = shell.run("events resume")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "acme-crm was not paused.\nBut handler keep is paused: enable-with-segment events resume --handler keep\n",
+    )
+    without = shell.run("events resume", HANDLERS="tests.oauth_app.test_handler_limits:hanging")
+    assert without.stdout == "acme-crm was not paused.\n", "a handler that is no longer there is paused for nobody"
+    assert shell.run("events pause").exit_code == 0
+    done = shell.run("events resume --handler keep --json")
+    assert json.loads(done.stdout)["changed"]
+    assert done.stderr == "But acme-crm as a whole is paused: enable-with-segment events resume\n"
+    assert shell.run("events resume").stdout == "acme-crm gets events again.\n"
+
+
 def test_a_replay_of_a_paused_component_says_what_to_do(shell: Shell) -> None:
     assert shell.run("events pause").exit_code == 0
     refused = shell.run("events replay --type track --state handled")
@@ -141,6 +158,11 @@ def test_dead_letters_are_grouped_and_retried_by_group(shell: Shell) -> None:
     assert groups[0]["id"] in shell.run("dead-letters groups").stdout
     assert "1 will be tried again" in shell.run(f"dead-letters retry --group {groups[0]['id']}").stdout
     assert shell.json("dead-letters groups --json") == []
+    unknown = shell.run(f"dead-letters retry --group {groups[0]['id']} --reason again")
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+    assert f"there is no group '{groups[0]['id']}'" in unknown.stderr
+    assert "enable-with-segment dead-letters groups" in unknown.stderr
+    assert "again" not in shell.run("audit list").stdout, "nothing was done"
 
 
 def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Shell) -> None:
