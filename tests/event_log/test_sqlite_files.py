@@ -115,6 +115,24 @@ async def test_only_one_process_writes(small: SqliteEventLog, tmp_path: Path) ->
     await small.close()
 
 
+async def test_who_takes_over_goes_on_where_the_other_process_stopped(small: SqliteEventLog, tmp_path: Path) -> None:
+    await small.append(new_event("m-0"))
+    other = SqliteEventLog(tmp_path / "events.db")
+    await other.check()  # so its files are open
+    await _fill(small, range(1, 14))  # into another segment
+    await small.append(new_event("m-14", scope="elsewhere", account="acct_2"))
+    await small.append(new_event("erase", type="delete", person_hash="p"))
+    await small.close()
+    assert (await other.append(new_event("m-13"))).duplicate
+    assert not (await other.append(new_event("m-15", scope="elsewhere", account="acct_2"))).duplicate
+    assert (await other.counts(NOON)).total == 17
+    stored = await other.find(EventFilter(), limit=99)
+    assert len({record.id for record in stored}) == len(stored) == 17
+    (deleted,) = [record for record in stored if record.type == "delete"]
+    assert await other.deletion_of(deleted.id) is not None
+    await other.close()
+
+
 async def test_who_only_looks_keeps_nobody_from_writing(small: SqliteEventLog, tmp_path: Path) -> None:
     other = SqliteEventLog(tmp_path / "events.db")
     await other.check()

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import apsw
 
@@ -56,6 +56,7 @@ from db.event_log.waiter import Waiter
 logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+_Work: TypeAlias = Callable[[Catalogue, Segments], _Result]
 
 _BOUNDS = SearchBounds(events_in_step=10_000, steps=10)
 """A step takes one or two milliseconds, and more where the disk has to be asked: it holds up the event loop."""
@@ -131,13 +132,12 @@ class SqliteEventLog:
         skip: Collection[str] = (),
     ) -> list[ClaimedEvent]:
         def work(catalogue: Catalogue, segments: Segments) -> list[ClaimedEvent]:
-            self._become_writer(catalogue, segments)
             self._forget_unstored(catalogue, segments)
             return claiming.claim(
                 segments, catalogue, self._leases, components, limit=limit, lease=lease, now=now, until=until, skip=skip
             )
 
-        return self._read(work)
+        return self._read(self._as_writer(work))
 
     def begin(self, lease: str, event_ids: Sequence[int]) -> None:
         self._leases.begin(event_ids, lease)
@@ -257,7 +257,7 @@ class SqliteEventLog:
         return self._read(lambda _, segments: segments.bytes())
 
     async def become_writer(self) -> None:
-        self._read(self._become_writer)
+        self._read(self._as_writer(lambda *_: None))
 
     async def check(self) -> None:
         self._read(lambda _, segments: segments.active.refresh())
@@ -310,7 +310,6 @@ class SqliteEventLog:
         def work(catalogue: Catalogue, segments: Segments) -> None:
             nonlocal appended, settled
             if events:
-                self._become_writer(catalogue, segments)
                 segments.rotate_if_due(to_microseconds(events[0].received_at))
                 self._forget_unstored(catalogue, segments)
                 self._may_hold_stale_tombstones = True
@@ -324,7 +323,7 @@ class SqliteEventLog:
                     notes.append(note)
 
         with self._admission.timed():
-            self._open_and(work)
+            self._open_and(self._as_writer(work) if events else work)
         if events:
             self._may_hold_stale_tombstones = False
         for note in notes:
@@ -333,7 +332,7 @@ class SqliteEventLog:
             self._forget_deleted_later(_FORGET_TOGETHER_SECONDS)
         return appended, settled
 
-    def _read(self, work: Callable[[Catalogue, Segments], _Result]) -> _Result:
+    def _read(self, work: _Work[_Result]) -> _Result:
         try:
             return self._open_and(work)
         except (apsw.Error, OSError) as error:
@@ -346,7 +345,7 @@ class SqliteEventLog:
             yield step
             await asyncio.sleep(0)
 
-    def _open_and(self, work: Callable[[Catalogue, Segments], _Result]) -> _Result:
+    def _open_and(self, work: _Work[_Result]) -> _Result:
         if self._files is None:
             catalogue = Catalogue(self._path)
             with closed_on_failure(catalogue.close):
@@ -359,15 +358,23 @@ class SqliteEventLog:
             self._close_files()
             raise
 
-    def _become_writer(self, catalogue: Catalogue, segments: Segments) -> None:
-        if self._writer.acquire():
-            self._leases.remember_in(HeldFile(self._path))
-            self._forget_deleted_later(0.0)  # what was erased just before the last process died
-        if self._may_be_unflushed:
-            flush_recovered(catalogue.connection)
-            if segments.active.holds_deleted:  # or its log is this process's own
-                flush_recovered(segments.active.connection)
-            self._may_be_unflushed = False
+    def _as_writer(self, work: _Work[_Result]) -> _Work[_Result]:
+        """Do some work as the one process that writes, on files opened since then: others may have written before."""
+
+        def writing(catalogue: Catalogue, segments: Segments) -> _Result:
+            if self._writer.acquire():
+                self._leases.remember_in(HeldFile(self._path))
+                self._forget_deleted_later(0.0)  # what was erased just before the last process died
+                self._close_files()
+                return self._open_and(writing)
+            if self._may_be_unflushed:
+                flush_recovered(catalogue.connection)
+                if segments.active.holds_deleted:  # or its log is this process's own
+                    flush_recovered(segments.active.connection)
+                self._may_be_unflushed = False
+            return work(catalogue, segments)
+
+        return writing
 
     def _forget_unstored(self, catalogue: Catalogue, segments: Segments) -> None:
         """Forget tombstones of deletes that were refused, or whose process died before it had stored them."""
