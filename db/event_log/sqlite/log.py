@@ -8,7 +8,6 @@ quiet service answers without delay. A thread for the commits was slower on one 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -19,7 +18,6 @@ import apsw
 
 from db.event_log.admission import Admission
 from db.event_log.bug_log import BugLog
-from db.event_log.frames import without_frames
 from db.event_log.instants import to_microseconds
 from db.event_log.records import (
     Appended,
@@ -50,10 +48,9 @@ from db.event_log.sqlite.gathering import Gathering
 from db.event_log.sqlite.held_file import HeldFile
 from db.event_log.sqlite.leases import Leases
 from db.event_log.sqlite.segments import Segments
+from db.event_log.sqlite.storing import Answers, store, unavailable
 from db.event_log.sqlite.writer_lock import WriterLock
 from db.event_log.waiter import Waiter
-
-logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 _Work: TypeAlias = Callable[[Catalogue, Segments], _Result]
@@ -64,12 +61,6 @@ _FORGET_AGAIN_SECONDS = 1.0
 """How long to wait for those who read from a write-ahead log that holds what was erased."""
 _FORGET_TOGETHER_SECONDS = 1.0
 """How long to wait for more, where single events are erased."""
-
-#: What SQLite says about a row, not about the file: the row's neighbours can be stored all the same.
-_REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, TypeError, UnicodeError, ValueError)
-
-#: The store fails; anything else is a bug of ours.
-_EXPECTED = (apsw.Error, EventLogUnavailable, OSError)
 
 
 class SqliteEventLog:
@@ -272,33 +263,8 @@ class SqliteEventLog:
         self._leases.forget()
         self._writer.release()
 
-    def _store(
-        self, events: Sequence[NewEvent], settlements: Sequence[Settlement]
-    ) -> tuple[Sequence[Appended | EventLogUnavailable], Sequence[bool | EventLogUnavailable]]:
-        """Write everything in one transaction; where that is refused, in smaller ones.
-
-        What cannot be stored must not take its neighbours along. A result of that kind is answered ``False``: nothing
-        is gained by trying it again.
-        """
-        try:
-            return self._write(events, settlements)
-        except Exception as error:
-            count = len(events) + len(settlements)
-            is_refused = isinstance(error, _REFUSED)
-            if not isinstance(error, _EXPECTED) and (count == 1 or not is_refused):
-                self._bugs.met(error)
-            if is_refused and count == 1 and settlements:
-                logger.warning(
-                    "The result of event %d cannot be stored (%s)", settlements[0].event_id, type(error).__name__
-                )
-                return [], [False]
-            if not is_refused or count == 1:
-                failure = without_frames(error if isinstance(error, EventLogUnavailable) else _unavailable(error))
-                return [failure] * len(events), [failure] * len(settlements)
-        half, rest = count // 2, max(0, count // 2 - len(events))
-        first = self._store(events[:half], settlements[:rest])
-        second = self._store(events[half:], settlements[rest:])
-        return [*first[0], *second[0]], [*first[1], *second[1]]
+    def _store(self, events: Sequence[NewEvent], settlements: Sequence[Settlement]) -> Answers:
+        return store(self._write, events, settlements, self._bugs)
 
     def _write(
         self, events: Sequence[NewEvent], settlements: Sequence[Settlement]
@@ -336,7 +302,7 @@ class SqliteEventLog:
         try:
             return self._open_and(work)
         except (apsw.Error, OSError) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     async def _in_steps(self, begin: Callable[[Catalogue, Segments], Iterator[_Result]]) -> AsyncIterator[_Result]:
         """Go through very many events a portion at a time: others want to be answered meanwhile."""
@@ -363,7 +329,8 @@ class SqliteEventLog:
 
         def writing(catalogue: Catalogue, segments: Segments) -> _Result:
             if self._writer.acquire():
-                self._leases.remember_in(HeldFile(self._path))
+                with closed_on_failure(self._writer.release):
+                    self._leases.remember_in(HeldFile(self._path))
                 self._forget_deleted_later(0.0)  # what was erased just before the last process died
                 self._close_files()
                 return self._open_and(writing)
@@ -404,9 +371,3 @@ class SqliteEventLog:
         files, self._files = self._files, None
         for part in files or ():
             part.close()
-
-
-def _unavailable(error: Exception) -> EventLogUnavailable:
-    unavailable = EventLogUnavailable(f"the event log's files failed: {type(error).__name__}")
-    unavailable.__cause__ = error
-    return unavailable
