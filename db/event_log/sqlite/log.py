@@ -325,15 +325,16 @@ class SqliteEventLog:
             raise
 
     def _as_writer(self, work: _Work[_Result]) -> _Work[_Result]:
-        """Do some work as the one process that writes, on files opened since then: others may have written before."""
+        """Do some work as the one process that writes, on files opened anew if another one wrote to them meanwhile."""
 
         def writing(catalogue: Catalogue, segments: Segments) -> _Result:
             if self._writer.acquire():
                 with closed_on_failure(self._writer.release):
                     self._leases.remember_in(HeldFile(self._path))
                 self._forget_deleted_later(0.0)  # what was erased just before the last process died
-                self._close_files()
-                return self._open_and(writing)
+                if segments.active.is_outdated:
+                    self._close_files()
+                    return self._open_and(writing)
             if self._may_be_unflushed:
                 flush_recovered(catalogue.connection)
                 if segments.active.holds_deleted:  # or its log is this process's own

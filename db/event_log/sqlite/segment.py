@@ -165,6 +165,11 @@ class Segment:
         row: tuple[Any, ...] | None = self.connection.execute(statement, values).fetchone()
         return row
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether another process has written to it since it was looked at."""
+        return self._data_version() != self._version
+
     def begin(self) -> None:
         """Start a transaction, if none is open; :meth:`Segments.commit` ends it."""
         if self.connection.in_transaction:
