@@ -19,14 +19,14 @@ import uvloop
 from benchmarks.handlers import crm
 from benchmarks.load import Load
 from benchmarks.storing import store
-from db.database import Database
-from db.event_log.log import StoredEventLog
-from db.event_log.message_key import key_of_message
-from db.event_log.opening import open_event_log
-from db.event_log.records import NewEvent
-from db.migrate import migrate
-from oauth_app.metrics import Metrics
-from subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.message_key import key_of_message
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import NewEvent
+from enable_with_segment.db.migrate import migrate
+from enable_with_segment.oauth_app.observability.metrics import Metrics
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 
 _GROUP = 64
 _PORTION = 4_096

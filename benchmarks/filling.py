@@ -16,12 +16,12 @@ from hashlib import md5
 from benchmarks.questions import RARE
 from benchmarks.session import tell
 from benchmarks.storing import store
-from db.database import Database
-from db.event_log import partitions
-from db.event_log.log import StoredEventLog
-from db.event_log.message_key import key_of_message
-from db.event_log.records import NewEvent, Settlement
-from db.event_log.tables import EventState
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.message_key import key_of_message
+from enable_with_segment.db.event_log.postgresql import partitions
+from enable_with_segment.db.event_log.records import NewEvent, Settlement
+from enable_with_segment.db.event_log.tables import EventState
 
 COMPONENT = "acme-crm"
 _CHUNK = 100_000

@@ -30,10 +30,10 @@ import uvloop
 from benchmarks.questions import FILTERS, RARE
 from benchmarks.session import interruptible, scratch
 from benchmarks.storing import store
-from db.event_log.message_key import key_of_message
-from db.event_log.records import EventFilter, NewEvent, Settlement
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.message_key import key_of_message
+from enable_with_segment.db.event_log.records import EventFilter, NewEvent, Settlement
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.tables import EventState
 
 _GROUP = 64
 _CLAIM = 500

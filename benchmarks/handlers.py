@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from subscriptions import Event, Subscription
+from enable_with_segment import Event, Subscription
 
 crm = Subscription("acme-crm", display_name="Acme CRM")
 

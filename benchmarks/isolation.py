@@ -22,13 +22,13 @@ from typing import Any
 
 from benchmarks.session import interruptible, scratch, tell
 from benchmarks.storing import store
-from db.database import Database
-from db.event_log.message_key import key_of_message
-from db.event_log.opening import open_event_log
-from db.event_log.records import NewEvent
-from db.migrate import migrate
-from subscriptions import Event, Subscription
-from subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment import Event, Subscription
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.message_key import key_of_message
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import NewEvent
+from enable_with_segment.db.migrate import migrate
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 
 _SENDERS = 10
 _NOISY = "install:0"

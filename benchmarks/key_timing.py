@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop
 
-from db.encryption import EncryptionKeys, generate_encryption_key
+from enable_with_segment.db.encryption import EncryptionKeys, generate_encryption_key
 from tests.subscriptions.receiver import Receiver, Recorder, basic, open_receiver
 
 _MADE_UP = "made up"

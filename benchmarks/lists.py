@@ -24,14 +24,14 @@ from benchmarks import postgres
 from benchmarks.filling import COMPONENT, add_pending, fill, message_id_of, vacuum
 from benchmarks.questions import FILTERS, RARE
 from benchmarks.session import interruptible, scratch, tell
-from db.database import Database
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.tables import EventState
-from db.migrate import migrate
-from subscriptions.archive.dead_letter_groups import find_groups
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.migrate import migrate
+from enable_with_segment.subscriptions.archive.dead_letter_groups import find_groups
 
 _AGAIN = 3
 _CLAIM = 500

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import postgres, servers
 from benchmarks.session import interruptible, scratch, tell
-from db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.opening import open_event_log
 
 _WAITING = 512
 """Connections that wait for their answers, when it is measured what is taken: enough to fill each commit."""

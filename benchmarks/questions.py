@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from db.event_log.records import EventFilter
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.tables import EventState
 
 RARE = "rare"
 """The account of one event in 100,000."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.session import held
-from oauth_app.accepting import LOOP
-from oauth_app.cli.serve import HTTP, KEEP_ALIVE_SECONDS
+from enable_with_segment.oauth_app.cli.serve import HTTP, KEEP_ALIVE_SECONDS
+from enable_with_segment.subscriptions.receiving.server.accepting import LOOP
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _PYTHON = sys.executable
@@ -171,7 +171,10 @@ def outcomes_of(*commands: list[str], core: int) -> list[dict[str, Any]]:
 
 def _cli(arguments: list[str], environment: Mapping[str, str]) -> str:
     done = subprocess.run(  # noqa: S603
-        [_PYTHON, "-m", "oauth_app", *arguments], env={**os.environ, **environment}, capture_output=True, check=False
+        [_PYTHON, "-m", "enable_with_segment", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         raise SystemExit(done.stderr.decode())

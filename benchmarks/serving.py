@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from benchmarks import slow_disk
-from oauth_app.cli import serve
+from enable_with_segment.oauth_app.cli import serve
 
 
 def application() -> object:

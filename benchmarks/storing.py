@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from db.event_log.log import StoredEventLog
-from db.event_log.records import CommitsTooSlow, NewEvent
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.records import CommitsTooSlow, NewEvent
 
 _PAUSE_SECONDS = 0.1
 

@@ -17,10 +17,10 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.postgresql_connection import PostgresqlConnection, drop_silent
-from db.private_file import make_private
-from db.quick_reads import LocalReads, QuickReads, ThreadReads
-from db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
+from enable_with_segment.db.postgresql_connection import PostgresqlConnection, drop_silent
+from enable_with_segment.db.private_file import make_private
+from enable_with_segment.db.quick_reads import LocalReads, QuickReads, ThreadReads
+from enable_with_segment.db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
 
 _POSTGRESQL_SECONDS = 30.0
 """How long a transaction may take: far longer than any of ours does, so that only a server that went silent ends it."""

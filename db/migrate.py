@@ -19,9 +19,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from db.control.tables import ControlTable
-from db.database import Database
-from db.event_log.tables import EventLogTable
+from enable_with_segment.db.control.tables import ControlTable
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.tables import EventLogTable
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from db.postgresql_connection import PostgresqlConnection
+from enable_with_segment.db.postgresql_connection import PostgresqlConnection
 
 _Columns = TypeVarTuple("_Columns")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segment_api.errors import (
+from enable_with_segment.segment_api.errors import (
     AlreadyExists,
     ConfigApiError,
     InsufficientScope,

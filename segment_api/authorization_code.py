@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import httpx
 
-from segment_api.grants import InstallGrant, read_install_grant
-from segment_api.http import to_answer
-from segment_api.oauth_client import AsyncOAuth2Client
+from enable_with_segment.segment_api.grants import InstallGrant, read_install_grant
+from enable_with_segment.segment_api.http import to_answer
+from enable_with_segment.segment_api.oauth_client import AsyncOAuth2Client
 
 _BASIC = "client_secret_basic_percent_encoded"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segment_api.errors import InvalidAnswer, foreign_text
+from enable_with_segment.segment_api.errors import InvalidAnswer, foreign_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,19 @@ from typing import Any
 
 import httpx
 
-from segment_api.answers import Answer, config_api_failure, config_api_object, json_object
-from segment_api.catalog import CatalogDestination, read_catalog_destination
-from segment_api.destination import Destination, DestinationRequest, create_body, read_destination, update_body
-from segment_api.http import LARGEST_ANSWER, BeforeRequest, answer_of, client_options
-from segment_api.names import path_of, source_of
-from segment_api.rate_limiter import RateLimiter
-from segment_api.urls import check_base_url
+from enable_with_segment.segment_api.answers import Answer, config_api_failure, config_api_object, json_object
+from enable_with_segment.segment_api.catalog import CatalogDestination, read_catalog_destination
+from enable_with_segment.segment_api.destination import (
+    Destination,
+    DestinationRequest,
+    create_body,
+    read_destination,
+    update_body,
+)
+from enable_with_segment.segment_api.http import LARGEST_ANSWER, BeforeRequest, answer_of, client_options
+from enable_with_segment.segment_api.names import path_of, source_of
+from enable_with_segment.segment_api.rate_limiter import RateLimiter
+from enable_with_segment.segment_api.urls import check_base_url
 
 _LARGEST_ANSWER = 16 * LARGEST_ANSWER
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segment_api.errors import InvalidAnswer, foreign_text
-from segment_api.names import setting_key, setting_name
+from enable_with_segment.segment_api.errors import InvalidAnswer, foreign_text
+from enable_with_segment.segment_api.names import setting_key, setting_name
 
 API_KEY_SETTING = "apiKey"
 """The setting whose value Segment replays as the user of the Basic header (contract 5.3)."""

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segment_api.answers import Answer, json_object
-from segment_api.errors import (
+from enable_with_segment.segment_api.answers import Answer, json_object
+from enable_with_segment.segment_api.errors import (
     InvalidAnswer,
     SegmentUnavailable,
     TokenRequestRejected,
     foreign_text,
     means_install_already_exists,
 )
-from segment_api.names import NameInvalid, install_name, source_name, workspace_name, workspace_of
+from enable_with_segment.segment_api.names import NameInvalid, install_name, source_name, workspace_name, workspace_of
 
 DEFAULT_EXPIRES_IN = 3600
 """Seconds a token lives when the answer does not say (RFC 6749 section 5.1 lets it be silent; contract 2.7)."""

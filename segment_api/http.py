@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from segment_api.answers import Answer, retry_after_seconds
-from segment_api.errors import InvalidAnswer, NotSent, SegmentUnavailable
+from enable_with_segment.segment_api.answers import Answer, retry_after_seconds
+from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, SegmentUnavailable
 
 LARGEST_ANSWER = 64 * 1024
 """Bytes of an answer that are read; every answer of the contract is far smaller."""

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import httpx
 
-from segment_api.answers import config_api_object
-from segment_api.authorization_code import AuthorizationCodeClient, basic_credentials
-from segment_api.errors import NotSent, SegmentUnavailable
-from segment_api.grants import InstallGrant, RefreshedToken, read_refreshed_token
-from segment_api.http import BeforeRequest, answer_of, client_options
-from segment_api.names import install_name as normalised_install_name
-from segment_api.names import path_of
-from segment_api.rate_limiter import RateLimiter
-from segment_api.secret import Secret
-from segment_api.urls import check_base_url
+from enable_with_segment.segment_api.answers import config_api_object
+from enable_with_segment.segment_api.authorization_code import AuthorizationCodeClient, basic_credentials
+from enable_with_segment.segment_api.errors import NotSent, SegmentUnavailable
+from enable_with_segment.segment_api.grants import InstallGrant, RefreshedToken, read_refreshed_token
+from enable_with_segment.segment_api.http import BeforeRequest, answer_of, client_options
+from enable_with_segment.segment_api.names import install_name as normalised_install_name
+from enable_with_segment.segment_api.names import path_of
+from enable_with_segment.segment_api.rate_limiter import RateLimiter
+from enable_with_segment.segment_api.secret import Secret
+from enable_with_segment.segment_api.urls import check_base_url
 
 
 class IdentityClient:

@@ -1,6 +1,6 @@
 """A Segment you can run: OAuth, consent, Config API, ingestion and delivery, in one process and in memory."""
 
-from segment_sandbox.config import (
+from enable_with_segment.segment_sandbox.config import (
     AppSeed,
     CatalogDestination,
     ConfigError,
@@ -12,9 +12,9 @@ from segment_sandbox.config import (
     acme_app,
     acme_crm,
 )
-from segment_sandbox.faults import Fault
-from segment_sandbox.sandbox import Sandbox, create_app
-from segment_sandbox.switches import PROFILES, Switches, UnknownSwitch
+from enable_with_segment.segment_sandbox.faults import Fault
+from enable_with_segment.segment_sandbox.sandbox import Sandbox, create_app
+from enable_with_segment.segment_sandbox.switches import PROFILES, Switches, UnknownSwitch
 
 __all__ = [
     "PROFILES",

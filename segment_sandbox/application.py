@@ -13,9 +13,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from segment_sandbox.clock import timestamp
-from segment_sandbox.faults import Fault
-from segment_sandbox.state import State
+from enable_with_segment.segment_sandbox.clock import timestamp
+from enable_with_segment.segment_sandbox.faults import Fault
+from enable_with_segment.segment_sandbox.state import State
 
 CONTROL_PREFIX = "/_sandbox"
 LARGEST_BODY = 8 * 1024 * 1024

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import urlsplit
 
-from segment_sandbox.switches import Switches, profile
+from enable_with_segment.segment_sandbox.switches import Switches, profile
 
 SettingType = Literal["string", "boolean", "number", "select", "map", "mixed"]
 EVENT_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")

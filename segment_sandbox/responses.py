@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
-from segment_sandbox.jsontext import encode
+from enable_with_segment.segment_sandbox.jsontext import encode
 
 
 class AnyJson(JSONResponse):

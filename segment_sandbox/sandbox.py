@@ -8,23 +8,23 @@ from contextlib import asynccontextmanager
 import httpx
 from starlette.applications import Starlette
 
-from segment_sandbox.application import SandboxApplication
-from segment_sandbox.config import SandboxConfig
-from segment_sandbox.config_api import ConfigApi
-from segment_sandbox.control import Control
-from segment_sandbox.control_actions import ControlActions
-from segment_sandbox.control_seed import ControlSeed
-from segment_sandbox.control_state import ControlState
-from segment_sandbox.control_webhooks import ControlWebhooks
-from segment_sandbox.courier import Courier
-from segment_sandbox.deliveries import Deliveries
-from segment_sandbox.erasure import Erasure
-from segment_sandbox.identity import Identity
-from segment_sandbox.identity_routes import IdentityRoutes
-from segment_sandbox.ingestion import Ingestion
-from segment_sandbox.overview import Overview
-from segment_sandbox.server import listening
-from segment_sandbox.state import State
+from enable_with_segment.segment_sandbox.application import SandboxApplication
+from enable_with_segment.segment_sandbox.config import SandboxConfig
+from enable_with_segment.segment_sandbox.config_api.endpoints import ConfigApi
+from enable_with_segment.segment_sandbox.console.overview import Overview
+from enable_with_segment.segment_sandbox.control.actions import ControlActions
+from enable_with_segment.segment_sandbox.control.faults_and_switches import Control
+from enable_with_segment.segment_sandbox.control.seed import ControlSeed
+from enable_with_segment.segment_sandbox.control.state import ControlState
+from enable_with_segment.segment_sandbox.control.webhooks import ControlWebhooks
+from enable_with_segment.segment_sandbox.delivery.courier import Courier
+from enable_with_segment.segment_sandbox.delivery.deliveries import Deliveries
+from enable_with_segment.segment_sandbox.delivery.erasure import Erasure
+from enable_with_segment.segment_sandbox.oauth.identity import Identity
+from enable_with_segment.segment_sandbox.oauth.routes import IdentityRoutes
+from enable_with_segment.segment_sandbox.server import listening
+from enable_with_segment.segment_sandbox.state import State
+from enable_with_segment.segment_sandbox.tracking.ingestion import Ingestion
 
 
 class Sandbox:

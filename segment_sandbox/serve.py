@@ -9,8 +9,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from segment_sandbox.config import LOOPBACK_HOSTS, SandboxConfig
-from segment_sandbox.sandbox import Sandbox
+from enable_with_segment.segment_sandbox.config import LOOPBACK_HOSTS, SandboxConfig
+from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8889

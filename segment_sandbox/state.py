@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from segment_sandbox.clock import SandboxClock
-from segment_sandbox.config import SandboxConfig
-from segment_sandbox.faults import Faults
-from segment_sandbox.identifiers import Identifiers
-from segment_sandbox.switches import Switches, profile
-from segment_sandbox.transcript import Transcript
-from segment_sandbox.world import World
+from enable_with_segment.segment_sandbox.clock import SandboxClock
+from enable_with_segment.segment_sandbox.config import SandboxConfig
+from enable_with_segment.segment_sandbox.faults import Faults
+from enable_with_segment.segment_sandbox.identifiers import Identifiers
+from enable_with_segment.segment_sandbox.switches import Switches, profile
+from enable_with_segment.segment_sandbox.transcript import Transcript
+from enable_with_segment.segment_sandbox.world import World
 
 
 @dataclass(slots=True)

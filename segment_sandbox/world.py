@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from segment_sandbox.config import AppSeed, CatalogDestination, SandboxConfig, User
-from segment_sandbox.identifiers import Identifiers
-from segment_sandbox.webhooks import WebhooksDestination
+from enable_with_segment.segment_sandbox.config import AppSeed, CatalogDestination, SandboxConfig, User
+from enable_with_segment.segment_sandbox.delivery.webhooks import WebhooksDestination
+from enable_with_segment.segment_sandbox.identifiers import Identifiers
 
 TOKEN_LIFETIME = timedelta(hours=1)
 

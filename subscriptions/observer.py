@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from db.event_log.records import Appended, ClaimedEvent, NewEvent
-from db.event_log.tables import EventState, HandlerState
-from subscriptions.event import Event
+from enable_with_segment.components.event import Event
+from enable_with_segment.db.event_log.records import Appended, ClaimedEvent, NewEvent
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
 
 
 class Observer:

@@ -17,12 +17,12 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from db.clock import utc_now
-from db.control import service_secrets
-from db.database import Database
-from db.encryption import EncryptionKeys, generate_encryption_key
-from db.event_log import admission
-from subscriptions.api_keys import ApiKeys
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import service_secrets
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys, generate_encryption_key
+from enable_with_segment.db.event_log import admission
+from enable_with_segment.installs.api_keys import ApiKeys
 from tests import migrated, scratch
 from tests.leak_watch import _hooks, leak_watch
 

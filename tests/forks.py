@@ -56,7 +56,7 @@ class Forked:
 def _command_line(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path, errors: Path
 ) -> None:
-    """Go on as ``python -m oauth_app`` that was started like this."""
+    """Go on as ``python -m enable_with_segment`` that was started like this."""
     os.setsid()
     os.chdir(folder)
     for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, output, _APPEND), (2, errors, _APPEND)):
@@ -68,6 +68,6 @@ def _command_line(
     os.environ.update(environment)
     sys.argv = ["enable-with-segment", *arguments]
     sys.path.insert(0, str(folder))
-    from oauth_app.cli import main
+    from enable_with_segment.oauth_app.cli import main
 
     main()

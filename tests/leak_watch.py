@@ -22,24 +22,24 @@ import pytest
 import typer.testing
 from starlette.types import Receive, Scope, Send
 
-from db.encryption import EncryptionKeys, Place
-from oauth_app import application
-from oauth_app.api.tokens import ApiTokens, MintedToken
-from segment_api.secret import Secret
-from segment_sandbox.world import World
-from subscriptions.receiving.webhook import Webhook
+from enable_with_segment.db.encryption import EncryptionKeys, Place
+from enable_with_segment.oauth_app.operators.api_tokens import ApiTokens, MintedToken
+from enable_with_segment.oauth_app.web import application
+from enable_with_segment.segment_api.secret import Secret
+from enable_with_segment.segment_sandbox.world import World
+from enable_with_segment.subscriptions.receiving.webhook import Webhook
 from tests.leaks import KnownSecrets
 
-PRODUCT = ("oauth_app", "subscriptions", "segment_api", "db")
+PRODUCT = ("enable_with_segment",)
 # What the product's own logging keeps at warnings, because it holds headers and whole addresses.
 QUIET = ("httpx", "httpcore", "aiosqlite", "sqlalchemy", "alembic", "asyncio", "authlib", "hypothesis")
 FLOW: Final = "state or cookie of a flow"
 TOKENS_OF: Final = {
-    "oauth_app.connect_links": "connect link",
-    "oauth_app.install_flow": FLOW,
-    "oauth_app.operators.logins": "state or cookie of a login",
-    "oauth_app.operators.sessions": "operator's session",
-    "oauth_app.operators.sign_in_links": "sign-in link",
+    "enable_with_segment.installs.connect_links": "connect link",
+    "enable_with_segment.oauth_app.flow.install_flow": FLOW,
+    "enable_with_segment.oauth_app.operators.logins": "state or cookie of a login",
+    "enable_with_segment.oauth_app.operators.sessions": "operator's session",
+    "enable_with_segment.oauth_app.operators.sign_in_links": "sign-in link",
 }
 API_KEY: Final = "api_keys.key_ciphertext"
 SIGNING_SECRET: Final = "api_keys.signing_secret_ciphertext"

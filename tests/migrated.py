@@ -9,8 +9,8 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from db.database import Database
-from db.migrate import migrate
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.migrate import migrate
 
 
 def lay_out(store: Path) -> None:

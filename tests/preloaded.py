@@ -9,9 +9,9 @@ import aiosqlite  # noqa: F401  SQLAlchemy imports it when it meets a URL
 import asyncpg  # noqa: F401  the same
 
 import tests.tokens.refresher  # noqa: F401  for the races
-from oauth_app.cli import COMMANDS
+from enable_with_segment.oauth_app.cli import COMMANDS
 
 for _module in {entry.module for entry in COMMANDS.values()} - {"demo", "sandbox"}:
-    import_module(f"oauth_app.cli.{_module}")
+    import_module(f"enable_with_segment.oauth_app.cli.{_module}")
 
 gc.freeze()  # a collection in a fork would copy all of it

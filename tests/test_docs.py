@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer
 
-from oauth_app.cli import app
-from oauth_app.settings import Settings
+from enable_with_segment.oauth_app.cli import app
+from enable_with_segment.oauth_app.runtime.settings import Settings
 from tests import security_page
 from tests.conformance import PAGE, page
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from db.encryption import EncryptionKeys, Place, generate_encryption_key
+from enable_with_segment.db.encryption import EncryptionKeys, Place, generate_encryption_key
 from tests.leak_watch import LeakWatch, command_name
 
 PYTEST = (
@@ -23,9 +23,9 @@ from pathlib import Path
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from typer.testing import CliRunner
-from db.encryption import EncryptionKeys, Place, generate_encryption_key
-from oauth_app.application import _Application
-from segment_api.secret import Secret
+from enable_with_segment.db.encryption import EncryptionKeys, Place, generate_encryption_key
+from enable_with_segment.oauth_app.web.application import _Application
+from enable_with_segment.segment_api.secret import Secret
 from tests.leak_watch import _hooks, leak_watch
 from tests.oauth_app.operations import running_service
 
@@ -38,7 +38,7 @@ def encrypted():
 
 def test_log():
     encrypted()
-    logging.getLogger("oauth_app.any").debug("sending %s", base64.b64encode(SECRET.encode() + b":"))
+    logging.getLogger("enable_with_segment.any").debug("sending %s", base64.b64encode(SECRET.encode() + b":"))
 
 
 def test_traceback():
@@ -46,7 +46,7 @@ def test_traceback():
     try:
         raise ValueError(SECRET)
     except ValueError:
-        logging.getLogger("subscriptions").exception("it failed")
+        logging.getLogger("enable_with_segment.subscriptions").exception("it failed")
 
 
 def test_library_log():
@@ -71,27 +71,27 @@ def test_command():
 def test_encryption_key():
     text = generate_encryption_key()
     EncryptionKeys.parse(text)
-    logging.getLogger("db").info("keys %s", text)
+    logging.getLogger("enable_with_segment.db").info("keys %s", text)
 
 
 async def test_api_token(tmp_path):
     async with running_service(tmp_path) as service:
-        logging.getLogger("oauth_app").info("token %s", await service.token())
+        logging.getLogger("enable_with_segment").info("token %s", await service.token())
 
 
 async def test_link(tmp_path):
     async with running_service(tmp_path) as service:
-        logging.getLogger("oauth_app").info("made %s", await service.services.connect_links.mint("acct_1"))
+        logging.getLogger("enable_with_segment").info("made %s", await service.services.connect_links.mint("acct_1"))
 
 
 async def test_api_key(tmp_path):
     async with running_service(tmp_path) as service:
-        logging.getLogger("oauth_app").info("made %s", (await service.api_key())[1])
+        logging.getLogger("enable_with_segment").info("made %s", (await service.api_key())[1])
 
 
 def test_harmless():
     encrypted()
-    logging.getLogger("oauth_app").info("nothing to see in an earlier test's %s", "a-secret-of-another-test")
+    logging.getLogger("enable_with_segment").info("nothing to see in an earlier test's %s", "a-secret-of-another-test")
 """
 
 

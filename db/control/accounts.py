@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import Account
+from enable_with_segment.db.control.tables import Account
 
 
 async def ensure(session: AsyncSession, account: str, *, now: datetime) -> Account:

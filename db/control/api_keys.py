@@ -11,9 +11,9 @@ from sqlalchemy import or_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import Account, ApiKey
-from db.database import Database
-from db.encryption import Place
+from enable_with_segment.db.control.tables import Account, ApiKey
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import Place
 
 
 def place(key_id: str) -> Place:

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import ApiToken
+from enable_with_segment.db.control.tables import ApiToken
 
 
 def token_hash(token: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import AuditEntry
-from db.identifiers import new_id
+from enable_with_segment.db.control.tables import AuditEntry
+from enable_with_segment.db.identifiers import new_id
 
 
 async def add(

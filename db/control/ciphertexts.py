@@ -13,9 +13,9 @@ from functools import cache
 from sqlalchemy import Column, ColumnElement, Table, and_, case, func, literal, not_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from db.control.tables import ControlTable
-from db.database import Database
-from db.encryption import EncryptionError, EncryptionKeys, Place, ciphertext_prefix
+from enable_with_segment.db.control.tables import ControlTable
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionError, EncryptionKeys, Place, ciphertext_prefix
 
 SUFFIX = "_ciphertext"
 

@@ -10,7 +10,7 @@ from sqlalchemy import delete, update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import ConnectLink
+from enable_with_segment.db.control.tables import ConnectLink
 
 
 def token_hash(token: str) -> str:

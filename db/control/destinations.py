@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import Destination
+from enable_with_segment.db.control.tables import Destination
 
 
 async def get(session: AsyncSession, install_id: str) -> Destination | None:

@@ -8,8 +8,8 @@ from sqlalchemy import delete, select, update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control import api_tokens, operator_links, operator_sessions
-from db.control.tables import (
+from enable_with_segment.db.control import api_tokens, operator_links, operator_sessions
+from enable_with_segment.db.control.tables import (
     ApiKey,
     ConnectLink,
     EmergencyStop,
@@ -19,7 +19,7 @@ from db.control.tables import (
     InstallToken,
     OperatorLogin,
 )
-from db.database import Database
+from enable_with_segment.db.database import Database
 
 _NAME = "service"
 _ERASED = ("secrets_erased", "All access was erased by the operator. Please connect again.")

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import FlowState
+from enable_with_segment.db.control.tables import FlowState
 
 
 def digest(value: str) -> str:

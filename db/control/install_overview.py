@@ -10,7 +10,7 @@ from sqlalchemy import func
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import Install, InstallStatus, InstallToken, OutboxEntry
+from enable_with_segment.db.control.tables import Install, InstallStatus, InstallToken, OutboxEntry
 
 
 @dataclass(frozen=True, slots=True)

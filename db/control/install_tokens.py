@@ -9,8 +9,8 @@ from sqlalchemy import update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import InstallToken
-from db.encryption import EncryptionKeys, Place
+from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.db.encryption import EncryptionKeys, Place
 
 
 class TokenHealth(StrEnum):

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, and_, literal, or_, tuple_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import Install, InstallStatus
-from db.types import UtcDateTime
+from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.db.types import UtcDateTime
 
 _WATCHED = (InstallStatus.CONNECTED, InstallStatus.RECEIVING, InstallStatus.NEEDS_RECONNECT)
 _REFRESH_REFUSED = "refresh_refused"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from db.clock import utc_now
-from db.control import audit, running_processes
-from db.control.ciphertexts import KeyUse, keys_in_use, used_key_ids
-from db.control.reencryption import REPLACED
-from db.control.tables import RunningProcess
-from db.database import Database
-from db.encryption import EncryptionKeys
-from db.encryption_rotation import ProcessKeys
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import audit
+from enable_with_segment.db.control import heartbeats as running_processes
+from enable_with_segment.db.control.ciphertexts import KeyUse, keys_in_use, used_key_ids
+from enable_with_segment.db.control.reencryption import REPLACED
+from enable_with_segment.db.control.tables import RunningProcess
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.encryption_rotation import ProcessKeys
 
 _COMMAND = "enable-with-segment encryption-keys"
 

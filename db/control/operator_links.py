@@ -8,8 +8,8 @@ from sqlalchemy import func, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.flow_states import digest
-from db.control.tables import OperatorLink
+from enable_with_segment.db.control.flow_states import digest
+from enable_with_segment.db.control.tables import OperatorLink
 
 
 async def add(session: AsyncSession, token: str, *, now: datetime, expires_at: datetime) -> None:

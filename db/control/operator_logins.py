@@ -8,8 +8,8 @@ from sqlalchemy import delete, func, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.flow_states import digest
-from db.control.tables import OperatorLogin
+from enable_with_segment.db.control.flow_states import digest
+from enable_with_segment.db.control.tables import OperatorLogin
 
 
 async def add(

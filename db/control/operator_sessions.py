@@ -8,8 +8,8 @@ from sqlalchemy import delete, update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.flow_states import digest
-from db.control.tables import OperatorSession
+from enable_with_segment.db.control.flow_states import digest
+from enable_with_segment.db.control.tables import OperatorSession
 
 
 async def add(

@@ -9,8 +9,8 @@ from sqlalchemy import delete, or_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import OutboxEntry
-from db.identifiers import new_id
+from enable_with_segment.db.control.tables import OutboxEntry
+from enable_with_segment.db.identifiers import new_id
 
 
 async def add(

@@ -9,7 +9,7 @@ from sqlalchemy import delete
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import Pause
+from enable_with_segment.db.control.tables import Pause
 
 
 async def get_all(session: AsyncSession) -> Sequence[Pause]:

@@ -15,17 +15,17 @@ from typing import TypeAlias
 
 from sqlalchemy import ColumnElement, Update, bindparam, select, update
 
-from db.clock import utc_now
-from db.control import audit
-from db.control.ciphertexts import (
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import audit
+from enable_with_segment.db.control.ciphertexts import (
     CiphertextColumn,
     ciphertext_columns,
     count_not_of_key,
     keys_in_use,
     used_key_ids,
 )
-from db.database import Database
-from db.encryption import EncryptionError, EncryptionKeys
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionError, EncryptionKeys
 
 Progress: TypeAlias = Callable[[int], None]
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import Replay
+from enable_with_segment.db.control.tables import Replay
 
 
 async def get(session: AsyncSession, replay_id: str) -> Replay | None:

@@ -9,8 +9,8 @@ from datetime import datetime
 from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.tables import ServiceSecret
-from db.encryption import EncryptionKeys, Place
+from enable_with_segment.db.control.tables import ServiceSecret
+from enable_with_segment.db.encryption import EncryptionKeys, Place
 
 
 async def ensure(session: AsyncSession, keys: EncryptionKeys, name: str, *, now: datetime) -> bytes:

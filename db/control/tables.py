@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sqlalchemy import JSON, BigInteger, Column, Enum, Index, MetaData, Text
 from sqlmodel import Field, SQLModel
 
-from db.types import UtcDateTime
+from enable_with_segment.db.types import UtcDateTime
 
 
 class ControlTable(SQLModel):

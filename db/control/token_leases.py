@@ -14,10 +14,10 @@ from sqlalchemy import or_, update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.control.install_tokens import TokenHealth, place
-from db.control.tables import InstallToken
-from db.encryption import EncryptionKeys
-from db.identifiers import new_id
+from enable_with_segment.db.control.install_tokens import TokenHealth, place
+from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.identifiers import new_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from db.event_log.records import CommitsTooSlow
+from enable_with_segment.db.event_log.records import CommitsTooSlow
 
 COMMIT_BUDGET_SECONDS = 1.5
 """An event may wait for one commit and take part in the next; both fit into Segment's 5 seconds (contract 5.7)."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from db.event_log.frames import raised_at
+from enable_with_segment.db.event_log.frames import raised_at
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from db.event_log.frames import without_frames
-from db.event_log.records import EventLogUnavailable, TooManyWaiting
-from db.event_log.waiter import Waiter
+from enable_with_segment.db.event_log.frames import without_frames
+from enable_with_segment.db.event_log.records import EventLogUnavailable, TooManyWaiting
+from enable_with_segment.db.event_log.waiter import Waiter
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from db.event_log.records import (
+from enable_with_segment.db.event_log.records import (
     Appended,
     Backlog,
     ClaimedEvent,
@@ -22,7 +22,7 @@ from db.event_log.records import (
     Proof,
     Settlement,
 )
-from db.event_log.waiter import Waiter
+from enable_with_segment.db.event_log.waiter import Waiter
 
 
 class EventLog(Protocol):

@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import event
 
-from db.database import Database, parse_url
-from db.event_log.log import StoredEventLog
-from db.event_log.records import ReplayPolicy
-from db.event_log.searching import SearchBounds
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.sql import SqlEventLog
-from db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.database import Database, parse_url
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
+from enable_with_segment.db.event_log.records import ReplayPolicy
+from enable_with_segment.db.event_log.searching import SearchBounds
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 
 _SILENCE = "5s"
 """Longer than any transaction pauses between its statements, for it waits for nothing else. What Segment sends again

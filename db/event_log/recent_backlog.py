@@ -10,9 +10,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from db.event_log.counting_pause import pause_after
-from db.event_log.log import EventArchive
-from db.event_log.records import Backlog, EventLogUnavailable
+from enable_with_segment.db.event_log.counting_pause import pause_after
+from enable_with_segment.db.event_log.log import EventArchive
+from enable_with_segment.db.event_log.records import Backlog, EventLogUnavailable
 
 _PATIENCE_SECONDS = 0.5
 

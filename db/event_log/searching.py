@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from db.event_log.records import EventPage, EventRecord
+from enable_with_segment.db.event_log.records import EventPage, EventRecord
 
 #: One step of a search: the next page of at most so many events (the second number) from those below an id.
 Step = Callable[[int | None, int], Awaitable[EventPage]]

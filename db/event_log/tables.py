@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
-from db.types import UtcDateTime
+from enable_with_segment.db.types import UtcDateTime
 
 
 class EventState(StrEnum):
@@ -67,7 +67,7 @@ def _counter() -> Any:
     return Field(default=0, sa_column=Column(Integer, nullable=False, server_default=text("0")))
 
 
-#: The tables that grow are cut into partitions by id, each with the same bounds (``db.event_log.partitions``).
+#: The tables that grow are cut into partitions by id, each with the same bounds (``postgresql.partitions``).
 _BY_ID = {"postgresql_partition_by": "RANGE (id)"}
 
 

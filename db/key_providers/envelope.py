@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from db.encryption import EncryptionKeys
-from db.key_providers.provider import KeyProvider
-from db.key_providers.wrapping_service import WrappingService
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.key_providers.provider import KeyProvider
+from enable_with_segment.db.key_providers.wrapping_service import WrappingService
 
 
 class EnvelopeKeys:

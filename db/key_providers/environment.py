@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from db.encryption import SETTING, EncryptionKeys, parse_key_entries
+from enable_with_segment.db.encryption import SETTING, EncryptionKeys, parse_key_entries
 
 
 class EnvironmentKeys:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from db.encryption import EncryptionKeys, EncryptionKeysInvalid, parse_key_entries
+from enable_with_segment.db.encryption import EncryptionKeys, EncryptionKeysInvalid, parse_key_entries
 
 _LARGEST_FILE = 64 * 1024
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from db.encryption import EncryptionKeys
+from enable_with_segment.db.encryption import EncryptionKeys
 
 
 class KeysUnavailable(Exception):

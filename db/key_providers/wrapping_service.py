@@ -14,8 +14,8 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from db.encryption import EncryptionKeysInvalid
-from db.key_providers.provider import KeysUnavailable
+from enable_with_segment.db.encryption import EncryptionKeysInvalid
+from enable_with_segment.db.key_providers.provider import KeysUnavailable
 
 if TYPE_CHECKING:
     import httpx

@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from subscriptions.fields import normalise
+from enable_with_segment.components.fields import normalise
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS contacts (id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL);

@@ -10,8 +10,15 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from enable_with_segment import (
+    Event,
+    InstallContext,
+    InvalidEventPayload,
+    Setting,
+    Subscription,
+    ValidationError,
+)
 from examples.acme_crm.contacts import ContactBook
-from subscriptions import Event, InstallContext, InvalidEventPayload, Setting, Subscription, ValidationError
 
 Work: TypeAlias = Callable[[ContactBook], object]
 

@@ -8,20 +8,30 @@ from typing import Annotated, Any
 
 import typer
 
-from db.clock import utc_now
-from db.control import api_keys as stored_keys
-from db.control.tables import ApiKey
-from oauth_app.acts import Act, note
-from oauth_app.chosen_settings import ChosenSettingRefused, read_chosen_settings
-from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.component import component_name, declared_settings, signed_url
-from oauth_app.connect_links import AccountInvalid, MintedLink, ReconnectRefused, check_account
-from oauth_app.parts import api_keys_of, connect_links_of
-from oauth_app.return_to import ReturnAddressRefused
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from subscriptions.api_key_format import ApiKeyInvalid
-from subscriptions.api_keys import MintedKey
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import api_keys as stored_keys
+from enable_with_segment.db.control.tables import ApiKey
+from enable_with_segment.installs.api_key_format import ApiKeyInvalid
+from enable_with_segment.installs.api_keys import MintedKey
+from enable_with_segment.installs.chosen_settings import ChosenSettingRefused, read_chosen_settings
+from enable_with_segment.installs.connect_links import AccountInvalid, MintedLink, ReconnectRefused, check_account
+from enable_with_segment.installs.return_to import ReturnAddressRefused
+from enable_with_segment.oauth_app.cli.output import (
+    AsJson,
+    Reason,
+    err,
+    out,
+    print_json,
+    print_table,
+    run,
+    settings_or_exit,
+    stop,
+)
+from enable_with_segment.oauth_app.operators.actions import Act, note
+from enable_with_segment.oauth_app.runtime.component import component_name, declared_settings, signed_url
+from enable_with_segment.oauth_app.runtime.factories import api_keys_of, connect_links_of
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 
 Account = Annotated[str, typer.Option("--account", help="Your own identifier of the customer's account.")]
 

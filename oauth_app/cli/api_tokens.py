@@ -7,11 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from db.control.tables import ApiToken
-from oauth_app.api.tokens import ApiTokens, MintedToken, Scope
-from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
+from enable_with_segment.db.control.tables import ApiToken
+from enable_with_segment.oauth_app.cli.output import (
+    AsJson,
+    Reason,
+    err,
+    out,
+    print_json,
+    print_table,
+    run,
+    settings_or_exit,
+    stop,
+)
+from enable_with_segment.oauth_app.operators.api_tokens import ApiTokens, MintedToken, Scope
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 
 group = typer.Typer(help="Tokens for your backend to use the HTTP API.", no_args_is_help=True)
 

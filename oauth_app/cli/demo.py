@@ -16,15 +16,15 @@ import httpx
 import typer
 from rich.console import Console
 
-from db.encryption import generate_encryption_key
-from oauth_app.cli.output import err, print_json, run, settings_or_exit, stop
-from oauth_app.demo.journey import Journey, Result
-from oauth_app.demo.narrator import Narrator
-from oauth_app.demo.processes import DemoFailed, Process, free_port
-from oauth_app.parts import connect_links_of, sign_in_links_of
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.cli.output import err, print_json, run, settings_or_exit, stop
+from enable_with_segment.oauth_app.demo.journey import Journey, Result
+from enable_with_segment.oauth_app.demo.narrator import Narrator
+from enable_with_segment.oauth_app.demo.processes import DemoFailed, Process, free_port
+from enable_with_segment.oauth_app.runtime.factories import connect_links_of, sign_in_links_of
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 
 _FOLDER = Path("data/demo")
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from oauth_app.cli.output import FAILED, AsJson, out, print_json, run
-from oauth_app.doctor import Finding, Level, accept, examine
+from enable_with_segment.oauth_app.cli.output import FAILED, AsJson, out, print_json, run
+from enable_with_segment.oauth_app.doctor import Finding, Level, accept, examine
 
 _MARKS = {
     Level.OK: "[green]ok[/green]     ",

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from db.clock import utc_now
-from db.control.ciphertexts import count_all, count_not_of_key
-from db.control.key_status import KeyStatus, key_status
-from db.control.reencryption import Pace, Reencryption, ReencryptionReport
-from db.encryption import format_key_entries
-from db.encryption_rotation import (
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control.ciphertexts import count_all, count_not_of_key
+from enable_with_segment.db.control.key_status import KeyStatus, key_status
+from enable_with_segment.db.control.reencryption import Pace, Reencryption, ReencryptionReport
+from enable_with_segment.db.encryption import format_key_entries
+from enable_with_segment.db.encryption_rotation import (
     RotationRefused,
     RotationStage,
     add_key,
@@ -23,11 +23,22 @@ from db.encryption_rotation import (
     retire_old_keys,
     use_newest_key,
 )
-from oauth_app.acts import Act, note
-from oauth_app.cli.output import FAILED, AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.key_provider import encryption_keys, key_provider, new_configured_key
-from oauth_app.settings import Settings, SettingsInvalid
-from oauth_app.stores import open_control_store
+from enable_with_segment.oauth_app.cli.output import (
+    FAILED,
+    AsJson,
+    Reason,
+    err,
+    out,
+    print_json,
+    print_table,
+    run,
+    settings_or_exit,
+    stop,
+)
+from enable_with_segment.oauth_app.operators.actions import Act, note
+from enable_with_segment.oauth_app.runtime.key_provider import encryption_keys, key_provider, new_configured_key
+from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.stores import open_control_store
 
 group = typer.Typer(help="Keys for stored secrets.", no_args_is_help=True)
 

@@ -8,12 +8,23 @@ from typing import Annotated
 
 import typer
 
-from db.event_log.tables import EventState
-from oauth_app.cli.output import FAILED, AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.cli.problems import told
-from oauth_app.erasure_order import ErasureOrder
-from oauth_app.settings import Settings
-from subscriptions.archive.erasure import ErasureReceipt, ErasureRefused
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.oauth_app.cli.output import (
+    FAILED,
+    AsJson,
+    Reason,
+    err,
+    out,
+    print_json,
+    print_table,
+    run,
+    settings_or_exit,
+    stop,
+)
+from enable_with_segment.oauth_app.cli.problems import told
+from enable_with_segment.oauth_app.operators.erasure import ErasureOrder
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.subscriptions.archive.erasure import ErasureReceipt, ErasureRefused
 
 _ACTOR = "cli"
 

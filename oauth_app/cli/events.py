@@ -11,16 +11,31 @@ from typing import Annotated
 
 import typer
 
-from db.clock import utc_now
-from db.event_log.records import EventDetail, EventFilter, EventPage, Proof
-from db.event_log.tables import EventState
-from oauth_app.acts import Act, note
-from oauth_app.cli import erasure, replay
-from oauth_app.cli.output import AsJson, Reason, err, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from subscriptions.archive.dead_letter_groups import DeadLetterGroup, find_groups, has_group, retry_group
-from subscriptions.archive.receipts import HandlerReceipt, Receipt, receipt_of
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.event_log.records import EventDetail, EventFilter, EventPage, Proof
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.oauth_app.cli import erasure, replay
+from enable_with_segment.oauth_app.cli.output import (
+    AsJson,
+    Reason,
+    err,
+    out,
+    print_json,
+    print_table,
+    run,
+    settings_or_exit,
+    stop,
+)
+from enable_with_segment.oauth_app.operators.actions import Act, note
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.subscriptions.archive.dead_letter_groups import (
+    DeadLetterGroup,
+    find_groups,
+    has_group,
+    retry_group,
+)
+from enable_with_segment.subscriptions.archive.receipts import HandlerReceipt, Receipt, receipt_of
 
 events = typer.Typer(help="Received events.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Events that handlers kept failing on.", no_args_is_help=True)

@@ -7,19 +7,29 @@ from typing import Annotated, Any
 
 import typer
 
-from db.clock import utc_now
-from db.control import destinations, install_tokens, outbox
-from db.control import installs as stored_installs
-from db.control.tables import Install
-from oauth_app.acts import Act, note
-from oauth_app.cli.output import FAILED, AsJson, Reason, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.install_record import queue_provisioning
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from oauth_app.wiring import segment_of
-from segment_api.errors import SegmentError
-from subscriptions.provisioning.access import AccessLost
-from subscriptions.provisioning.reconciliation import queue_checks
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import destinations, install_tokens, outbox
+from enable_with_segment.db.control import installs as stored_installs
+from enable_with_segment.db.control.tables import Install
+from enable_with_segment.installs.provisioning.access import AccessLost
+from enable_with_segment.installs.reconciliation import queue_checks
+from enable_with_segment.installs.record import queue_provisioning
+from enable_with_segment.oauth_app.cli.output import (
+    FAILED,
+    AsJson,
+    Reason,
+    out,
+    print_json,
+    print_table,
+    run,
+    settings_or_exit,
+    stop,
+)
+from enable_with_segment.oauth_app.operators.actions import Act, note
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.oauth_app.runtime.wiring import segment_of
+from enable_with_segment.segment_api.errors import SegmentError
 
 group = typer.Typer(help="Connected workspaces.", no_args_is_help=True)
 

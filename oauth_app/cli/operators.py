@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from db.control import audit as stored_audit
-from db.control.tables import AuditEntry
-from oauth_app.cli.output import AsJson, err, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.parts import sign_in_links_of
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
+from enable_with_segment.db.control import audit as stored_audit
+from enable_with_segment.db.control.tables import AuditEntry
+from enable_with_segment.oauth_app.cli.output import AsJson, err, print_json, print_table, run, settings_or_exit, stop
+from enable_with_segment.oauth_app.runtime.factories import sign_in_links_of
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 
 audit = typer.Typer(help="Who did what, and when.", no_args_is_help=True)
 

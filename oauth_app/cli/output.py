@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from oauth_app.settings import Settings
+    from enable_with_segment.oauth_app.runtime.settings import Settings
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ WRONG_USE = 2
 
 def settings_or_exit() -> Settings:
     """Read the settings; when they are wrong, say how and exit with status 2."""
-    from oauth_app.settings import SettingsInvalid, load_settings  # noqa: PLC0415 - see above
+    from enable_with_segment.oauth_app.runtime.settings import SettingsInvalid, load_settings  # noqa: PLC0415 - see above
 
     try:
         return load_settings()
@@ -57,7 +57,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except Exception as error:
-        from oauth_app.cli.problems import told  # noqa: PLC0415 - only a command that failed has use for it
+        from enable_with_segment.oauth_app.cli.problems import told  # noqa: PLC0415 - only a command that failed has use for it
 
         problem = told(error)
         if problem is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from oauth_app.settings import Settings
+from enable_with_segment.oauth_app.runtime.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

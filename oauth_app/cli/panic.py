@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from db.clock import utc_now
-from oauth_app.cli.output import AsJson, err, out, print_json, run, settings_or_exit, stop
-from oauth_app.panic import erase_everything, lift_stop, stop_everything
-from oauth_app.settings import Settings
-from oauth_app.stores import open_control_store
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.oauth_app.cli.output import AsJson, err, out, print_json, run, settings_or_exit, stop
+from enable_with_segment.oauth_app.runtime.emergency_stop import erase_everything, lift_stop, stop_everything
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_control_store
 
 _CONFIRMATION = "ERASE"
 

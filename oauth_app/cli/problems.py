@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.event_log.records import EventLogUnavailable, RetryCutShort
-from db.migrate import TablesInUse
-from oauth_app.cli.output import FAILED, WRONG_USE
-from oauth_app.settings import SettingsInvalid
-from oauth_app.stores import SchemaOutdated
-from subscriptions.errors import SubscriptionError
+from enable_with_segment.components.errors import SubscriptionError
+from enable_with_segment.db.event_log.records import EventLogUnavailable, RetryCutShort
+from enable_with_segment.db.migrate import TablesInUse
+from enable_with_segment.oauth_app.cli.output import FAILED, WRONG_USE
+from enable_with_segment.oauth_app.runtime.settings import SettingsInvalid
+from enable_with_segment.oauth_app.runtime.stores import SchemaOutdated
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,25 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from db.clock import utc_now
-from db.control import audit, pauses
-from db.event_log.records import EventFilter
-from db.event_log.tables import EventState
-from oauth_app.cli.output import AsJson, err, out, print_json, print_table, run, settings_or_exit, stop
-from oauth_app.component import component_name, load_component
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from subscriptions.archive.replay import (
+from enable_with_segment.components.errors import SubscriptionError
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import audit, pauses
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.oauth_app.cli.output import (
+    AsJson,
+    err,
+    out,
+    print_json,
+    print_table,
+    run,
+    settings_or_exit,
+    stop,
+)
+from enable_with_segment.oauth_app.runtime.component import component_name, load_component
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.subscriptions.archive.replay import (
     ComponentPaused,
     HandlerGone,
     ReplayCounts,
@@ -28,7 +38,6 @@ from subscriptions.archive.replay import (
     ReplayNotFound,
     ReplayRequest,
 )
-from subscriptions.errors import SubscriptionError
 
 _ACTOR = "cli"
 _HASTEN_AT_ONCE = 1_000

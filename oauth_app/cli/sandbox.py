@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from oauth_app.cli.output import stop
-from segment_sandbox.config import ConfigError, SandboxConfig
-from segment_sandbox.serve import DEFAULT_HOST, DEFAULT_PORT, NotLoopback
-from segment_sandbox.serve import run as run_sandbox
-from segment_sandbox.switches import UnknownSwitch
+from enable_with_segment.oauth_app.cli.output import stop
+from enable_with_segment.segment_sandbox.config import ConfigError, SandboxConfig
+from enable_with_segment.segment_sandbox.serve import DEFAULT_HOST, DEFAULT_PORT, NotLoopback
+from enable_with_segment.segment_sandbox.serve import run as run_sandbox
+from enable_with_segment.segment_sandbox.switches import UnknownSwitch
 
 
 def register(app: typer.Typer) -> None:

@@ -18,19 +18,21 @@ import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from db.database import parse_url
-from oauth_app.accepting import LOOP
-from oauth_app.application import create_application
-from oauth_app.cli.output import run, settings_or_exit, stop
-from oauth_app.cli.own_address import own_address
-from oauth_app.logs import configure_logging
-from oauth_app.misspelt import misspelt_settings
-from oauth_app.parts import sign_in_links_of
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from oauth_app.wiring import check_service
+from enable_with_segment.db.database import parse_url
+from enable_with_segment.oauth_app.cli.output import run, settings_or_exit, stop
+from enable_with_segment.oauth_app.cli.own_address import own_address
+from enable_with_segment.oauth_app.observability.logs import configure_logging
+from enable_with_segment.oauth_app.runtime.factories import sign_in_links_of
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.settings_typos import misspelt_settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.oauth_app.runtime.wiring import check_service
+from enable_with_segment.oauth_app.web.application import create_application
+from enable_with_segment.subscriptions.receiving.server.accepting import LOOP
 
-HTTP = "oauth_app.delivery_protocol:DeliveryProtocol" if find_spec("httptools") else "auto"
+HTTP = (
+    "enable_with_segment.subscriptions.receiving.server.protocol:DeliveryProtocol" if find_spec("httptools") else "auto"
+)
 """What uvicorn is told to use for HTTP; by name, so that it can be handed to other processes."""
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may rest. Whoever closes one may do so while the next delivery is on its way, and then nobody
@@ -86,7 +88,7 @@ def serve(
 def server_config(host: str, port: int, *, workers: int) -> uvicorn.Config:
     """Return how the server processes are set up."""
     return uvicorn.Config(
-        "oauth_app.cli.serve:application",
+        "enable_with_segment.oauth_app.cli.serve:application",
         factory=True,
         host=host,
         port=port,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from db.database import Database, parse_url
-from db.migrate import migrate as migrate_store
-from oauth_app.cli.output import out, run, settings_or_exit
-from oauth_app.settings import Settings
+from enable_with_segment.db.database import Database, parse_url
+from enable_with_segment.db.migrate import migrate as migrate_store
+from enable_with_segment.oauth_app.cli.output import out, run, settings_or_exit
+from enable_with_segment.oauth_app.runtime.settings import Settings
 
 
 def register(app: typer.Typer) -> None:

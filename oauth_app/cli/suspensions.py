@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from db.clock import utc_now
-from db.control import accounts as stored_accounts
-from oauth_app.acts import Act, note
-from oauth_app.cli.output import Reason, out, run, settings_or_exit, stop
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import accounts as stored_accounts
+from enable_with_segment.oauth_app.cli.output import Reason, out, run, settings_or_exit, stop
+from enable_with_segment.oauth_app.operators.actions import Act, note
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 
 Name = Annotated[str, typer.Argument(help="Your own identifier of the customer's account.")]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from oauth_app.demo.forms import Form, read_forms
+from enable_with_segment.oauth_app.demo.forms import Form, read_forms
 
 _MOST_HOPS = 12
 

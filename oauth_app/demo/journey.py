@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import httpx
 
-from db.event_log.records import EventFilter
-from oauth_app.demo.browser import Browser
-from oauth_app.demo.narrator import Narrator
-from oauth_app.demo.processes import DemoFailed
-from oauth_app.demo.senders import USER, SentEvent, send_customer_journey
-from oauth_app.parts import connect_links_of
-from oauth_app.settings import Settings
-from oauth_app.stores import Stores, open_stores
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.oauth_app.demo.browser import Browser
+from enable_with_segment.oauth_app.demo.narrator import Narrator
+from enable_with_segment.oauth_app.demo.processes import DemoFailed
+from enable_with_segment.oauth_app.demo.senders import USER, SentEvent, send_customer_journey
+from enable_with_segment.oauth_app.runtime.factories import connect_links_of
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import Stores, open_stores
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from oauth_app.demo.browser import Hop
-from oauth_app.logs import redact
+from enable_with_segment.oauth_app.demo.browser import Hop
+from enable_with_segment.oauth_app.observability.logs import redact
 
 _CHALLENGES = re.compile(r"((?:consent|login)_(?:challenge|verifier)=)[^&\s]+")
 _LONGEST_URL = 100

@@ -26,7 +26,7 @@ class Process:
     def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
-        self._arguments = [sys.executable, "-m", "oauth_app", *arguments]
+        self._arguments = [sys.executable, "-m", "enable_with_segment", *arguments]
         self._environment = {**os.environ, **environment}
         self._process: asyncio.subprocess.Process | None = None
 

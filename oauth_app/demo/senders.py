@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from oauth_app.demo.processes import DemoFailed
+from enable_with_segment.oauth_app.demo.processes import DemoFailed
 
 USER = "cust_20418"
 _VISITOR = "8b6f2f0e-30a1-4d3b-8a4e-0f7f6cf0c9ab"

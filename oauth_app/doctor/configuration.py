@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from db.database import parse_url
-from oauth_app.component import load_component
-from oauth_app.doctor.finding import Finding, failure, ok, warning
-from oauth_app.misspelt import misspelt_settings
-from oauth_app.settings import Settings, SettingsInvalid
-from segment_api.urls import is_loopback
-from subscriptions import Subscription
-from subscriptions.errors import SubscriptionError
+from enable_with_segment.components.errors import SubscriptionError
+from enable_with_segment.components.subscription import Subscription
+from enable_with_segment.db.database import parse_url
+from enable_with_segment.oauth_app.doctor.finding import Finding, failure, ok, warning
+from enable_with_segment.oauth_app.runtime.component import load_component
+from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings_typos import misspelt_settings
+from enable_with_segment.segment_api.urls import is_loopback
 
 
 def is_public(settings: Settings) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from oauth_app.doctor.finding import Finding, failure, ok
+from enable_with_segment.oauth_app.doctor.finding import Finding, failure, ok
 
 FLOORS: Mapping[str, tuple[int, ...]] = {"authlib": (1, 6, 12), "starlette": (1, 3, 1)}
 """The least versions with the security fixes this service relies on."""

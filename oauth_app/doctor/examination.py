@@ -5,13 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 
-from db.clock import Clock, utc_now
-from oauth_app.doctor.configuration import check_configuration, check_handlers
-from oauth_app.doctor.dependencies import check_dependencies
-from oauth_app.doctor.finding import Finding, failure
-from oauth_app.doctor.network import check_clock, check_identity_provider, check_public_address
-from oauth_app.doctor.stores import check_stores
-from oauth_app.settings import Settings, SettingsInvalid, load_settings
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.oauth_app.doctor.configuration import check_configuration, check_handlers
+from enable_with_segment.oauth_app.doctor.dependencies import check_dependencies
+from enable_with_segment.oauth_app.doctor.finding import Finding, failure
+from enable_with_segment.oauth_app.doctor.network import check_clock, check_identity_provider, check_public_address
+from enable_with_segment.oauth_app.doctor.stores import check_stores
+from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid, load_settings
 
 
 async def examine(

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from db.clock import Clock
-from oauth_app.doctor.finding import Finding, failure, ok, warning
-from oauth_app.operators.identity_provider import ProviderUnavailable, identity_provider_of
-from oauth_app.settings import Settings
+from enable_with_segment.db.clock import Clock
+from enable_with_segment.oauth_app.doctor.finding import Finding, failure, ok, warning
+from enable_with_segment.oauth_app.operators.identity_provider import ProviderUnavailable, identity_provider_of
+from enable_with_segment.oauth_app.runtime.settings import Settings
 
 _LARGEST_SKEW = timedelta(seconds=60)
 _LEAST_CERTIFICATE_LIFE = timedelta(days=14)

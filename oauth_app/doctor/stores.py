@@ -10,15 +10,15 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.control.key_status import KeyStatus, key_status
-from db.database import Database, parse_url
-from db.encryption import EncryptionKeys
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventLogUnavailable
-from db.migrate import Store, is_current
-from oauth_app.doctor.finding import Finding, failure, ok, warning
-from oauth_app.key_provider import encryption_keys
-from oauth_app.settings import Settings, SettingsInvalid
+from enable_with_segment.db.control.key_status import KeyStatus, key_status
+from enable_with_segment.db.database import Database, parse_url
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import EventLogUnavailable
+from enable_with_segment.db.migrate import Store, is_current
+from enable_with_segment.oauth_app.doctor.finding import Finding, failure, ok, warning
+from enable_with_segment.oauth_app.runtime.key_provider import encryption_keys
+from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
 
 _SETTINGS: dict[Store, str] = {"control": "DATABASE_URL", "event_log": "EVENT_LOG_URL"}
 _NAMES: dict[Store, str] = {"control": "control store", "event_log": "event log"}

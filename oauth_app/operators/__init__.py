@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a command that makes a sign-in link does not wait for OpenID Connect
-    from oauth_app.operators.logins import Logins
-    from oauth_app.operators.sessions import Sessions
-    from oauth_app.operators.sign_in_links import SignInLinks
+    from enable_with_segment.oauth_app.operators.logins import Logins
+    from enable_with_segment.oauth_app.operators.sessions import Sessions
+    from enable_with_segment.oauth_app.operators.sign_in_links import SignInLinks
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from oauth_app.settings import Settings
-from segment_api.http import trusted
-from segment_api.oauth_client import AsyncOAuth2Client
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.segment_api.http import trusted
+from enable_with_segment.segment_api.oauth_client import AsyncOAuth2Client
 
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 _LEEWAY_SECONDS = 60

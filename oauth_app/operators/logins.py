@@ -13,12 +13,12 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from db.clock import Clock, utc_now
-from db.control import operator_logins
-from db.control.flow_states import digest
-from db.database import Database
-from oauth_app.operators.identity_provider import IdentityProvider, IdTokenRefused
-from oauth_app.operators.roles import AccessLists, Operator
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.control import operator_logins
+from enable_with_segment.db.control.flow_states import digest
+from enable_with_segment.db.database import Database
+from enable_with_segment.oauth_app.operators.identity_provider import IdentityProvider, IdTokenRefused
+from enable_with_segment.oauth_app.operators.roles import AccessLists, Operator
 
 logger = logging.getLogger(__name__)
 

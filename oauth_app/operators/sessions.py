@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 from datetime import datetime, timedelta
 
-from db.clock import Clock, utc_now
-from db.control import audit, operator_sessions
-from db.control.tables import OperatorSession
-from db.database import Database
-from oauth_app.operators.roles import AccessLists, Operator, Role
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.control import audit, operator_sessions
+from enable_with_segment.db.control.tables import OperatorSession
+from enable_with_segment.db.database import Database
+from enable_with_segment.oauth_app.operators.roles import AccessLists, Operator, Role
 
 IDLE = timedelta(minutes=30)
 LIFETIME = timedelta(hours=12)

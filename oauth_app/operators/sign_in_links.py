@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 
-from db.clock import Clock, utc_now
-from db.control import audit, operator_links
-from db.database import Database
-from oauth_app.operators.roles import Operator, Role
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.control import audit, operator_links
+from enable_with_segment.db.database import Database
+from enable_with_segment.oauth_app.operators.roles import Operator, Role
 
 LIFETIME = timedelta(minutes=15)
 _OPERATOR = Operator("local", Role.OPERATOR)

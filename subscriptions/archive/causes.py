@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from subscriptions.event import EVENT_TYPES
-from subscriptions.event_reader import REFUSALS
+from enable_with_segment.components.event import EVENT_TYPES
+from enable_with_segment.components.event_reader import REFUSALS
 
 _MOST_DIGITS = 3
 _QUOTED = """'[^']*'|"[^"]*\""""

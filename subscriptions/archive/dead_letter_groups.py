@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from db.event_log.log import EventArchive
-from db.event_log.records import EventFilter, EventLogUnavailable, EventRecord, RetryCutShort
-from db.event_log.tables import EventState
-from subscriptions.archive.causes import cause_of
+from enable_with_segment.db.event_log.log import EventArchive
+from enable_with_segment.db.event_log.records import EventFilter, EventLogUnavailable, EventRecord, RetryCutShort
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.subscriptions.archive.causes import cause_of
 
 _PAGE = 1_000
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from db.event_log.records import EventDetail
-from db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.records import EventDetail
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,16 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from db.clock import Clock, utc_now
-from db.control import audit, pauses, replays
-from db.control.tables import Replay
-from db.database import Database
-from db.event_log.log import StoredEventLog
-from db.event_log.records import EventFilter, EventRecord
-from db.event_log.tables import EventState
-from db.identifiers import new_id
-from subscriptions.archive.dead_letter_groups import group_of
-from subscriptions.handler import Handler
+from enable_with_segment.components.handler import Handler
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.control import audit, pauses, replays
+from enable_with_segment.db.control.tables import Replay
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.records import EventFilter, EventRecord
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.subscriptions.archive.dead_letter_groups import group_of
 
 _PAGE = 1_000
 _PORTIONS_PER_SECOND = 5

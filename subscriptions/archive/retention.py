@@ -6,9 +6,9 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from db.clock import Clock, utc_now
-from db.event_log.log import StoredEventLog
-from db.event_log.records import EventLogUnavailable
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.records import EventLogUnavailable
 
 logger = logging.getLogger(__name__)
 

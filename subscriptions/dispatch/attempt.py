@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from db.event_log.records import ClaimedEvent
-from subscriptions.dispatch.outcome import Verdict, Waiting
-from subscriptions.event import Event
-from subscriptions.handler import Handler
-from subscriptions.install_context import InstallContext
+from enable_with_segment.components.event import Event
+from enable_with_segment.components.handler import Handler
+from enable_with_segment.components.install_context import InstallContext
+from enable_with_segment.db.event_log.records import ClaimedEvent
+from enable_with_segment.subscriptions.dispatch.outcome import Verdict, Waiting
 
 
 @dataclass(slots=True, eq=False)

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from subscriptions.dispatch.lane import Call, Lane
-from subscriptions.dispatch.outcome import Verdict, batch_errors, judge
-from subscriptions.errors import HandlerError
-from subscriptions.observer import Observer
+from enable_with_segment.components.errors import HandlerError
+from enable_with_segment.subscriptions.dispatch.handler_queue import Call, Lane
+from enable_with_segment.subscriptions.dispatch.outcome import Verdict, batch_errors, judge
+from enable_with_segment.subscriptions.observer import Observer
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
-from db.clock import Clock
-from db.event_log.log import EventLog
-from db.event_log.records import EventLogUnavailable
-from subscriptions.dispatch.outcome import LONGEST_WAIT
+from enable_with_segment.db.clock import Clock
+from enable_with_segment.db.event_log.log import EventLog
+from enable_with_segment.db.event_log.records import EventLogUnavailable
+from enable_with_segment.subscriptions.dispatch.outcome import LONGEST_WAIT
 
 logger = logging.getLogger(__name__)
 

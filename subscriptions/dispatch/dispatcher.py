@@ -4,7 +4,7 @@ An event is claimed under a lease that is renewed while its handlers run. When t
 somebody else claims the event; a worker that was only frozen finds its lease gone and its result is not recorded.
 
 Nobody holds up anybody else: events are claimed from the senders in turns, each handler has a lane of its own
-(``subscriptions.dispatch.lane``), and for a handler that cannot take an event now the event goes back to the log, with
+(``handler_queue``), and for a handler that cannot take an event now the event goes back to the log, with
 what its other handlers made of it.
 """
 
@@ -19,26 +19,26 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from db.clock import Clock, utc_now
-from db.database import Database
-from db.event_log.log import EventLog
-from db.event_log.records import ClaimedEvent, EventLogUnavailable, Predecessor, Settlement
-from db.event_log.tables import HandlerState
-from subscriptions.dispatch.attempt import Attempt
-from subscriptions.dispatch.backoff import RetryPolicy
-from subscriptions.dispatch.calling import call_handler
-from subscriptions.dispatch.clock_watch import ClockWatch
-from subscriptions.dispatch.lane import Call, Lane
-from subscriptions.dispatch.lanes import Lanes
-from subscriptions.dispatch.leases import Leases
-from subscriptions.dispatch.limits import DispatchLimits
-from subscriptions.dispatch.outcome import conclude
-from subscriptions.dispatch.pauses import Pauses, PausesUnknown
-from subscriptions.dispatch.preparation import Preparation
-from subscriptions.dispatch.settler import Settler
-from subscriptions.install_context import InstallContexts
-from subscriptions.observer import Observer
-from subscriptions.subscription import Subscription
+from enable_with_segment.components.install_context import InstallContexts
+from enable_with_segment.components.subscription import Subscription
+from enable_with_segment.db.backoff import RetryPolicy
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import EventLog
+from enable_with_segment.db.event_log.records import ClaimedEvent, EventLogUnavailable, Predecessor, Settlement
+from enable_with_segment.db.event_log.tables import HandlerState
+from enable_with_segment.subscriptions.dispatch.attempt import Attempt
+from enable_with_segment.subscriptions.dispatch.calling import call_handler
+from enable_with_segment.subscriptions.dispatch.clock_watch import ClockWatch
+from enable_with_segment.subscriptions.dispatch.handler_queue import Call, Lane
+from enable_with_segment.subscriptions.dispatch.handler_queues import Lanes
+from enable_with_segment.subscriptions.dispatch.leases import Leases
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment.subscriptions.dispatch.outcome import conclude
+from enable_with_segment.subscriptions.dispatch.pauses import Pauses, PausesUnknown
+from enable_with_segment.subscriptions.dispatch.preparation import Preparation
+from enable_with_segment.subscriptions.dispatch.result_writer import Settler
+from enable_with_segment.subscriptions.observer import Observer
 
 logger = logging.getLogger(__name__)
 

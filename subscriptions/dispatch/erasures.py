@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from db.control import audit
-from db.database import Database
-from db.event_log.group_commit import GroupCommit
-from db.event_log.log import EventLog
-from db.event_log.records import ClaimedEvent, ErasureReport, Settlement
-from db.event_log.tables import HandlerState
-from subscriptions.archive.erasure import ERASED, REQUESTED
+from enable_with_segment.db.control import audit
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.group_commit import GroupCommit
+from enable_with_segment.db.event_log.log import EventLog
+from enable_with_segment.db.event_log.records import ClaimedEvent, ErasureReport, Settlement
+from enable_with_segment.db.event_log.tables import HandlerState
+from enable_with_segment.subscriptions.archive.erasure import ERASED, REQUESTED
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from subscriptions.event import Event
+from enable_with_segment.components.event import Event
 
 
 def deletion_of_other_id(alias: Event, erased_through: datetime) -> Event | None:

@@ -12,11 +12,11 @@ from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
 
-from db.clock import Clock
-from db.event_log.log import EventLog
-from db.event_log.records import ClaimedEvent, EventLogUnavailable
-from db.identifiers import new_id
-from subscriptions.dispatch.claim_trouble import ClaimTrouble
+from enable_with_segment.db.clock import Clock
+from enable_with_segment.db.event_log.log import EventLog
+from enable_with_segment.db.event_log.records import ClaimedEvent, EventLogUnavailable
+from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.subscriptions.dispatch.claim_trouble import ClaimTrouble
 
 logger = logging.getLogger(__name__)
 

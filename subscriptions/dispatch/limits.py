@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from subscriptions.dispatch.circuit import CircuitPolicy
+from enable_with_segment.subscriptions.dispatch.circuit import CircuitPolicy
 
 
 @dataclass(frozen=True, slots=True)

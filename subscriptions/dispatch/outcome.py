@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult, Settlement
-from db.event_log.tables import EventState, HandlerState
-from subscriptions.dispatch.backoff import RetryPolicy
-from subscriptions.errors import EventNotSupported, HandlerError, InvalidEventPayload, RetryError, ValidationError
-from subscriptions.event import Event
+from enable_with_segment.components.errors import (
+    EventNotSupported,
+    HandlerError,
+    InvalidEventPayload,
+    RetryError,
+    ValidationError,
+)
+from enable_with_segment.components.event import Event
+from enable_with_segment.db.backoff import RetryPolicy
+from enable_with_segment.db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult, Settlement
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
 
 DELETED = "the person was deleted at or after the event's time"
 _MAX_REASON = 500
@@ -31,7 +37,7 @@ class Verdict:
 
 
 def judge(handler: str, error: BaseException | None) -> Verdict:
-    """Translate a handler's exception, or its absence, into a verdict (see ``subscriptions.errors``)."""
+    """Translate a handler's exception, or its absence, into a verdict (see ``components.errors``)."""
     match error:
         case None:
             return Verdict(handler, HandlerState.DONE)

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.clock import Clock, utc_now
-from db.control import pauses
-from db.database import Database
-from subscriptions.handler import Handler
+from enable_with_segment.components.handler import Handler
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.control import pauses
+from enable_with_segment.db.database import Database
 
 _REREAD_AFTER = timedelta(seconds=1)
 

@@ -6,18 +6,18 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from db.event_log.records import ClaimedEvent, Settlement
-from db.event_log.tables import EventState, HandlerState
-from subscriptions.dispatch.attempt import Attempt
-from subscriptions.dispatch.backoff import RetryPolicy
-from subscriptions.dispatch.late_merge import deletion_of_other_id
-from subscriptions.dispatch.outcome import DELETED, Verdict
-from subscriptions.errors import DeliveryRefused
-from subscriptions.event import Event
-from subscriptions.event_reader import check_event, parse_event
-from subscriptions.handler import Handler
-from subscriptions.install_context import InstallContexts
-from subscriptions.subscription import Subscription
+from enable_with_segment.components.errors import DeliveryRefused
+from enable_with_segment.components.event import Event
+from enable_with_segment.components.event_reader import check_event, parse_event
+from enable_with_segment.components.handler import Handler
+from enable_with_segment.components.install_context import InstallContexts
+from enable_with_segment.components.subscription import Subscription
+from enable_with_segment.db.backoff import RetryPolicy
+from enable_with_segment.db.event_log.records import ClaimedEvent, Settlement
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.dispatch.attempt import Attempt
+from enable_with_segment.subscriptions.dispatch.late_merge import deletion_of_other_id
+from enable_with_segment.subscriptions.dispatch.outcome import DELETED, Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from db.identifiers import new_id
-from subscriptions.receiving.exchange import RawHeaders, Send, answer, message_body, message_headers
-from subscriptions.receiving.prepared_answer import PreparedAnswer
-from subscriptions.receiving.reception import Reception
+from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.subscriptions.receiving.exchange import RawHeaders, Send, answer, message_body, message_headers
+from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
+from enable_with_segment.subscriptions.receiving.reception import Reception
 
 logger = logging.getLogger(__name__)
 

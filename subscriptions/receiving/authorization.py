@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 
-from subscriptions.errors import DeliveryRefused
-from subscriptions.key_recognition import KeyHolder, KeyLookup, KeyState
+from enable_with_segment.components.errors import DeliveryRefused
+from enable_with_segment.installs.key_cache import KeyHolder, KeyLookup, KeyState
 
 _MAX_LENGTH = 1024
 _HELP = "Copy a current API key into the destination's settings."

@@ -12,10 +12,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from db.event_log.counting_pause import pause_after
-from db.event_log.recent_backlog import RecentBacklog
-from db.event_log.records import EventLogUnavailable
-from subscriptions.receiving.pressure import Pressure
+from enable_with_segment.db.event_log.counting_pause import pause_after
+from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
+from enable_with_segment.db.event_log.records import EventLogUnavailable
+from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
 
 logger = logging.getLogger(__name__)
 

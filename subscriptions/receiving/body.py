@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
-from subscriptions.errors import DeliveryRefused
+from enable_with_segment.components.errors import DeliveryRefused
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

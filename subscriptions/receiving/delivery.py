@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from db.event_log.message_key import key_of_body, key_of_message
-from db.event_log.records import NewEvent
-from db.event_log.storable_text import storable
-from subscriptions.event import Event
-from subscriptions.key_recognition import KeyHolder
-from subscriptions.receiving.person_hash import PersonHash
-from subscriptions.setting import SettingValue
+from enable_with_segment.components.event import Event
+from enable_with_segment.components.setting import SettingValue
+from enable_with_segment.db.event_log.message_key import key_of_body, key_of_message
+from enable_with_segment.db.event_log.records import NewEvent
+from enable_with_segment.db.event_log.storable_text import storable
+from enable_with_segment.installs.key_cache import KeyHolder
+from enable_with_segment.subscriptions.receiving.person_hash import PersonHash
 
 
 def new_event(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
-from subscriptions.receiving.body import Receive
-from subscriptions.receiving.exchange import Scope, Send, path_below_mount
+from enable_with_segment.subscriptions.receiving.body import Receive
+from enable_with_segment.subscriptions.receiving.exchange import Scope, Send, path_below_mount
 
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 

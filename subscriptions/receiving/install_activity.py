@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from db.clock import Clock, utc_now
-from db.control import installs
-from db.database import Database
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.database import Database
 
 logger = logging.getLogger(__name__)
 

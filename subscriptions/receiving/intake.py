@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 from typing import NoReturn
 
-from db.event_log.records import NewEvent
-from subscriptions.errors import DeliveryRefused
-from subscriptions.event import EVENT_TYPES
-from subscriptions.event_reader import check_event, parse_event
-from subscriptions.key_recognition import KeyHolder, KeyLookup
-from subscriptions.receiving.authorization import check_key
-from subscriptions.receiving.body import check_content_type
-from subscriptions.receiving.delivery import new_event
-from subscriptions.receiving.exchange import Headers
-from subscriptions.receiving.reception import Reception
-from subscriptions.receiving.settings_reader import SettingsReader
-from subscriptions.subscription import Subscription
+from enable_with_segment.components.errors import DeliveryRefused
+from enable_with_segment.components.event import EVENT_TYPES
+from enable_with_segment.components.event_reader import check_event, parse_event
+from enable_with_segment.components.subscription import Subscription
+from enable_with_segment.db.event_log.records import NewEvent
+from enable_with_segment.installs.key_cache import KeyHolder, KeyLookup
+from enable_with_segment.subscriptions.receiving.authorization import check_key
+from enable_with_segment.subscriptions.receiving.body import check_content_type
+from enable_with_segment.subscriptions.receiving.delivery import new_event
+from enable_with_segment.subscriptions.receiving.exchange import Headers
+from enable_with_segment.subscriptions.receiving.reception import Reception
+from enable_with_segment.subscriptions.receiving.settings_reader import SettingsReader
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from subscriptions.receiving.exchange import RawHeaders
+from enable_with_segment.subscriptions.receiving.exchange import RawHeaders
 
 
 class PreparedAnswer:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from db.clock import Clock, utc_now
-from db.event_log.log import EventLog
-from subscriptions.api_keys import ApiKeys
-from subscriptions.observer import Observer
-from subscriptions.receiving.person_hash import PersonHash
-from subscriptions.subscription import Subscription
+from enable_with_segment.components.subscription import Subscription
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.event_log.log import EventLog
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.subscriptions.observer import Observer
+from enable_with_segment.subscriptions.receiving.person_hash import PersonHash
 
 Received: TypeAlias = Callable[[str | None], None]
 

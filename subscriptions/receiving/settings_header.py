@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from subscriptions import strict_json
+from enable_with_segment.components import strict_json
 
 _MAX_LENGTH = 16 * 1024
 _MAX_DEPTH = 20

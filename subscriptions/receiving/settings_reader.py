@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from subscriptions.errors import DeliveryRefused
-from subscriptions.receiving.settings_header import read_settings_header
-from subscriptions.setting import SettingInvalid, SettingValue, resolve_settings
-from subscriptions.subscription import Subscription
+from enable_with_segment.components.errors import DeliveryRefused
+from enable_with_segment.components.setting import SettingInvalid, SettingValue, resolve_settings
+from enable_with_segment.components.subscription import Subscription
+from enable_with_segment.subscriptions.receiving.settings_header import read_settings_header
 
 logger = logging.getLogger(__name__)
 

@@ -18,23 +18,26 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from db.clock import Clock
-from db.encryption import EncryptionError
-from db.event_log.records import NewEvent
-from subscriptions.errors import DeliveryRefused
-from subscriptions.event import Event
-from subscriptions.event_reader import check_event, parse_event
-from subscriptions.key_recognition import KeyHolder
-from subscriptions.receiving.answers import Answers, unexpected
-from subscriptions.receiving.authorization import check_key, presented_key
-from subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
-from subscriptions.receiving.delivery import new_event
-from subscriptions.receiving.early_refusal import STATUS, message_of
-from subscriptions.receiving.exchange import WAITING_SINCE, Headers, Scope, Send, path_below_mount
-from subscriptions.receiving.pressure import Pressure
-from subscriptions.receiving.reception import Reception
-from subscriptions.receiving.settings_reader import SettingsReader
-from subscriptions.receiving.signature import (
+from enable_with_segment.components.errors import DeliveryRefused
+from enable_with_segment.components.event import Event
+from enable_with_segment.components.event_reader import check_event, parse_event
+from enable_with_segment.components.setting import SettingValue
+from enable_with_segment.components.subscription import Subscription
+from enable_with_segment.db.clock import Clock
+from enable_with_segment.db.encryption import EncryptionError
+from enable_with_segment.db.event_log.records import NewEvent
+from enable_with_segment.installs.key_cache import KeyHolder
+from enable_with_segment.subscriptions.receiving.answers import Answers, unexpected
+from enable_with_segment.subscriptions.receiving.authorization import check_key, presented_key
+from enable_with_segment.subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
+from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
+from enable_with_segment.subscriptions.receiving.delivery import new_event
+from enable_with_segment.subscriptions.receiving.exchange import WAITING_SINCE, Headers, Scope, Send, path_below_mount
+from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, message_of
+from enable_with_segment.subscriptions.receiving.permit import Visit
+from enable_with_segment.subscriptions.receiving.reception import Reception
+from enable_with_segment.subscriptions.receiving.settings_reader import SettingsReader
+from enable_with_segment.subscriptions.receiving.signature import (
     BatchInvalid,
     SignedTextTooLong,
     elements,
@@ -42,11 +45,8 @@ from subscriptions.receiving.signature import (
     is_signed_with,
     signed_text,
 )
-from subscriptions.receiving.store_trouble import store_trouble
-from subscriptions.receiving.visit import Visit
-from subscriptions.receiving.watchdog import Watchdog
-from subscriptions.setting import SettingValue
-from subscriptions.subscription import Subscription
+from enable_with_segment.subscriptions.receiving.store_trouble import store_trouble
+from enable_with_segment.subscriptions.receiving.watchdog import Watchdog
 
 _Result = TypeVar("_Result")
 

@@ -12,19 +12,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from subscriptions.errors import DeliveryRefused
-from subscriptions.receiving.answers import Answers, unexpected
-from subscriptions.receiving.authorization import presented_key
-from subscriptions.receiving.body import ClientGone, Receive, read_body
-from subscriptions.receiving.early_refusal import STATUS, EarlyRefusal, message_of
-from subscriptions.receiving.exchange import WAITING_SINCE, Headers, Scope, Send, accept, path_below_mount
-from subscriptions.receiving.intake import Intake
-from subscriptions.receiving.pressure import Pressure
-from subscriptions.receiving.reception import Reception
-from subscriptions.receiving.short_way import STORING, ShortWay
-from subscriptions.receiving.store_trouble import store_trouble
-from subscriptions.receiving.visit import Visit
-from subscriptions.receiving.watchdog import Watchdog
+from enable_with_segment.components.errors import DeliveryRefused
+from enable_with_segment.subscriptions.receiving.answers import Answers, unexpected
+from enable_with_segment.subscriptions.receiving.authorization import presented_key
+from enable_with_segment.subscriptions.receiving.body import ClientGone, Receive, read_body
+from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
+from enable_with_segment.subscriptions.receiving.exchange import (
+    WAITING_SINCE,
+    Headers,
+    Scope,
+    Send,
+    accept,
+    path_below_mount,
+)
+from enable_with_segment.subscriptions.receiving.fast_path import STORING, ShortWay
+from enable_with_segment.subscriptions.receiving.intake import Intake
+from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, EarlyRefusal, message_of
+from enable_with_segment.subscriptions.receiving.permit import Visit
+from enable_with_segment.subscriptions.receiving.reception import Reception
+from enable_with_segment.subscriptions.receiving.store_trouble import store_trouble
+from enable_with_segment.subscriptions.receiving.watchdog import Watchdog
 
 _LOOKING_UP = "looking up an API key"
 _READING = "reading a body"

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from db.clock import Clock, utc_now
-from subscriptions.event import Event
-from subscriptions.install_context import InstallContext
-from subscriptions.sinks.record import SinkRecord, merged_ids, record_of
+from enable_with_segment.components.event import Event
+from enable_with_segment.components.install_context import InstallContext
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.subscriptions.sinks.record import SinkRecord, merged_ids, record_of
 
 _LOCK = ".lock"
 _TEMPORARY = ".rewriting"

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import httpx
 
-from subscriptions.sinks.address_guard import Network, check_addresses
+from enable_with_segment.subscriptions.sinks.address_guard import Network, check_addresses
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from db.clock import Clock, utc_now
-from subscriptions.errors import InvalidEventPayload, RetryError
-from subscriptions.event import Event
-from subscriptions.install_context import InstallContext
-from subscriptions.sinks.address_guard import AddressRefused
-from subscriptions.sinks.guarded_transport import GuardedTransport, Resolve, resolve
-from subscriptions.sinks.record import SinkRecord, record_of
-from subscriptions.sinks.standard_webhooks import key_of, signed_headers
+from enable_with_segment.components.errors import InvalidEventPayload, RetryError
+from enable_with_segment.components.event import Event
+from enable_with_segment.components.install_context import InstallContext
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.subscriptions.sinks.address_guard import AddressRefused
+from enable_with_segment.subscriptions.sinks.guarded_transport import GuardedTransport, Resolve, resolve
+from enable_with_segment.subscriptions.sinks.record import SinkRecord, record_of
+from enable_with_segment.subscriptions.sinks.standard_webhooks import key_of, signed_headers
 
 _AT_ONCE = 8
 _MOST_REDIRECTS = 3

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from db.clock import Clock, utc_now
-from subscriptions.sinks.folder import FolderSink
-from subscriptions.sinks.record import SinkRecord
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.subscriptions.sinks.folder import FolderSink
+from enable_with_segment.subscriptions.sinks.record import SinkRecord
 
 
 class JsonLinesSink(FolderSink):

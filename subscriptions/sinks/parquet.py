@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from db.clock import Clock, utc_now
-from subscriptions.errors import HandlerInvalid
-from subscriptions.sinks.folder import FolderSink
-from subscriptions.sinks.record import SinkRecord
+from enable_with_segment.components.errors import HandlerInvalid
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.subscriptions.sinks.folder import FolderSink
+from enable_with_segment.subscriptions.sinks.record import SinkRecord
 
 
 class ParquetSink(FolderSink):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from subscriptions.event import Event
-from subscriptions.install_context import InstallContext
+from enable_with_segment.components.event import Event
+from enable_with_segment.components.install_context import InstallContext
 
 _OF_THE_TRANSPORT = ("receivedAt", "sentAt")
 

@@ -13,12 +13,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from db.sqlite_connection import ReleasingConnection
-from db.types import UtcDateTime
-from subscriptions.errors import RetryError
-from subscriptions.event import Event
-from subscriptions.install_context import InstallContext
-from subscriptions.sinks.record import SinkRecord, merged_ids, record_of
+from enable_with_segment.components.errors import RetryError
+from enable_with_segment.components.event import Event
+from enable_with_segment.components.install_context import InstallContext
+from enable_with_segment.db.sqlite_connection import ReleasingConnection
+from enable_with_segment.db.types import UtcDateTime
+from enable_with_segment.subscriptions.sinks.record import SinkRecord, merged_ids, record_of
 
 METADATA = MetaData()
 

@@ -8,12 +8,12 @@ from datetime import timedelta
 from benchmarks.filling import COMPONENT, add_pending, fill, handle, message_id_of, vacuum
 from benchmarks.lists import questions
 from benchmarks.questions import RARE
-from db.database import Database
-from db.event_log import partitions
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.tables import EventState
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.postgresql import partitions
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import later
 
 

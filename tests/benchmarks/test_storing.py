@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.storing import store
-from db.event_log.records import CommitsTooSlow, DiskNearlyFull
-from db.event_log.sqlite import SqliteEventLog, disk_room
+from enable_with_segment.db.event_log.records import CommitsTooSlow, DiskNearlyFull
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog, disk_room
 from tests.event_log.events import new_event
 
 

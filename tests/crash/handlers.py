@@ -7,7 +7,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from subscriptions import Event, Subscription
+from enable_with_segment import Event, Subscription
 from tests.crash.effects import Effects
 
 BATCHED = "batched"

@@ -14,16 +14,16 @@ import sys
 import time
 from pathlib import Path
 
-import db.clock
+import enable_with_segment.db.clock
 from tests.crash.clock import MovedClock
 
-db.clock.utc_now = MovedClock(Path(os.environ["CLOCK_FILE"]))
+enable_with_segment.db.clock.utc_now = MovedClock(Path(os.environ["CLOCK_FILE"]))
 # What follows takes the time from there, and so from the clock that was put in its place.
 
 import uvicorn  # noqa: E402  after the clock
 
 import tests.crash.handlers  # noqa: E402, F401  after the clock, and before the fork
-from oauth_app.application import create_application  # noqa: E402  after the clock
+from enable_with_segment.oauth_app.web.application import create_application  # noqa: E402  after the clock
 
 
 def main() -> None:

@@ -17,16 +17,16 @@ from typing import Literal, TypeAlias
 
 import httpx
 
-from db.database import Database
-from db.encryption import generate_encryption_key
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter
-from db.event_log.tables import EventState
-from db.migrate import migrate
-from oauth_app.parts import api_keys_of
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.migrate import migrate
+from enable_with_segment.oauth_app.runtime.factories import api_keys_of
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 from tests.crash.clock import MovedClock
 from tests.crash.cluster import Cluster
 from tests.crash.effects import Effects

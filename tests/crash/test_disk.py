@@ -9,8 +9,8 @@ from typing import Any
 import apsw
 import pytest
 
-from db.event_log.records import EventLogUnavailable
-from db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.records import EventLogUnavailable
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from tests.event_log.events import later, new_event
 
 _BASE = apsw.vfs_names()[0]

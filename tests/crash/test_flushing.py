@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from db.encryption import EncryptionKeys
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter
-from db.event_log.sqlite import SqliteEventLog
-from subscriptions.observer import Observer
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.subscriptions.observer import Observer
 from tests.crash.power_cut import Files, VolatileDisk, restore
 from tests.event_log.events import SMALL, new_event
 from tests.subscriptions.receiver import Recorder, open_receiver, track

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db.clock import utc_now
-from db.control import audit
-from db.database import Database
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import audit
+from enable_with_segment.db.database import Database
 
 
 async def _one_entry(database: Database) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from db.clock import utc_now
-from db.control import accounts, connect_links
-from db.control.tables import Account
-from db.database import Database, DatabaseUrlInvalid, parse_url
-from db.sqlite_connection import SqliteConnection
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import accounts, connect_links
+from enable_with_segment.db.control.tables import Account
+from enable_with_segment.db.database import Database, DatabaseUrlInvalid, parse_url
+from enable_with_segment.db.sqlite_connection import SqliteConnection
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.encryption import (
+from enable_with_segment.db.encryption import (
     EncryptionError,
     EncryptionKeys,
     EncryptionKeysInvalid,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.encryption_rotation import RotationRefused, add_key, retire_old_keys, use_newest_key
+from enable_with_segment.db.encryption_rotation import RotationRefused, add_key, retire_old_keys, use_newest_key
 
 OLD, NEW = b"o" * 32, b"n" * 32
 ADDED = {"old": OLD, "new": NEW}

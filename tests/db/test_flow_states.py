@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from db.clock import utc_now
-from db.control import flow_states
-from db.control.tables import FlowState
-from db.database import Database
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import flow_states
+from enable_with_segment.db.control.tables import FlowState
+from enable_with_segment.db.database import Database
 
 NOW = utc_now()
 

@@ -11,9 +11,21 @@ import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 
-from db.encryption import EncryptionKeysInvalid, Place, format_key_entries, generate_encryption_key, new_key
-from db.key_providers import EnvelopeKeys, EnvironmentKeys, KeyFile, KeysUnavailable, WrappingService
-from db.key_providers.file import file_problem, join_lines
+from enable_with_segment.db.encryption import (
+    EncryptionKeysInvalid,
+    Place,
+    format_key_entries,
+    generate_encryption_key,
+    new_key,
+)
+from enable_with_segment.db.key_providers import (
+    EnvelopeKeys,
+    EnvironmentKeys,
+    KeyFile,
+    KeysUnavailable,
+    WrappingService,
+)
+from enable_with_segment.db.key_providers.file import file_problem, join_lines
 from tests.key_service import TOKEN, KeyService
 from tests.listening import listening
 

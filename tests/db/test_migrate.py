@@ -8,9 +8,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
-from db.control.tables import ControlTable
-from db.database import Database
-from db.migrate import is_current, migrate, version_table
+from enable_with_segment.db.control.tables import ControlTable
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.migrate import is_current, migrate, version_table
 
 
 async def test_an_empty_store_becomes_current_and_stays_so(empty_database_url: str) -> None:

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from db.clock import utc_now
-from db.control import outbox
-from db.control.tables import OutboxEntry
-from db.database import Database
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import outbox
+from enable_with_segment.db.control.tables import OutboxEntry
+from enable_with_segment.db.database import Database
 
 LEASE = timedelta(minutes=1)
 

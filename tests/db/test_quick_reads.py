@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import func, literal, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from db import quick_reads
-from db.clock import utc_now
-from db.control import accounts
-from db.control.tables import Account
-from db.database import Database
-from db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
+from enable_with_segment.db import quick_reads
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import accounts
+from enable_with_segment.db.control.tables import Account
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
 from tests.relay import relayed
 
 ACCOUNTS = select(Account).order_by("id")

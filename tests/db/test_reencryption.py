@@ -13,21 +13,21 @@ import pytest
 from sqlalchemy import select, update
 from sqlmodel import SQLModel, col
 
-from db.clock import utc_now
-from db.control import api_keys, audit, install_tokens, service_secrets
-from db.control.ciphertexts import (
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import api_keys, audit, install_tokens, service_secrets
+from enable_with_segment.db.control.ciphertexts import (
     KeyUse,
     ciphertext_columns,
     count_all,
     count_not_of_key,
     keys_in_use,
 )
-from db.control.key_status import KeyStatus, key_status
-from db.control.reencryption import REPLACED, Pace, Reencryption
-from db.control.tables import Account, ApiKey, ControlTable, FlowState, Install, InstallStatus
-from db.database import Database
-from db.encryption import EncryptionKeys, Place
-from db.event_log.tables import EventLogTable
+from enable_with_segment.db.control.key_status import KeyStatus, key_status
+from enable_with_segment.db.control.reencryption import REPLACED, Pace, Reencryption
+from enable_with_segment.db.control.tables import Account, ApiKey, ControlTable, FlowState, Install, InstallStatus
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys, Place
+from enable_with_segment.db.event_log.tables import EventLogTable
 
 OLD = EncryptionKeys({"old": b"o" * 32})
 BOTH = EncryptionKeys({"new": b"n" * 32, "old": b"o" * 32})

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func
 from sqlmodel import select
 
-from db.control import running_processes
-from db.control.tables import RunningProcess
-from db.database import Database
+from enable_with_segment.db.control import heartbeats as running_processes
+from enable_with_segment.db.control.tables import RunningProcess
+from enable_with_segment.db.database import Database
 
 NOW = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 

@@ -6,10 +6,10 @@ import asyncio
 
 from sqlalchemy import column, func, select, table
 
-from db.clock import utc_now
-from db.control import service_secrets
-from db.database import Database
-from db.encryption import EncryptionKeys
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import service_secrets
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
 
 WAITING = select(func.count()).select_from(table("pg_locks")).where(column("granted").is_(False))
 

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from db import postgresql_connection
-from db.clock import utc_now
-from db.control import accounts
-from db.database import Database
-from db.migrate import migrate
+from enable_with_segment.db import postgresql_connection
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import accounts
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.migrate import migrate
 from tests.relay import relayed
 
 _BRIEFLY = 0.2

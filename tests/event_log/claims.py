@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from db.event_log.log import StoredEventLog
-from db.event_log.records import ClaimedEvent, EventFilter, Settlement
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.records import ClaimedEvent, EventFilter, Settlement
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import COMPONENTS, later, new_event
 
 Claimed: TypeAlias = dict[str, ClaimedEvent]

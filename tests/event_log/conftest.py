@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from tests.event_log.events import SMALL
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from db.database import Database
-from db.event_log import admission, group_inserter
-from db.event_log.admission import COMMIT_BUDGET_SECONDS, Admission
-from db.event_log.log import StoredEventLog
-from db.event_log.records import CommitsTooSlow, DiskNearlyFull
-from db.event_log.sql import SqlEventLog
-from db.event_log.sqlite import SqliteEventLog, disk_room
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log import admission
+from enable_with_segment.db.event_log.admission import COMMIT_BUDGET_SECONDS, Admission
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.postgresql import group_inserter
+from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
+from enable_with_segment.db.event_log.records import CommitsTooSlow, DiskNearlyFull
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog, disk_room
 from tests.event_log.events import new_event
 
 DOCS = Path(__file__).parents[2] / "docs"

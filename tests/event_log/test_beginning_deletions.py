@@ -10,12 +10,13 @@ from typing import Any, cast
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from db.database import Database
-from db.event_log import claiming, erasing, sql
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import HandlerResult, Settlement
-from db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.postgresql import claiming, erasing
+from enable_with_segment.db.event_log.postgresql import log as sql
+from enable_with_segment.db.event_log.records import HandlerResult, Settlement
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
 from tests.event_log.claims import claim, ended, store
 from tests.event_log.events import COMPONENTS, NOON, erase, later, settle
 

@@ -9,10 +9,10 @@ from typing import NoReturn
 
 import pytest
 
-from db.event_log.bug_log import BugLog
-from db.event_log.records import EventFilter, EventLogUnavailable, Settlement
-from db.event_log.sqlite import SqliteEventLog, appending, claiming
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.bug_log import BugLog
+from enable_with_segment.db.event_log.records import EventFilter, EventLogUnavailable, Settlement
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog, appending, claiming
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import COMPONENTS, NOON, later, new_event
 
 PERSON = "jane@customer.example"
@@ -29,7 +29,11 @@ class Ticks:
 
 
 def _as_written(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [logging.Formatter().format(one) for one in caplog.records if one.name == "db.event_log.bug_log"]
+    return [
+        logging.Formatter().format(one)
+        for one in caplog.records
+        if one.name == "enable_with_segment.db.event_log.bug_log"
+    ]
 
 
 def _somewhere(text: str) -> None:

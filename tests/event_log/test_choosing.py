@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import text
 
-from db.database import Database
-from db.event_log.choosing import choose
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import Settlement
-from db.event_log.tables import EventState
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.postgresql.choosing import choose
+from enable_with_segment.db.event_log.records import Settlement
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.claims import store
 from tests.event_log.events import COMPONENTS, later
 

@@ -6,8 +6,8 @@ import asyncio
 
 from sqlalchemy import text
 
-from db.database import Database
-from db.event_log.opening import open_event_log
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.opening import open_event_log
 from tests.event_log.events import new_event
 
 _NOTE_HOW_A_COMMIT_WILL_GO = (

@@ -11,13 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from db.database import Database
-from db.event_log import claiming
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.postgresql import claiming
+from enable_with_segment.db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
 from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from db.event_log.group_commit import GroupCommit
-from db.event_log.records import EventLogUnavailable, TooManyWaiting
+from enable_with_segment.db.event_log.group_commit import GroupCommit
+from enable_with_segment.db.event_log.records import EventLogUnavailable, TooManyWaiting
 from tests.event_log.told import Told
 
 

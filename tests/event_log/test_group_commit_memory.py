@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from db.event_log.group_commit import GroupCommit
-from db.event_log.records import EventLogUnavailable
+from enable_with_segment.db.event_log.group_commit import GroupCommit
+from enable_with_segment.db.event_log.records import EventLogUnavailable
 from tests.event_log.told import Told
 
 

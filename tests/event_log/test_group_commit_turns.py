@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.event_log.group_commit import GroupCommit
-from db.event_log.records import EventLogUnavailable, TooManyWaiting
+from enable_with_segment.db.event_log.group_commit import GroupCommit
+from enable_with_segment.db.event_log.records import EventLogUnavailable, TooManyWaiting
 
 
 class Shop:

@@ -7,7 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.event_log.sqlite.key_filter import KeyFilter
+from enable_with_segment.db.event_log.sqlite.bloom_filter import KeyFilter
 
 
 def _key(number: int) -> bytes:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.sqlite.beginning import Beginning, Candidate
-from db.event_log.sqlite.leases import Lease, Leases
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.sqlite.beginning import Beginning, Candidate
+from enable_with_segment.db.event_log.sqlite.leases import Lease, Leases
 from tests.event_log.claims import claim, ended, store
 from tests.event_log.events import NOON, later, settle
 

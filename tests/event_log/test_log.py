@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from db.event_log.log import StoredEventLog
-from db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
-from db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
 from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from db.event_log.message_key import KEY_BYTES, key_of_body, key_of_message, same_content
+from enable_with_segment.db.event_log.message_key import KEY_BYTES, key_of_body, key_of_message, same_content
 
 
 def test_a_message_id_and_a_body_never_share_a_key() -> None:

@@ -13,13 +13,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from db.database import Database
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventLogOutdated, HandlerResult, Settlement
-from db.event_log.sqlite import outcomes
-from db.event_log.tables import EventLogTable, EventState, HandlerState
-from db.migrate import Patience, TablesInUse, is_current, migrate
-from oauth_app.cli.problems import told
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import EventLogOutdated, HandlerResult, Settlement
+from enable_with_segment.db.event_log.sqlite import outcomes
+from enable_with_segment.db.event_log.tables import EventLogTable, EventState, HandlerState
+from enable_with_segment.db.migrate import Patience, TablesInUse, is_current, migrate
+from enable_with_segment.oauth_app.cli.problems import told
 from tests.event_log.events import COMPONENTS, NOON, later, new_event, settle
 
 _IMPATIENT = Patience(lock_seconds=0.05, tries=2, pause_seconds=0)

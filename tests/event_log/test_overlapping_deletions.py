@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from db.event_log.log import StoredEventLog
-from db.event_log.records import EventDetail
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.records import EventDetail
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.claims import claim, ended
 from tests.event_log.events import erase, later, new_event, settle
 

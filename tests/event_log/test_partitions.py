@@ -10,13 +10,13 @@ from itertools import pairwise
 
 import pytest
 
-from db.database import Database
-from db.event_log import partitions
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter, Settlement
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.tables import EventState
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.postgresql import partitions
+from enable_with_segment.db.event_log.records import EventFilter, Settlement
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import erase, later, new_event, settle
 
 DAILY = SegmentLimits(age=timedelta(days=1), dedupe=timedelta(days=30))

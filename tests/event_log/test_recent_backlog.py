@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from db.event_log.recent_backlog import RecentBacklog
-from db.event_log.records import Backlog, EventLogUnavailable
-from db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
+from enable_with_segment.db.event_log.records import Backlog, EventLogUnavailable
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from tests.event_log.events import NOON, new_event
 
 

@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from db.database import Database
-from db.event_log import appending, erasing
-from db.event_log.erasing import Repetition
-from db.event_log.records import EventDetail, EventLogUnavailable, NewEvent, ReplayPolicy, Settlement
-from db.event_log.sql import SqlEventLog
-from db.event_log.tables import EventState
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.postgresql import appending, erasing
+from enable_with_segment.db.event_log.postgresql.erasing import Repetition
+from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
+from enable_with_segment.db.event_log.records import (
+    EventDetail,
+    EventLogUnavailable,
+    NewEvent,
+    ReplayPolicy,
+    Settlement,
+)
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 AT = later(minutes=1)

@@ -14,13 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter, EventLogUnavailable, EventPage, EventRecord, Settlement
-from db.event_log.searching import SearchBounds, search
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import (
+    EventFilter,
+    EventLogUnavailable,
+    EventPage,
+    EventRecord,
+    Settlement,
+)
+from enable_with_segment.db.event_log.searching import SearchBounds, search
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import COMPONENTS, NOON, SMALL, later, new_event
 from tests.event_log.turns import turns_of_others
 

@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from sqlalchemy import func, select
 
-from db import postgresql_connection
-from db.database import Database
-from db.event_log import group_inserter, opening, partitions, sql
-from db.event_log.log import StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventLogUnavailable, NewEvent, Settlement
-from db.event_log.tables import EventState
+from enable_with_segment.db import postgresql_connection
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log import opening
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.postgresql import group_inserter, partitions
+from enable_with_segment.db.event_log.postgresql import log as sql
+from enable_with_segment.db.event_log.records import EventLogUnavailable, NewEvent, Settlement
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import COMPONENTS, NOON, later, new_event
 from tests.relay import Relay, relayed
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.held_file import HeldFile
-from db.event_log.sqlite.segment import Segment
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
+from enable_with_segment.db.event_log.sqlite.held_file import HeldFile
+from enable_with_segment.db.event_log.sqlite.segment import Segment
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import COMPONENTS, NOON, SMALL, erase, later, new_event, settle
 from tests.event_log.full_disk import full_disk, largest_file_is
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import apsw
 import pytest
 
-from db.event_log.records import ClaimedEvent, Settlement
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.sqlite.segment import Segment
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.records import ClaimedEvent, Settlement
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.sqlite.segment import Segment
+from enable_with_segment.db.event_log.tables import EventState
 from tests.event_log.events import NOON, erase, later, new_event
 
 SMALL = SegmentLimits(events=10, age=timedelta(days=1), dedupe=timedelta(days=30))

@@ -9,12 +9,18 @@ from threading import Barrier
 
 import pytest
 
-from db.database import Database
-from db.event_log.records import AnotherProcessWrites, EventFilter, EventLogUnavailable, ReplayPolicy, Settlement
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.sqlite.connection import open_connection
-from db.event_log.tables import EventState
-from db.migrate import migrate
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.records import (
+    AnotherProcessWrites,
+    EventFilter,
+    EventLogUnavailable,
+    ReplayPolicy,
+    Settlement,
+)
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.sqlite.connection import open_connection
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.migrate import migrate
 from tests.event_log.events import COMPONENTS, NOON, SMALL, later, new_event, settle
 from tests.event_log.full_disk import full_disk
 

@@ -10,12 +10,18 @@ from typing import TypeVar
 import apsw
 import pytest
 
-from db.event_log.records import EventFilter, EventLogUnavailable, NewEvent, RetryCutShort, Settlement
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.sqlite import SqliteEventLog, browsing, replaying
-from db.event_log.tables import EventState
-from oauth_app.cli.problems import told
-from subscriptions.archive.dead_letter_groups import find_groups, retry_group
+from enable_with_segment.db.event_log.records import (
+    EventFilter,
+    EventLogUnavailable,
+    NewEvent,
+    RetryCutShort,
+    Settlement,
+)
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog, browsing, replaying
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.oauth_app.cli.problems import told
+from enable_with_segment.subscriptions.archive.dead_letter_groups import find_groups, retry_group
 from tests.event_log.events import COMPONENTS, NOON, later, new_event
 from tests.event_log.turns import turns_of_others
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from db.encryption import EncryptionKeys
+from enable_with_segment.db.encryption import EncryptionKeys
 from examples.acme_crm.handlers import crm
 from tests.subscriptions.receiver import Receiver, open_receiver
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from db.control import audit
-from db.event_log.tables import EventState
+from enable_with_segment.components.event import EVENT_TYPES
+from enable_with_segment.components.subscription import load_subscription
+from enable_with_segment.db.control import audit
+from enable_with_segment.db.event_log.tables import EventState
 from examples.acme_crm.contacts import company_traits, list_contacts
 from examples.acme_crm.handlers import crm
-from subscriptions import load_subscription
-from subscriptions.event import EVENT_TYPES
 from tests.subscriptions.receiver import Receiver
 
 GO_TIME = "2025-04-09 21:02:11.480113907 +0000 UTC m=+51820.117442901"

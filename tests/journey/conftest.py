@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from db.encryption import generate_encryption_key
-from oauth_app.demo.processes import free_port
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.demo.processes import free_port
 from tests.journey.chromium import running_chromium
 from tests.journey.deployment import Deployment, sandbox_environment
 from tests.journey.processes import Running

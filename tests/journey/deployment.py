@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import httpx
 
-from oauth_app.demo.browser import Browser
-from oauth_app.parts import connect_links_of
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+from enable_with_segment.oauth_app.demo.browser import Browser
+from enable_with_segment.oauth_app.runtime.factories import connect_links_of
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from tests.journey.processes import Finished, Running, run_command
 from tests.leak_watch import WATCH, command_name
 

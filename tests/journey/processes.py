@@ -102,7 +102,7 @@ def _start(
         return Forked(arguments, _only(environment), folder, output, errors)
     with output.open("ab") as output_file, errors.open("ab") as errors_file:
         return subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "oauth_app", *arguments],
+            [sys.executable, "-m", "enable_with_segment", *arguments],
             env=_only(environment),
             cwd=folder,
             stdin=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, Locator, Page, expect
 
-from segment_sandbox.server import listening
+from enable_with_segment.segment_sandbox.server import listening
 from tests.journey.chromium import NARROW, SCHEMES, WIDE, sideways, watched
 from tests.journey.deployment import Deployment, until
 from tests.journey.partner_page import partner_site

@@ -10,7 +10,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from oauth_app.demo.processes import free_port
+from enable_with_segment.oauth_app.demo.processes import free_port
 from tests.journey.deployment import Deployment, basic
 
 EVENT = {"type": "identify", "userId": "cust_1", "timestamp": "2026-01-01T00:00:00Z"}

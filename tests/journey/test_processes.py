@@ -9,9 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from db.encryption import generate_encryption_key
-from oauth_app.demo.processes import free_port
-from oauth_app.stores import open_stores
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.demo.processes import free_port
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 from tests.journey.deployment import DESTINATION, SOURCE, Deployment, until
 
 SLOW_HANDLERS = '''
@@ -20,7 +20,7 @@ SLOW_HANDLERS = '''
 import asyncio
 from pathlib import Path
 
-from subscriptions import Subscription
+from enable_with_segment import Subscription
 
 crm = Subscription("acme-crm")
 

@@ -18,14 +18,14 @@ from datetime import timedelta
 from sqlalchemy import insert, select
 from sqlmodel import col
 
-from db.clock import utc_now
-from db.control import api_keys, install_tokens
-from db.control.ciphertexts import count_all, count_not_of_key
-from db.control.tables import Account, ApiKey, Install, InstallStatus, InstallToken
-from db.database import Database
-from db.encryption import EncryptionKeys, generate_encryption_key
-from oauth_app.parts import api_keys_of
-from oauth_app.stores import open_stores
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import api_keys, install_tokens
+from enable_with_segment.db.control.ciphertexts import count_all, count_not_of_key
+from enable_with_segment.db.control.tables import Account, ApiKey, Install, InstallStatus, InstallToken
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys, generate_encryption_key
+from enable_with_segment.oauth_app.runtime.factories import api_keys_of
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 from tests.journey.deployment import Deployment, basic, until
 from tests.journey.processes import Running
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oauth_app.demo.processes import free_port
+from enable_with_segment.oauth_app.demo.processes import free_port
 from tests.journey.deployment import Deployment, until
 
 REASON = "another process writes to this event log"

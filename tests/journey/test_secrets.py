@@ -17,12 +17,12 @@ import pytest
 from sqlmodel import select
 from typer.testing import CliRunner
 
-from db.control.tables import FlowState, ServiceSecret
-from db.encryption import Place
-from oauth_app.cli import app
-from oauth_app.demo.browser import Browser
-from oauth_app.stores import open_stores
-from segment_sandbox.config import DEFAULT_CLIENT_SECRET
+from enable_with_segment.db.control.tables import FlowState, ServiceSecret
+from enable_with_segment.db.encryption import Place
+from enable_with_segment.oauth_app.cli import app
+from enable_with_segment.oauth_app.demo.browser import Browser
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_SECRET
 from tests.journey.deployment import DESTINATION, Deployment, basic, until
 from tests.leaks import KnownSecrets, forms_of
 

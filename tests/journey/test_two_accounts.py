@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from db.control import installs
-from db.control.tables import Install
-from oauth_app.stores import open_stores
-from segment_sandbox.server import listening
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.control.tables import Install
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.segment_sandbox.server import listening
 from tests.journey.chromium import running_chromium
 from tests.journey.deployment import Deployment
 from tests.journey.partner_page import partner_site

@@ -15,39 +15,39 @@ from sqlmodel import select
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 
-from db.clock import utc_now
-from db.control import installs, service_secrets
-from db.control.tables import Install, OutboxEntry
-from db.database import Database
-from db.encryption import EncryptionKeys
-from db.event_log.opening import open_event_log
-from db.event_log.recent_backlog import RecentBacklog
-from oauth_app.api.tokens import ApiTokens
-from oauth_app.application import assemble
-from oauth_app.connect_links import ConnectLinks
-from oauth_app.demo.browser import Browser
-from oauth_app.flow_cookies import FlowCookies
-from oauth_app.install_flow import InstallFlow
-from oauth_app.metrics import Metrics
-from oauth_app.operators import Operators
-from oauth_app.operators.roles import AccessLists
-from oauth_app.operators.sessions import Sessions
-from oauth_app.pages import Pages
-from oauth_app.panic import PanicSwitch
-from oauth_app.rate_limits import RateLimits
-from oauth_app.services import PartnerSession, Services
-from oauth_app.settings import Settings
-from oauth_app.signed_links import StatusLinks
-from oauth_app.store_metrics import StoreMetrics
-from oauth_app.wiring import RunningService
-from segment_api.http import trusted
-from segment_api.identity import IdentityClient
-from segment_api.secret import Secret
-from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
-from segment_sandbox.faults import Fault
-from segment_sandbox.sandbox import Sandbox
-from subscriptions.api_keys import ApiKeys
-from subscriptions.setting import Setting
+from enable_with_segment.components.setting import Setting
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import installs, service_secrets
+from enable_with_segment.db.control.tables import Install, OutboxEntry
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.connect_links import ConnectLinks
+from enable_with_segment.oauth_app.demo.browser import Browser
+from enable_with_segment.oauth_app.flow.cookies import FlowCookies
+from enable_with_segment.oauth_app.flow.install_flow import InstallFlow
+from enable_with_segment.oauth_app.observability.metrics import Metrics
+from enable_with_segment.oauth_app.observability.store_metrics import StoreMetrics
+from enable_with_segment.oauth_app.operators import Operators
+from enable_with_segment.oauth_app.operators.api_tokens import ApiTokens
+from enable_with_segment.oauth_app.operators.roles import AccessLists
+from enable_with_segment.oauth_app.operators.sessions import Sessions
+from enable_with_segment.oauth_app.runtime.emergency_stop import PanicSwitch
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.wiring import RunningService
+from enable_with_segment.oauth_app.web.application import assemble
+from enable_with_segment.oauth_app.web.pages import Pages
+from enable_with_segment.oauth_app.web.rate_limits import RateLimits
+from enable_with_segment.oauth_app.web.services import PartnerSession, Services
+from enable_with_segment.oauth_app.web.status_links import StatusLinks
+from enable_with_segment.segment_api.http import trusted
+from enable_with_segment.segment_api.identity import IdentityClient
+from enable_with_segment.segment_api.secret import Secret
+from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
+from enable_with_segment.segment_sandbox.faults import Fault
+from enable_with_segment.segment_sandbox.sandbox import Sandbox
 from tests.oauth_app.door import Door, open_door
 
 SERVICE = "http://localhost:8888"

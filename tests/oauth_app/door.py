@@ -13,9 +13,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from db.event_log.records import EventFilter
-from oauth_app.delivery_protocol import DeliveryProtocol
-from subscriptions.receiving.early_refusal import EarlyRefusal
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.subscriptions.receiving.load_shedding import EarlyRefusal
+from enable_with_segment.subscriptions.receiving.server.protocol import DeliveryProtocol
 from tests.journey.deployment import basic
 from tests.oauth_app.operations import Operations, running_service
 

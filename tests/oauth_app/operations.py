@@ -12,17 +12,17 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
-from db.clock import utc_now
-from db.control import audit, installs
-from db.control.tables import AuditEntry, Install, InstallStatus
-from db.encryption import generate_encryption_key
-from db.identifiers import new_id
-from oauth_app.api.tokens import Scope
-from oauth_app.application import create_application
-from oauth_app.services import Services
-from oauth_app.settings import Settings
-from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
-from subscriptions import Setting, Subscription
+from enable_with_segment import Setting, Subscription
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import audit, installs
+from enable_with_segment.db.control.tables import AuditEntry, Install, InstallStatus
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.oauth_app.operators.api_tokens import Scope
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.web.application import create_application
+from enable_with_segment.oauth_app.web.services import Services
+from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from tests import migrated
 from tests.journey.deployment import basic
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from db.encryption import generate_encryption_key
-from oauth_app.cli import app
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.cli import app
 
 
 class Shell:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from oauth_app.accepting import new_loop
+from enable_with_segment.subscriptions.receiving.server.accepting import new_loop
 
 CONNECTIONS = 100
 TURNS = 10

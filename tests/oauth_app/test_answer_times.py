@@ -12,13 +12,13 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from db.control import api_keys, emergency_stop
-from db.event_log.records import Appended
-from oauth_app import stoppable_webhook
-from subscriptions.receiving.signature import sign, signed_text
-from subscriptions.receiving.signed_webhook import SignedWebhookLimits
-from subscriptions.receiving.watchdog import LOOK_EVERY_SECONDS
-from subscriptions.receiving.webhook import WebhookLimits
+from enable_with_segment.db.control import api_keys, emergency_stop
+from enable_with_segment.db.event_log.records import Appended
+from enable_with_segment.oauth_app.runtime import stoppable_webhook
+from enable_with_segment.subscriptions.receiving.signature import sign, signed_text
+from enable_with_segment.subscriptions.receiving.signed_webhook import SignedWebhookLimits
+from enable_with_segment.subscriptions.receiving.watchdog import LOOK_EVERY_SECONDS
+from enable_with_segment.subscriptions.receiving.webhook import WebhookLimits
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
 ANSWERED_WITHIN = 4.5

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from db.control.tables import ApiToken
-from oauth_app.api import routes as api_routes
-from oauth_app.api import shapes
-from oauth_app.api.operations import OPERATIONS, Operation
-from oauth_app.api.requests import LARGEST_BODY
-from oauth_app.api.tokens import PREFIX, Scope
-from subscriptions.receiving.signature import sign
+from enable_with_segment.db.control.tables import ApiToken
+from enable_with_segment.oauth_app.operators.api_tokens import PREFIX, Scope
+from enable_with_segment.oauth_app.web.api import routes as api_routes
+from enable_with_segment.oauth_app.web.api import shapes
+from enable_with_segment.oauth_app.web.api.operations import OPERATIONS, Operation
+from enable_with_segment.oauth_app.web.api.requests import LARGEST_BODY
+from enable_with_segment.subscriptions.receiving.signature import sign
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
 

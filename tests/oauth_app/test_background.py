@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from oauth_app.background import BackgroundJob, running
+from enable_with_segment.oauth_app.runtime.background import BackgroundJob, running
 
 
 class Trouble:

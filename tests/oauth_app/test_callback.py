@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlmodel import func, select
 
-from db.control.tables import FlowState, InstallStatus
-from oauth_app.demo.browser import Browser
-from oauth_app.install_record import PROVISION
+from enable_with_segment.db.control.tables import FlowState, InstallStatus
+from enable_with_segment.installs.record import PROVISION
+from enable_with_segment.oauth_app.demo.browser import Browser
 from tests.leak_watch import FLOW, LeakWatch
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 

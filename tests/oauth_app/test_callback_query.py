@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oauth_app.callback_query import CodeReturned, ErrorReturned, Refused, read_callback
-from oauth_app.failures import FAILURES, FailureReason, reason_for_error
+from enable_with_segment.oauth_app.flow.callback_query import CodeReturned, ErrorReturned, Refused, read_callback
+from enable_with_segment.oauth_app.flow.failures import FAILURES, FailureReason, reason_for_error
 
 ISSUER = "https://id.segmentapis.com"
 

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oauth_app.chosen_settings import ChosenSettingRefused, check_chosen_settings, read_chosen_settings
-from subscriptions import Setting
+from enable_with_segment import Setting
+from enable_with_segment.installs.chosen_settings import (
+    ChosenSettingRefused,
+    check_chosen_settings,
+    read_chosen_settings,
+)
 
 DECLARED = (
     Setting("region", choices=["us", "eu"]),

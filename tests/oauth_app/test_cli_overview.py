@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import typer
 
-from oauth_app.cli import COMMANDS
-from oauth_app.cli.demo import program
+from enable_with_segment.oauth_app.cli import COMMANDS
+from enable_with_segment.oauth_app.cli.demo import program
 
 
 @pytest.mark.parametrize("module", sorted({entry.module for entry in COMMANDS.values()}))
 def test_every_command_that_a_module_registers_is_in_the_overview(module: str) -> None:
     registered = typer.Typer()
-    import_module(f"oauth_app.cli.{module}").register(registered)
+    import_module(f"enable_with_segment.oauth_app.cli.{module}").register(registered)
     names = set(typer.main.get_group(registered).commands)
     assert names == {name for name, entry in COMMANDS.items() if entry.module == module}
 
@@ -25,18 +25,43 @@ def test_every_command_that_a_module_registers_is_in_the_overview(module: str) -
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
     [
-        (["--help"], {"sqlalchemy", "pydantic", "starlette", "httpx", "segment_sandbox"}),
-        (["sandbox", "--help"], {"sqlalchemy", "oauth_app.settings"}),
-        (["connect-link", "--help"], {"authlib", "uvicorn", "segment_sandbox", "oauth_app.wiring"}),
-        (["dashboard-link", "--help"], {"authlib", "uvicorn", "segment_sandbox", "oauth_app.wiring"}),
-        (["panic", "--help"], {"authlib", "httpx", "uvicorn", "segment_sandbox", "oauth_app.wiring"}),
+        (["--help"], {"sqlalchemy", "pydantic", "starlette", "httpx", "enable_with_segment.segment_sandbox"}),
+        (["sandbox", "--help"], {"sqlalchemy", "enable_with_segment.oauth_app.runtime.settings"}),
+        (
+            ["connect-link", "--help"],
+            {
+                "authlib",
+                "uvicorn",
+                "enable_with_segment.segment_sandbox",
+                "enable_with_segment.oauth_app.runtime.wiring",
+            },
+        ),
+        (
+            ["dashboard-link", "--help"],
+            {
+                "authlib",
+                "uvicorn",
+                "enable_with_segment.segment_sandbox",
+                "enable_with_segment.oauth_app.runtime.wiring",
+            },
+        ),
+        (
+            ["panic", "--help"],
+            {
+                "authlib",
+                "httpx",
+                "uvicorn",
+                "enable_with_segment.segment_sandbox",
+                "enable_with_segment.oauth_app.runtime.wiring",
+            },
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: set[str]) -> None:
     program = (
         "import sys\n"
-        "from oauth_app.cli import app\n"
+        "from enable_with_segment.oauth_app.cli import app\n"
         f"app({arguments!r}, standalone_mode=False)\n"
         "print(*sys.modules, sep='\\n', file=sys.stderr)\n"
     )
@@ -47,7 +72,9 @@ def test_a_command_imports_only_what_it_needs(arguments: list[str], unwanted: se
 
 
 def test_an_unknown_command_is_wrong_use() -> None:
-    done = subprocess.run([sys.executable, "-m", "oauth_app", "nope"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "enable_with_segment", "nope"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert "No such command 'nope'" in done.stderr
 
@@ -69,7 +96,7 @@ def test_the_demo_names_the_command_line_as_this_shell_finds_it(
 def test_the_demo_says_where_it_can_be_run(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from oauth_app.cli import app\n"
+        "from enable_with_segment.oauth_app.cli import app\n"
         "sys.modules['examples'] = None\n"  # as where the package is installed without its repository
         "app(['demo', '--once'])\n"
     )

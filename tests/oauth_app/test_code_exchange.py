@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from db.control import install_tokens
-from db.control.tables import InstallStatus
+from enable_with_segment.db.control import install_tokens
+from enable_with_segment.db.control.tables import InstallStatus
 from tests.oauth_app.conftest import FrontDoor
 
 

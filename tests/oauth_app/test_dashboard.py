@@ -17,16 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlmodel import select
 
-from db.clock import utc_now
-from db.control import destinations, outbox
-from db.control.tables import AuditEntry, InstallStatus
-from db.event_log.records import EventFilter
-from db.event_log.tables import EventState
-from oauth_app.dashboard.pages import ago
-from oauth_app.dashboard.payloads import in_full, masked
-from oauth_app.dashboard.routes import ACTS, PAGES
-from oauth_app.operators.roles import Operator, Role
-from subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import destinations, outbox
+from enable_with_segment.db.control.tables import AuditEntry, InstallStatus
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.oauth_app.operators.roles import Operator, Role
+from enable_with_segment.oauth_app.web.dashboard.pages import ago
+from enable_with_segment.oauth_app.web.dashboard.payloads import in_full, masked
+from enable_with_segment.oauth_app.web.dashboard.routes import ACTS, PAGES
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from tests.event_log.events import new_event
 from tests.oauth_app.operations import SERVICE, Operations, crm, running_service
 
@@ -345,7 +345,7 @@ async def test_da_03_hostile_text_is_shown_and_not_obeyed(service: Operations) -
 
 
 async def test_the_banner_says_that_the_service_is_stopped(service: Operations) -> None:
-    from oauth_app.panic import stop_everything
+    from enable_with_segment.oauth_app.runtime.emergency_stop import stop_everything
 
     await _sign_in(service, Role.VIEWER)
     await stop_everything(service.services.database, actor="cli", reason="a drill", now=utc_now())

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from oauth_app.rate_limits import RateLimits
+from enable_with_segment.oauth_app.web.rate_limits import RateLimits
 from tests.listening import listening
 from tests.oauth_app.operations import Operations, running_service
 

@@ -23,18 +23,23 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from typer.testing import CliRunner
 
-from db.clock import utc_now
-from db.database import Database
-from db.encryption import generate_encryption_key
-from oauth_app.cli import app
-from oauth_app.doctor import Finding, Level, accept, examine
-from oauth_app.doctor.configuration import check_delete_handler
-from oauth_app.doctor.dependencies import FLOORS, check_dependencies, installed_version, release
-from oauth_app.doctor.network import check_public_address, judge_certificate
-from oauth_app.doctor.stores import check_partition_rights, judge_postgresql, judge_size, judge_space
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from subscriptions import Subscription
+from enable_with_segment import Subscription
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.cli import app
+from enable_with_segment.oauth_app.doctor import Finding, Level, accept, examine
+from enable_with_segment.oauth_app.doctor.configuration import check_delete_handler
+from enable_with_segment.oauth_app.doctor.dependencies import FLOORS, check_dependencies, installed_version, release
+from enable_with_segment.oauth_app.doctor.network import check_public_address, judge_certificate
+from enable_with_segment.oauth_app.doctor.stores import (
+    check_partition_rights,
+    judge_postgresql,
+    judge_size,
+    judge_space,
+)
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 from tests.listening import listening
 
 ROOT = Path(__file__).parent.parent.parent

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from db.encryption import generate_encryption_key
-from oauth_app.doctor import Finding, Level
-from oauth_app.doctor.examination import examine
-from oauth_app.doctor.network import check_identity_provider
-from oauth_app.settings import Settings
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.doctor import Finding, Level
+from enable_with_segment.oauth_app.doctor.examination import examine
+from enable_with_segment.oauth_app.doctor.network import check_identity_provider
+from enable_with_segment.oauth_app.runtime.settings import Settings
 from tests.oauth_app.identity_provider import CLIENT_ID, CLIENT_SECRET, running_provider
 
 

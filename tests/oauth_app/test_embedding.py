@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.routing import Route
 
-from oauth_app.operators.roles import Operator, Role
+from enable_with_segment.oauth_app.operators.roles import Operator, Role
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
 SCRIPTS = (Path(__file__).parents[2] / "oauth_app").rglob("*.js")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from db.event_log.sqlite.writer_lock import WriterLock
-from oauth_app.demo.processes import free_port
+from enable_with_segment.db.event_log.sqlite.writer_lock import WriterLock
+from enable_with_segment.oauth_app.demo.processes import free_port
 from tests.oauth_app.shell import Shell
 
 LINE = "events erase --account acct_1 --user-id karin@mail.example --wait 0"

@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oauth_app.exposition import Family, Histogram, Sample, render
+from enable_with_segment.oauth_app.observability.exposition import Family, Histogram, Sample, render
 
 _LINE = re.compile(r'[a-z_]+(\{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(,[a-z]+="(?:[^"\\\n]|\\["\\n])*")*\})? \S+')
 

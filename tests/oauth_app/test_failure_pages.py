@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import text
 from starlette.requests import Request
 
-from db.control import connect_links
-from db.database import Database
-from db.encryption import EncryptionKeys
-from oauth_app.failures import FAILURES, FailureReason
+from enable_with_segment.db.control import connect_links
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.oauth_app.flow.failures import FAILURES, FailureReason
 from tests.oauth_app.conftest import SERVICE, FrontDoor, build_front_door
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

@@ -21,15 +21,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from db.control import flow_states
-from db.control.tables import FlowState
-from db.encryption import EncryptionKeys, Place
-from oauth_app.demo.browser import Browser
-from oauth_app.install_flow import FlowStarted
-from segment_api.errors import SegmentUnavailable
-from segment_api.identity import IdentityClient
-from segment_api.secret import Secret
-from segment_api.urls import BaseUrlRefused
+from enable_with_segment.db.control import flow_states
+from enable_with_segment.db.control.tables import FlowState
+from enable_with_segment.db.encryption import EncryptionKeys, Place
+from enable_with_segment.oauth_app.demo.browser import Browser
+from enable_with_segment.oauth_app.flow.install_flow import FlowStarted
+from enable_with_segment.segment_api.errors import SegmentUnavailable
+from enable_with_segment.segment_api.identity import IdentityClient
+from enable_with_segment.segment_api.secret import Secret
+from enable_with_segment.segment_api.urls import BaseUrlRefused
 from tests.listening import listening
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from db.clock import utc_now
-from db.event_log.message_key import key_of_message
-from oauth_app.stores import open_stores
-from subscriptions.receiving.backlog_limit import BacklogLimit
-from subscriptions.receiving.exchange import Headers
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.event_log.message_key import key_of_message
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.subscriptions.receiving.backlog_limit import BacklogLimit
+from enable_with_segment.subscriptions.receiving.exchange import Headers
 from tests.event_log.events import new_event
 from tests.oauth_app.door import Door, open_door, stored, until, warm
 from tests.oauth_app.operations import SERVICE, running_service

@@ -18,17 +18,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db.control import installs
-from db.database import Database
-from db.migrate import migrate
-from oauth_app.api.operations import OPERATIONS, Operation
-from oauth_app.api.problem import ApiProblem
-from oauth_app.api.shapes import Problem
-from oauth_app.dashboard.routes import ACTS, PAGES
-from oauth_app.flow_cookies import cookie_name
-from oauth_app.operators.roles import Operator, Role
-from oauth_app.rate_limits import RateLimits
-from segment_sandbox.config import DEFAULT_CLIENT_SECRET
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.migrate import migrate
+from enable_with_segment.oauth_app.flow.cookies import cookie_name
+from enable_with_segment.oauth_app.operators.roles import Operator, Role
+from enable_with_segment.oauth_app.web.api.operations import OPERATIONS, Operation
+from enable_with_segment.oauth_app.web.api.problem import ApiProblem
+from enable_with_segment.oauth_app.web.api.shapes import Problem
+from enable_with_segment.oauth_app.web.dashboard.routes import ACTS, PAGES
+from enable_with_segment.oauth_app.web.rate_limits import RateLimits
+from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_SECRET
 from tests.leaks import KnownSecrets
 from tests.oauth_app.operations import Operations, running_service
 
@@ -118,8 +118,8 @@ class Stranger:
 
 @pytest.fixture
 async def stranger(database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Stranger]:
-    caplog.set_level(logging.DEBUG, logger="oauth_app")
-    caplog.set_level(logging.DEBUG, logger="subscriptions")
+    caplog.set_level(logging.DEBUG, logger="enable_with_segment.oauth_app")
+    caplog.set_level(logging.DEBUG, logger="enable_with_segment.subscriptions")
     if database_url.startswith("postgresql"):
         database = Database.open(database_url)
         await migrate(database, "control")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from db.control import install_tokens
-from db.control.tables import InstallStatus
-from oauth_app.install_record import problem_of
-from segment_api.grants import InstallGrant
-from subscriptions.provisioning_reasons import Reason
+from enable_with_segment.components.provisioning_reasons import Reason
+from enable_with_segment.db.control import install_tokens
+from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.installs.record import problem_of
+from enable_with_segment.segment_api.grants import InstallGrant
 from tests.oauth_app.conftest import FrontDoor
 
 GRANT: dict[str, Any] = {

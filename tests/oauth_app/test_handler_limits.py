@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from db.encryption import generate_encryption_key
-from db.event_log.records import EventFilter
-from oauth_app.settings import Settings
-from oauth_app.stores import open_stores
-from oauth_app.wiring import run_service
-from subscriptions import Event, Subscription
+from enable_with_segment import Event, Subscription
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.oauth_app.runtime.wiring import run_service
 from tests.event_log.events import new_event
 
 hanging = Subscription("acme-crm")

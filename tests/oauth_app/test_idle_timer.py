@@ -8,7 +8,7 @@ from typing import Any, cast
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from oauth_app.idle_timer import IdleTimer
+from enable_with_segment.subscriptions.receiving.server.idle_timer import IdleTimer
 
 SECONDS = 5
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.control.install_tokens import TokenHealth
-from db.control.tables import InstallToken
-from oauth_app.install_token_decision import (
+from enable_with_segment.db.control.install_tokens import TokenHealth
+from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.installs.token_decision import (
     REFRESH_WHEN_LEFT,
     Step,
     is_usable,
@@ -18,7 +18,7 @@ from oauth_app.install_token_decision import (
     next_step,
     retry_at,
 )
-from segment_api.errors import (
+from enable_with_segment.segment_api.errors import (
     ConfigApiError,
     InternalFailure,
     InvalidAnswer,

@@ -10,15 +10,21 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from db.control import install_tokens
-from db.database import Database
-from db.encryption import EncryptionKeys
-from oauth_app.install_token_decision import reason_for_refusal
-from oauth_app.install_tokens import InstallTokens
-from segment_api.errors import ConfigApiError, NotFound, RateLimited, SegmentUnavailable, Unauthenticated
-from subscriptions.api_keys import ApiKeys
-from subscriptions.provisioning.access import AccessLost
-from subscriptions.provisioning_reasons import Reason
+from enable_with_segment.components.provisioning_reasons import Reason
+from enable_with_segment.db.control import install_tokens
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.provisioning.access import AccessLost
+from enable_with_segment.installs.token_decision import reason_for_refusal
+from enable_with_segment.installs.tokens import InstallTokens
+from enable_with_segment.segment_api.errors import (
+    ConfigApiError,
+    NotFound,
+    RateLimited,
+    SegmentUnavailable,
+    Unauthenticated,
+)
 from tests.provisioning.conftest import stage as stage_fixture
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import SOURCE, Wire, answering, identity_client

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from db.clock import utc_now
-from db.control import connect_links, installs, outbox
-from db.control.tables import ConnectLink, Install, InstallStatus, InstallToken
-from db.encryption import generate_encryption_key
-from oauth_app.cli import app
-from oauth_app.settings import Settings, load_settings
-from oauth_app.stores import open_stores
-from subscriptions.provisioning.reconciliation import RECONCILE
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import connect_links, installs, outbox
+from enable_with_segment.db.control.tables import ConnectLink, Install, InstallStatus, InstallToken
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.installs.reconciliation import RECONCILE
+from enable_with_segment.oauth_app.cli import app
+from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 
 ENVIRONMENT = {
     "HANDLERS": "examples.acme_crm.handlers:crm",

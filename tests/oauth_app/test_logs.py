@@ -9,7 +9,12 @@ from typing import Literal
 
 import pytest
 
-from oauth_app.logs import JsonFormatter, RedactingFormatter, configure_logging, redact
+from enable_with_segment.oauth_app.observability.logs import (
+    JsonFormatter,
+    RedactingFormatter,
+    configure_logging,
+    redact,
+)
 
 
 @pytest.mark.parametrize(

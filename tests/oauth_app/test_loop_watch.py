@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from oauth_app.loop_watch import LoopWatch, place_of
+from enable_with_segment.oauth_app.observability.event_loop_monitor import LoopWatch, place_of
 
 
 def _blocks(caplog: pytest.LogCaptureFixture) -> None:
@@ -31,7 +31,11 @@ async def test_a_handler_that_waits_without_await_is_named(caplog: pytest.LogCap
     watching.cancel()
     with suppress(asyncio.CancelledError):
         await watching
-    told = [record for record in caplog.records if record.name == "oauth_app.loop_watch"]
+    told = [
+        record
+        for record in caplog.records
+        if record.name == "enable_with_segment.oauth_app.observability.event_loop_monitor"
+    ]
     assert [record.levelno for record in told] == [logging.WARNING] * len(told)
     assert f"{Path(__file__).name}:" in told[0].getMessage()
     assert "in _blocks" in told[0].getMessage()

@@ -10,20 +10,20 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from db.clock import utc_now
-from db.control import outbox
-from db.control.tables import Install, InstallStatus
-from db.database import Database
-from db.encryption import EncryptionKeys
-from db.event_log.opening import open_event_log
-from db.event_log.recent_backlog import RecentBacklog
-from db.event_log.records import Backlog, EventLogUnavailable
-from db.event_log.sql import SqlEventLog
-from oauth_app.exposition import render
-from oauth_app.metrics import Metrics
-from oauth_app.routes.metrics import may_read
-from oauth_app.store_metrics import StoreMetrics
-from subscriptions import Event, RetryError, Subscription
+from enable_with_segment import Event, RetryError, Subscription
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import outbox
+from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
+from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
+from enable_with_segment.db.event_log.records import Backlog, EventLogUnavailable
+from enable_with_segment.oauth_app.observability.exposition import render
+from enable_with_segment.oauth_app.observability.metrics import Metrics
+from enable_with_segment.oauth_app.observability.store_metrics import StoreMetrics
+from enable_with_segment.oauth_app.web.routes.metrics import may_read
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 from tests.subscriptions.receiver import open_receiver
 from tests.subscriptions.signed_sender import Sender

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oauth_app.doctor.configuration import check_names
-from oauth_app.doctor.finding import Level
-from oauth_app.misspelt import misspelt, misspelt_settings
-from oauth_app.settings import Settings
+from enable_with_segment.oauth_app.doctor.configuration import check_names
+from enable_with_segment.oauth_app.doctor.finding import Level
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.settings_typos import misspelt, misspelt_settings
 
 NAMES = [name.upper() for name in Settings.model_fields]
 

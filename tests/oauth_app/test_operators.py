@@ -15,13 +15,13 @@ import httpx
 import pytest
 from sqlmodel import select
 
-from db.clock import utc_now
-from db.control.tables import OperatorLogin, OperatorSession
-from db.database import Database
-from oauth_app.dashboard.sign_in import own_page
-from oauth_app.operators.roles import AccessLists, Operator, Role
-from oauth_app.operators.sessions import IDLE, LIFETIME, Sessions
-from segment_api.http import trusted
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control.tables import OperatorLogin, OperatorSession
+from enable_with_segment.db.database import Database
+from enable_with_segment.oauth_app.operators.roles import AccessLists, Operator, Role
+from enable_with_segment.oauth_app.operators.sessions import IDLE, LIFETIME, Sessions
+from enable_with_segment.oauth_app.web.dashboard.sign_in import own_page
+from enable_with_segment.segment_api.http import trusted
 from tests.oauth_app.conftest import MovingClock
 from tests.oauth_app.identity_provider import CLIENT_ID, CLIENT_SECRET, SPOILED, Provider, running_provider
 from tests.oauth_app.operations import SERVICE, Operations, running_service

@@ -11,8 +11,8 @@ import pytest
 from starlette.requests import Request
 from starlette.routing import Route
 
-from db.control.tables import InstallStatus
-from oauth_app.install_flow import FlowFailed
+from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.oauth_app.flow.install_flow import FlowFailed
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
 OWNER, OTHER = "acct_owner", "acct_other"

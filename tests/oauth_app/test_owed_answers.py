@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from oauth_app.owed_answers import OwedAnswers
+from enable_with_segment.subscriptions.receiving.server.pending_answers import OwedAnswers
 
 
 class Debtor:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from db.encryption import generate_encryption_key
-from oauth_app.cli.own_address import OwnAddress, own_address
-from oauth_app.demo.processes import free_port
-from oauth_app.settings import Settings
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.cli.own_address import OwnAddress, own_address
+from enable_with_segment.oauth_app.demo.processes import free_port
+from enable_with_segment.oauth_app.runtime.settings import Settings
 from tests.journey.processes import Running
 
 

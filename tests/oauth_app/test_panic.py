@@ -13,22 +13,22 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
-from db.clock import utc_now
-from db.control import emergency_stop, install_tokens
-from db.control.tables import ApiKey, ConnectLink, FlowState, InstallStatus, InstallToken
-from db.database import Database
-from oauth_app.api.tokens import Scope
-from oauth_app.operators.roles import Operator, Role
-from oauth_app.panic import (
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import emergency_stop, install_tokens
+from enable_with_segment.db.control.tables import ApiKey, ConnectLink, FlowState, InstallStatus, InstallToken
+from enable_with_segment.db.database import Database
+from enable_with_segment.oauth_app.operators.api_tokens import Scope
+from enable_with_segment.oauth_app.operators.roles import Operator, Role
+from enable_with_segment.oauth_app.runtime.emergency_stop import (
     PanicSwitch,
     SegmentUseStopped,
     erase_everything,
     lift_stop,
     stop_everything,
 )
-from oauth_app.stoppable_webhook import StoppableWebhook
-from oauth_app.stores import open_stores
-from oauth_app.wiring import segment_of
+from enable_with_segment.oauth_app.runtime.stoppable_webhook import StoppableWebhook
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.oauth_app.runtime.wiring import segment_of
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
 WHY = {"actor": "cli", "reason": "a drill"}

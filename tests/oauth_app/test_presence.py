@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from db.clock import utc_now
-from db.control import running_processes
-from db.control.tables import RunningProcess
-from db.database import Database
-from db.encryption import generate_encryption_key
-from oauth_app.cli import app
-from oauth_app.presence import Presence
-from oauth_app.settings import Settings, load_settings
-from oauth_app.stores import open_stores
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import heartbeats as running_processes
+from enable_with_segment.db.control.tables import RunningProcess
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.cli import app
+from enable_with_segment.oauth_app.runtime.heartbeat import Presence
+from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
 from tests.oauth_app.operations import running_service
 
 OLD, NEW = generate_encryption_key(), generate_encryption_key()

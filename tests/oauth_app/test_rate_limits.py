@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from sqlalchemy import func
 from sqlmodel import select
 
-from db.control.tables import FlowState
-from oauth_app import install_flow, install_status
-from oauth_app.demo.browser import Browser
-from oauth_app.failures import FailureReason
-from oauth_app.flow_cookies import FlowCookies, cookie_name
-from oauth_app.install_flow import FlowFailed
-from oauth_app.rate_limits import RATES, Purpose, Rate, RateLimits, TokenBuckets, client_of
+from enable_with_segment.db.control.tables import FlowState
+from enable_with_segment.installs import status as install_status
+from enable_with_segment.oauth_app.demo.browser import Browser
+from enable_with_segment.oauth_app.flow import install_flow
+from enable_with_segment.oauth_app.flow.cookies import FlowCookies, cookie_name
+from enable_with_segment.oauth_app.flow.failures import FailureReason
+from enable_with_segment.oauth_app.flow.install_flow import FlowFailed
+from enable_with_segment.oauth_app.web.rate_limits import RATES, Purpose, Rate, RateLimits, TokenBuckets, client_of
 from tests.leak_watch import FLOW, LeakWatch
 from tests.oauth_app.conftest import FrontDoor
 from tests.oauth_app.operations import SERVICE, Operations, running_service

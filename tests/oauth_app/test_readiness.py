@@ -7,13 +7,13 @@ from pathlib import Path
 
 import httpx
 
-from db.clock import utc_now
-from db.database import Database
-from db.encryption import EncryptionKeys
-from db.event_log.records import Backlog
-from db.event_log.sqlite import SqliteEventLog
-from oauth_app.exposition import render
-from oauth_app.readiness import Readiness, has_room
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.records import Backlog
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.oauth_app.observability.exposition import render
+from enable_with_segment.oauth_app.observability.readiness import Readiness, has_room
 from tests.oauth_app.conftest import SERVICE, build_front_door
 from tests.oauth_app.operations import Operations, running_service
 

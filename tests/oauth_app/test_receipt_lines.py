@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from db.event_log.tables import HandlerState
-from oauth_app.cli.events import _outcome
-from subscriptions.archive.receipts import HandlerReceipt
+from enable_with_segment.db.event_log.tables import HandlerState
+from enable_with_segment.oauth_app.cli.events import _outcome
+from enable_with_segment.subscriptions.archive.receipts import HandlerReceipt
 from tests.event_log.events import NOON, later
 
 _DONE = HandlerReceipt("keep (track)", HandlerState.DONE, 1, later(seconds=5), timedelta(seconds=5.005), None, None)

@@ -6,14 +6,14 @@ import pytest
 from sqlmodel import select
 from starlette.requests import Request
 
-from db.control import install_tokens, installs
-from db.control.tables import Install, InstallStatus
-from db.database import Database
-from db.encryption import EncryptionKeys
-from oauth_app.connect_links import ReconnectRefused
-from oauth_app.failures import FailureReason
-from oauth_app.install_flow import FlowFailed
-from subscriptions.provisioning.drift import SENTENCES, Drift
+from enable_with_segment.db.control import install_tokens, installs
+from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.connect_links import ReconnectRefused
+from enable_with_segment.installs.drift import SENTENCES, Drift
+from enable_with_segment.oauth_app.flow.failures import FailureReason
+from enable_with_segment.oauth_app.flow.install_flow import FlowFailed
 from tests.oauth_app.conftest import SERVICE, FrontDoor, build_front_door
 
 WEB = "workspaces/northwind/sources/web-prod"

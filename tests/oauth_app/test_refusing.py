@@ -11,10 +11,10 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from oauth_app.accepting import new_loop
-from oauth_app.cli.serve import HTTP
-from oauth_app.delivery_protocol import DeliveryProtocol
-from subscriptions.receiving.pressure import Pressure
+from enable_with_segment.oauth_app.cli.serve import HTTP
+from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
+from enable_with_segment.subscriptions.receiving.server.accepting import new_loop
+from enable_with_segment.subscriptions.receiving.server.protocol import DeliveryProtocol
 from tests.journey.deployment import basic
 from tests.oauth_app.door import PATH, Door, open_door, until
 
@@ -365,9 +365,7 @@ def test_what_is_read_in_the_same_turn_is_counted_before_it_is_let_in() -> None:
 
 def test_uvicorn_is_as_it_is_expected_inside() -> None:
     """What ``DeliveryProtocol`` overrides and uses is not promised by uvicorn: a new version may have moved it."""
-    moved = (
-        "uvicorn's HTTP protocol changed inside: read oauth_app/delivery_protocol.py against it, then raise the version"
-    )
+    moved = "uvicorn's protocol changed: read subscriptions/receiving/server/protocol.py against it, and raise the version"
     own = {name for name, value in vars(DeliveryProtocol).items() if callable(value)}
     overridden = {name for name in own if not name.startswith("_")} - {"pay"}
     used = {"on_response_complete", "_unset_keepalive_if_required"}

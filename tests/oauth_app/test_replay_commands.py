@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from db.control import pauses
-from oauth_app.settings import Settings
-from oauth_app.stores import Stores, open_stores
-from subscriptions import Event, EventNotSupported, InvalidEventPayload, Subscription
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.subscription import load_subscription
+from enable_with_segment import Event, EventNotSupported, InvalidEventPayload, Subscription
+from enable_with_segment.components.subscription import load_subscription
+from enable_with_segment.db.control import pauses
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import Stores, open_stores
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from tests.event_log.events import new_event
 from tests.oauth_app.shell import Shell
 
@@ -185,7 +185,7 @@ def test_wh_15_erasing_a_person_prints_a_receipt_without_personal_data(shell: Sh
     assert "karin" not in first.output + repeated.output + again.output
 
     async def receipts(stores: Stores) -> list[Any]:
-        from subscriptions.archive.erasure import find_receipt
+        from enable_with_segment.subscriptions.archive.erasure import find_receipt
 
         found = await find_receipt(stores.event_log, stores.control, receipt["message_id"])
         missing = await find_receipt(stores.event_log, stores.control, "elsewhere")

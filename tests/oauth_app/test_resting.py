@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from oauth_app.accepting import new_loop
-from oauth_app.cli.serve import KEEP_ALIVE_SECONDS, server_config
+from enable_with_segment.oauth_app.cli.serve import KEEP_ALIVE_SECONDS, server_config
+from enable_with_segment.subscriptions.receiving.server.accepting import new_loop
 from tests.oauth_app.door import Door, open_door, stored, until, warm
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: service\r\n\r\n"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oauth_app.return_to import ReturnAddressRefused, check_return_to
+from enable_with_segment.installs.return_to import ReturnAddressRefused, check_return_to
 
 OWN = "https://segment.acme.example"
 LISTED = ("https://app.acme.example",)

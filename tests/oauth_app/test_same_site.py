@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from oauth_app.same_site import is_same_site, is_speculative
+from enable_with_segment.oauth_app.web.same_site import is_same_site, is_speculative
 
 
 @pytest.mark.parametrize(

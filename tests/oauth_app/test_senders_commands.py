@@ -11,11 +11,11 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from db.encryption import generate_encryption_key
-from oauth_app.application import create_application
-from oauth_app.cli import app
-from oauth_app.settings import load_settings
-from subscriptions.receiving.signature import sign
+from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.cli import app
+from enable_with_segment.oauth_app.runtime.settings import load_settings
+from enable_with_segment.oauth_app.web.application import create_application
+from enable_with_segment.subscriptions.receiving.signature import sign
 
 BASE = "http://localhost:8888"
 FIRST = b'{"type":"track","event":"Paid","userId":"u-1","messageId":"m-1","total":1.0}'
@@ -25,8 +25,8 @@ FIRST = b'{"type":"track","event":"Paid","userId":"u-1","messageId":"m-1","total
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with handlers of its own, which are nothing but a sink."""
     (tmp_path / "sink_only_handlers.py").write_text(
-        "from subscriptions import Subscription\n"
-        "from subscriptions.sinks import JsonLinesSink\n"
+        "from enable_with_segment import Subscription\n"
+        "from enable_with_segment import JsonLinesSink\n"
         "crm = Subscription('acme-crm')\n"
         f"crm.to(JsonLinesSink({str(tmp_path / 'files')!r}))\n",
         encoding="utf-8",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oauth_app.settings import Settings, SettingsInvalid, load_settings
+from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid, load_settings
 
 
 @pytest.fixture(autouse=True)

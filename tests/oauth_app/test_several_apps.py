@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from urllib.parse import parse_qs, urlsplit
 
-from db.control import flow_states
-from oauth_app.callback_query import CodeReturned, ErrorReturned
-from oauth_app.connect_links import ConnectLinks
-from oauth_app.failures import FailureReason
-from oauth_app.install_flow import FlowConnected, FlowFailed, FlowStarted, InstallFlow
+from enable_with_segment.db.control import flow_states
+from enable_with_segment.installs.connect_links import ConnectLinks
+from enable_with_segment.oauth_app.flow.callback_query import CodeReturned, ErrorReturned
+from enable_with_segment.oauth_app.flow.failures import FailureReason
+from enable_with_segment.oauth_app.flow.install_flow import FlowConnected, FlowFailed, FlowStarted, InstallFlow
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 
 

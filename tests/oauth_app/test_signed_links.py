@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oauth_app.signed_links import StatusLinks
+from enable_with_segment.oauth_app.web.status_links import StatusLinks
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 INSTALL = "ins_" + "a" * 20

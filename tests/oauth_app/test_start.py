@@ -13,9 +13,9 @@ import pytest
 from sqlmodel import select
 from starlette.requests import Request
 
-from db.control.tables import ConnectLink, FlowState
-from db.database import Database
-from db.encryption import EncryptionKeys
+from enable_with_segment.db.control.tables import ConnectLink, FlowState
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
 from tests.oauth_app.conftest import SEGMENT, SERVICE, FrontDoor, build_front_door
 
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from db.control import installs
-from db.control.tables import InstallStatus
-from subscriptions.provisioning.drift import Drift
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.installs.drift import Drift
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 
 

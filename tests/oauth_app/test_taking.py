@@ -11,14 +11,14 @@ import apsw
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from db.clock import utc_now
-from db.control import api_keys
-from db.event_log.records import EventFilter
-from db.event_log.tables import EventState
-from oauth_app.accepting import new_loop
-from oauth_app.cli.serve import HTTP
-from oauth_app.panic import lift_stop, stop_everything
-from subscriptions.receiving.exchange import Headers
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import api_keys
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.oauth_app.cli.serve import HTTP
+from enable_with_segment.oauth_app.runtime.emergency_stop import lift_stop, stop_everything
+from enable_with_segment.subscriptions.receiving.exchange import Headers
+from enable_with_segment.subscriptions.receiving.server.accepting import new_loop
 from tests.journey.deployment import basic
 from tests.oauth_app.door import Door, door_of, open_door, stored, until, warm
 from tests.oauth_app.operations import running_service

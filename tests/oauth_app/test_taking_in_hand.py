@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy.engine import make_url
 
-from subscriptions.receiving.pressure import Pressure
+from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
 from tests.oauth_app.door import Door, open_door, stored, until, warm
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from db.encryption import EncryptionKeys
-from oauth_app.settings import SettingsInvalid
-from oauth_app.tracing import Traces, trace_id_of
-from subscriptions import Event, InvalidEventPayload, Subscription
+from enable_with_segment import Event, InvalidEventPayload, Subscription
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.oauth_app.observability.tracing import Traces, trace_id_of
+from enable_with_segment.oauth_app.runtime.settings import SettingsInvalid
 from tests.subscriptions.receiver import open_receiver
 
 

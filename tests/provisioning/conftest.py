@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from db.database import Database
-from db.encryption import EncryptionKeys
-from subscriptions.api_keys import ApiKeys
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_keys import ApiKeys
 from tests.provisioning.stage import Stage
 
 

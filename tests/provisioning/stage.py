@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from db.clock import utc_now
-from db.control import api_keys as stored_keys
-from db.control import audit, destinations, install_tokens, installs, outbox
-from db.control.tables import ApiKey, AuditEntry, Install, InstallStatus, OutboxEntry
-from db.database import Database
-from db.encryption import EncryptionKeys
-from db.identifiers import new_id
-from oauth_app.install_tokens import InstallTokens
-from segment_api.config_api import ConfigApi
-from segment_api.grants import InstallGrant
-from segment_sandbox import Sandbox
-from segment_sandbox.faults import Fault
-from segment_sandbox.world import Destination
-from subscriptions import Subscription
-from subscriptions.api_keys import ApiKeys
-from subscriptions.provisioning.install_announcer import InstallAnnouncer
-from subscriptions.provisioning.outbox_worker import OutboxWorker
-from subscriptions.provisioning.provisioner import PROVISION, Provisioner
-from subscriptions.provisioning.reconciliation import Policy, Reconciler
+from enable_with_segment import Subscription
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import api_keys as stored_keys
+from enable_with_segment.db.control import audit, destinations, install_tokens, installs, outbox
+from enable_with_segment.db.control.tables import ApiKey, AuditEntry, Install, InstallStatus, OutboxEntry
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.installs.announcer import InstallAnnouncer
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.outbox_worker import OutboxWorker
+from enable_with_segment.installs.provisioning.provisioner import PROVISION, Provisioner
+from enable_with_segment.installs.reconciliation import Policy, Reconciler
+from enable_with_segment.installs.tokens import InstallTokens
+from enable_with_segment.segment_api.config_api import ConfigApi
+from enable_with_segment.segment_api.grants import InstallGrant
+from enable_with_segment.segment_sandbox import Sandbox
+from enable_with_segment.segment_sandbox.faults import Fault
+from enable_with_segment.segment_sandbox.world import Destination
 from tests.segment_api.wire import CONFIG_API, DESTINATION, SCOPE, SOURCE, Wire, consent, identity_client
 
 WORKSPACE = "workspaces/northwind"

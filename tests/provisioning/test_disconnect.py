@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from db.control import api_keys as stored_keys
-from db.control import emergency_stop, install_tokens, installs, outbox
-from db.control.tables import InstallStatus
-from oauth_app.install_status import tell_status
-from subscriptions.key_recognition import KeyState
-from subscriptions.provisioning.provisioner import PROVISION
+from enable_with_segment.db.control import api_keys as stored_keys
+from enable_with_segment.db.control import emergency_stop, install_tokens, installs, outbox
+from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.installs.key_cache import KeyState
+from enable_with_segment.installs.provisioning.provisioner import PROVISION
+from enable_with_segment.installs.status import tell_status
 from tests.provisioning.stage import UPSTREAM, Stage
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from db.control import installs
-from db.database import Database
-from db.encryption import EncryptionKeys
-from segment_sandbox.destinations import MASKED
-from subscriptions.api_keys import ApiKeys
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.segment_sandbox.config_api.destinations import MASKED
 from tests.provisioning.stage import CONNECTED, ONE, Stage
 from tests.segment_api.wire import DESTINATION
 

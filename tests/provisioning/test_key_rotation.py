@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from db.control import api_keys as stored_keys
-from db.control import installs
-from db.control.tables import InstallStatus
-from subscriptions.key_recognition import KeyState
+from enable_with_segment.db.control import api_keys as stored_keys
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.installs.key_cache import KeyState
 from tests.provisioning.stage import CONNECTED, ONE, UPSTREAM, Stage
 from tests.segment_api.wire import DESTINATION
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.control import outbox
-from db.control.tables import OutboxEntry
-from db.database import Database
-from segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
-from subscriptions.provisioning.outbox_worker import Handler, OutboxWorker, delay_after, describe, is_hopeless
+from enable_with_segment.db.control import outbox
+from enable_with_segment.db.control.tables import OutboxEntry
+from enable_with_segment.db.database import Database
+from enable_with_segment.installs.outbox_worker import Handler, OutboxWorker, delay_after, describe, is_hopeless
+from enable_with_segment.segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
 from tests.provisioning.stage import TestClock
 
 

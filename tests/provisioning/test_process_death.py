@@ -9,13 +9,13 @@ import httpx
 import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.clock import utc_now
-from db.control import install_tokens, service_secrets
-from db.database import Database
-from db.encryption import EncryptionKeys
-from segment_sandbox import Sandbox, SandboxConfig
-from subscriptions.api_keys import ApiKeys
-from subscriptions.key_recognition import KeyState
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import install_tokens, service_secrets
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.key_cache import KeyState
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import Sent
 

@@ -7,12 +7,12 @@ import logging
 
 import pytest
 
-from db.control import installs
-from db.database import Database
-from db.encryption import EncryptionKeys
-from segment_api.names import workspace_name
-from segment_sandbox import Sandbox, SandboxConfig
-from subscriptions.api_keys import ApiKeys
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.segment_api.names import workspace_name
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
 from tests.provisioning.stage import CONNECTED, DESTINATIONS, EXISTS, ONE, Stage
 from tests.segment_api.wire import DESTINATION
 

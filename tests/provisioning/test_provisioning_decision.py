@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_api.catalog import CatalogDestination, CatalogSetting
-from segment_api.destination import Destination
-from subscriptions.provisioning.decision import (
+from enable_with_segment.components.provisioning_reasons import EXPLANATIONS, Reason, explain
+from enable_with_segment.installs.provisioning.decision import (
     HeldKey,
     Progress,
     Seen,
@@ -18,7 +17,8 @@ from subscriptions.provisioning.decision import (
     next_step,
     settings_to_create,
 )
-from subscriptions.provisioning_reasons import EXPLANATIONS, Reason, explain
+from enable_with_segment.segment_api.catalog import CatalogDestination, CatalogSetting
+from enable_with_segment.segment_api.destination import Destination
 
 sightings = st.none() | st.builds(Seen, st.booleans(), st.sampled_from(HeldKey))
 LAST = {Step.CONNECTED, Step.ASK, Step.CREATE_FAILED, Step.UPDATE_FAILED}

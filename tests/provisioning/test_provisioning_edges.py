@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from db.control import installs
-from db.control.tables import Install
-from db.database import Database
-from db.encryption import EncryptionKeys
-from segment_sandbox import Sandbox, SandboxConfig
-from segment_sandbox.config import CatalogDestination, SettingSpec
-from subscriptions.api_keys import ApiKeys
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.control.tables import Install
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
+from enable_with_segment.segment_sandbox.config import CatalogDestination, SettingSpec
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import DESTINATION
 

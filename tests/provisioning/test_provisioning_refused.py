@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from db.control import outbox
-from segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
-from subscriptions.provisioning.provisioner import PROVISION
+from enable_with_segment.db.control import outbox
+from enable_with_segment.installs.provisioning.provisioner import PROVISION
+from enable_with_segment.segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
 from tests.provisioning.stage import CONNECTED, ONE, UPSTREAM, Stage
 from tests.segment_api.wire import SOURCE
 

@@ -9,18 +9,18 @@ from datetime import timedelta
 import pytest
 from sqlmodel import select
 
-from db.control import api_keys as stored_keys
-from db.control import outbox
-from db.control.tables import OutboxEntry
-from db.database import Database
-from db.encryption import EncryptionKeys
-from oauth_app.install_tokens import InstallTokens
-from segment_api.destination import API_KEY_SETTING, Destination
-from subscriptions.api_keys import ApiKeys
-from subscriptions.key_recognition import KeyState
-from subscriptions.provisioning.drift import Drift, drift_of
-from subscriptions.provisioning.reconciliation import RECONCILE, SPACING, queue_checks
-from subscriptions.provisioning.reconciliation_sweep import ReconciliationSweep
+from enable_with_segment.db.control import api_keys as stored_keys
+from enable_with_segment.db.control import outbox
+from enable_with_segment.db.control.tables import OutboxEntry
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.drift import Drift, drift_of
+from enable_with_segment.installs.key_cache import KeyState
+from enable_with_segment.installs.reconciliation import RECONCILE, SPACING, queue_checks
+from enable_with_segment.installs.reconciliation_sweep import ReconciliationSweep
+from enable_with_segment.installs.tokens import InstallTokens
+from enable_with_segment.segment_api.destination import API_KEY_SETTING, Destination
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import DESTINATION, identity_client
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from segment_api.http import trusted
-from segment_sandbox import Sandbox, SandboxConfig, acme_crm
+from enable_with_segment.segment_api.http import trusted
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig, acme_crm
 from tests.sandbox.customer import Customer
 from tests.sandbox.partner import Partner
 

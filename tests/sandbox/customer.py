@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
 
-from segment_sandbox import Sandbox
+from enable_with_segment.segment_sandbox import Sandbox
 
 STATE = "0123456789abcdef0123456789abcdef"
 WEB = "workspaces/northwind/sources/web-prod"

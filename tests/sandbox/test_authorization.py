@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from segment_sandbox import ConfigError, Sandbox, SandboxConfig, acme_app
+from enable_with_segment.segment_sandbox import ConfigError, Sandbox, SandboxConfig, acme_app
 from tests.sandbox.customer import MOBILE, OWNER, STATE, WEB, Customer, hidden, query_of
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from segment_sandbox import AppSeed, Sandbox, SandboxConfig, acme_app
+from enable_with_segment.segment_sandbox import AppSeed, Sandbox, SandboxConfig, acme_app
 from tests.sandbox.customer import MOBILE, OWNER, WEB, WEB_DESTINATION, Customer, bearer
 
 URL = f"/v1beta/{WEB_DESTINATION}"

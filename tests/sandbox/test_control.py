@@ -3,8 +3,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from segment_sandbox import PROFILES, Sandbox, SandboxConfig, Switches, UnknownSwitch
-from segment_sandbox.transcript import redact_body
+from enable_with_segment.segment_sandbox import PROFILES, Sandbox, SandboxConfig, Switches, UnknownSwitch
+from enable_with_segment.segment_sandbox.transcript import redact_body
 from tests.sandbox.customer import OWNER, WEB, WEB_DESTINATION, Customer
 from tests.sandbox.partner import Partner
 

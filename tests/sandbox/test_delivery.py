@@ -8,8 +8,8 @@ import json
 import httpx
 import pytest
 
-from segment_sandbox import Sandbox, SandboxConfig, Switches, acme_crm
-from segment_sandbox.delivery_request import allowed_by_integrations, basic, settings_header
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig, Switches, acme_crm
+from enable_with_segment.segment_sandbox.delivery.request import allowed_by_integrations, basic, settings_header
 from tests.sandbox.customer import TRACK, WEB_DESTINATION, Customer, bearer
 from tests.sandbox.partner import Partner
 

@@ -7,9 +7,9 @@ import random
 import httpx
 import pytest
 
-from segment_sandbox import PROFILES, Sandbox, SandboxConfig, acme_crm
-from segment_sandbox.anomalies import go_time, vary
-from segment_sandbox.delivery_request import basic
+from enable_with_segment.segment_sandbox import PROFILES, Sandbox, SandboxConfig, acme_crm
+from enable_with_segment.segment_sandbox.delivery.anomalies import go_time, vary
+from enable_with_segment.segment_sandbox.delivery.request import basic
 from tests.sandbox.customer import TRACK, Customer
 from tests.sandbox.partner import Partner
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_sandbox import PROFILES, Sandbox, SandboxConfig, Switches, acme_crm
-from segment_sandbox.outcomes import outcome_of_error, outcome_of_status, retry_delay
+from enable_with_segment.segment_sandbox import PROFILES, Sandbox, SandboxConfig, Switches, acme_crm
+from enable_with_segment.segment_sandbox.delivery.outcomes import outcome_of_error, outcome_of_status, retry_delay
 from tests.sandbox.customer import TRACK, WEB_DESTINATION, Customer
 from tests.sandbox.partner import Answer, Partner
 

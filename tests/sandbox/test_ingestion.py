@@ -11,9 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from segment.analytics.client import Client
 
-from segment_sandbox.events import Arrival, DroppedEvent, check, complete, corrected_time, parse_time
-from segment_sandbox.ingestion import MalformedGzip, unpack
-from segment_sandbox.jsontext import InvalidJson, encode, parse_object
+from enable_with_segment.segment_sandbox.jsontext import InvalidJson, encode, parse_object
+from enable_with_segment.segment_sandbox.tracking.events import (
+    Arrival,
+    DroppedEvent,
+    check,
+    complete,
+    corrected_time,
+    parse_time,
+)
+from enable_with_segment.segment_sandbox.tracking.ingestion import MalformedGzip, unpack
 from tests.sandbox.customer import MOBILE, WEB, Customer
 
 TRACK = {"event": "Signed Up", "userId": "cust_20418", "properties": {"plan": "team"}}

@@ -8,10 +8,10 @@ import sys
 import httpx
 import pytest
 
-from segment_sandbox import Sandbox, SandboxConfig
-from segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_ENDPOINT
-from segment_sandbox.serve import NotLoopback, is_loopback, serve
-from segment_sandbox.server import base_url
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
+from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_ENDPOINT
+from enable_with_segment.segment_sandbox.serve import NotLoopback, is_loopback, serve
+from enable_with_segment.segment_sandbox.server import base_url
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "sandbox.example"])  # noqa: S104
@@ -41,7 +41,7 @@ async def test_a_port_in_use_is_an_error() -> None:
 
 async def test_run_prints_one_line_and_stops_on_sigterm() -> None:
     program = (
-        "from segment_sandbox import SandboxConfig; from segment_sandbox.serve import run;"
+        "from segment_sandbox import SandboxConfig; from enable_with_segment.segment_sandbox.serve import run;"
         "run(SandboxConfig.from_environment(), '127.0.0.1', 0)"
     )
     process = await asyncio.create_subprocess_exec(

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from segment_sandbox import AppSeed, Sandbox, SandboxConfig, acme_app
+from enable_with_segment.segment_sandbox import AppSeed, Sandbox, SandboxConfig, acme_app
 from tests.sandbox.customer import MOBILE, WEB, Customer, bearer
 
 VERIFIER = "v" * 43

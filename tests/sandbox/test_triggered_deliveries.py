@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segment_sandbox.delivery_request import basic
+from enable_with_segment.segment_sandbox.delivery.request import basic
 from tests.sandbox.customer import TRACK, WEB, WEB_DESTINATION, Customer
 from tests.sandbox.partner import Answer, Partner
 

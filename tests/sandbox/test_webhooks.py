@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from db.encryption import EncryptionKeys
-from db.event_log.tables import EventState
-from segment_sandbox import Sandbox, SandboxConfig
-from segment_sandbox.config import ConfigError
-from segment_sandbox.webhooks import WebhooksDestination, as_javascript, signature
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
+from enable_with_segment.segment_sandbox.config import ConfigError
+from enable_with_segment.segment_sandbox.delivery.webhooks import WebhooksDestination, as_javascript, signature
 from tests.listening import listening
 from tests.sandbox.customer import WEB, Customer
 from tests.sandbox.partner import Answer, Partner

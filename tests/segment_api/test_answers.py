@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_api import errors
-from segment_api.answers import Answer, config_api_failure, config_api_object, json_object, retry_after_seconds
+from enable_with_segment.segment_api import errors
+from enable_with_segment.segment_api.answers import (
+    Answer,
+    config_api_failure,
+    config_api_object,
+    json_object,
+    retry_after_seconds,
+)
 
 
 def failure(status: int, body: object) -> errors.SegmentError | None:

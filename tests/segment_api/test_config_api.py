@@ -10,9 +10,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from segment_api.config_api import ConfigApi
-from segment_api.errors import InvalidAnswer, NotFound, SegmentUnavailable
-from segment_api.urls import BaseUrlRefused
+from enable_with_segment.segment_api.config_api import ConfigApi
+from enable_with_segment.segment_api.errors import InvalidAnswer, NotFound, SegmentUnavailable
+from enable_with_segment.segment_api.urls import BaseUrlRefused
 from tests.segment_api.wire import CONFIG_API, DESTINATION, Wire, answering
 
 

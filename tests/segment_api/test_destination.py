@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_api.catalog import read_catalog_destination
-from segment_api.destination import DestinationRequest, create_body, is_masked, read_destination, update_body
-from segment_api.errors import InvalidAnswer
+from enable_with_segment.segment_api.catalog import read_catalog_destination
+from enable_with_segment.segment_api.destination import (
+    DestinationRequest,
+    create_body,
+    is_masked,
+    read_destination,
+    update_body,
+)
+from enable_with_segment.segment_api.errors import InvalidAnswer
 
 NAME = "workspaces/northwind/sources/web-prod/destinations/acme-crm"
 requests = st.builds(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_api.answers import Answer
-from segment_api.errors import InvalidAnswer, SegmentError
-from segment_api.grants import InstallGrant, read_install_grant, read_refreshed_token
+from enable_with_segment.segment_api.answers import Answer
+from enable_with_segment.segment_api.errors import InvalidAnswer, SegmentError
+from enable_with_segment.segment_api.grants import InstallGrant, read_install_grant, read_refreshed_token
 
 SOURCE = "workspaces/northwind/sources/web-prod"
 GRANT: dict[str, object] = {

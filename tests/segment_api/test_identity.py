@@ -17,17 +17,13 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from segment_api.errors import (
-    InvalidAnswer,
-    SegmentUnavailable,
-    TokenRequestRejected,
-)
-from segment_api.grants import InstallGrant
-from segment_api.identity import IdentityClient
-from segment_api.secret import Secret
-from segment_api.urls import BaseUrlRefused
-from segment_sandbox import Sandbox, SandboxConfig
-from segment_sandbox.config import acme_app
+from enable_with_segment.segment_api.errors import InvalidAnswer, SegmentUnavailable, TokenRequestRejected
+from enable_with_segment.segment_api.grants import InstallGrant
+from enable_with_segment.segment_api.identity import IdentityClient
+from enable_with_segment.segment_api.secret import Secret
+from enable_with_segment.segment_api.urls import BaseUrlRefused
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
+from enable_with_segment.segment_sandbox.config import acme_app
 from tests.segment_api.wire import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -340,7 +336,7 @@ async def test_the_client_follows_no_redirect_with_its_credentials() -> None:
 
 
 def test_importing_the_client_warns_about_nothing() -> None:
-    command = [sys.executable, "-W", "error", "-c", "import segment_api.identity"]
+    command = [sys.executable, "-W", "error", "-c", "import enable_with_segment.segment_api.identity"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # our own code
     assert (finished.returncode, finished.stderr) == (0, "")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_api import names
+from enable_with_segment.segment_api import names
 
 SOURCE = "workspaces/northwind/sources/web-prod"
 

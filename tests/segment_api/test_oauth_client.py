@@ -32,7 +32,10 @@ def test_authlib_is_imported_in_one_place() -> None:
     ]
 
 
-@pytest.mark.parametrize("module", ["oauth_app.operators.identity_provider", "segment_api.authorization_code"])
+@pytest.mark.parametrize(
+    "module",
+    ["enable_with_segment.oauth_app.operators.identity_provider", "enable_with_segment.segment_api.authorization_code"],
+)
 def test_whoever_uses_it_is_imported_without_a_warning(module: str) -> None:
     command = [sys.executable, "-W", "error", "-c", f"import {module}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own program

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import JSONResponse
 
-from segment_api.config_api import ConfigApi
-from segment_api.identity import IdentityClient
-from segment_api.rate_limiter import RateLimiter
-from segment_api.secret import Secret
+from enable_with_segment.segment_api.config_api import ConfigApi
+from enable_with_segment.segment_api.identity import IdentityClient
+from enable_with_segment.segment_api.rate_limiter import RateLimiter
+from enable_with_segment.segment_api.secret import Secret
 from tests.segment_api.wire import CLIENT_ID, CONFIG_API, DESTINATION, ORIGIN, REDIRECT_URI, SCOPE, Wire, answering
 
 

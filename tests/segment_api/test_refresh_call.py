@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from segment_api.errors import (
-    NotFound,
-    RateLimited,
-    SegmentUnavailable,
-    Unauthenticated,
-)
-from segment_api.names import NameInvalid
-from segment_sandbox import Sandbox, SandboxConfig
+from enable_with_segment.segment_api.errors import NotFound, RateLimited, SegmentUnavailable, Unauthenticated
+from enable_with_segment.segment_api.names import NameInvalid
+from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
 from tests.segment_api.wire import (
     CLIENT_ID,
     CLIENT_SECRET,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segment_api.secret import Secret
+from enable_with_segment.segment_api.secret import Secret
 
 
 def test_a_secret_shows_only_when_revealed() -> None:

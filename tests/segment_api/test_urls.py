@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segment_api.urls import BaseUrlRefused, check_base_url, is_loopback
+from enable_with_segment.segment_api.urls import BaseUrlRefused, check_base_url, is_loopback
 
 
 @pytest.mark.parametrize(

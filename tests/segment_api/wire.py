@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from segment_api.grants import InstallGrant
-from segment_api.identity import IdentityClient
-from segment_api.secret import Secret
-from segment_sandbox import Sandbox
+from enable_with_segment.segment_api.grants import InstallGrant
+from enable_with_segment.segment_api.identity import IdentityClient
+from enable_with_segment.segment_api.secret import Secret
+from enable_with_segment.segment_sandbox import Sandbox
 
 ORIGIN = "http://127.0.0.1:8889"
 CONFIG_API = f"{ORIGIN}/v1beta"

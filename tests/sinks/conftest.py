@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from subscriptions import Event, InstallContext
+from enable_with_segment import Event, InstallContext
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

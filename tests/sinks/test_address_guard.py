@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions.sinks.address_guard import AddressRefused, check_addresses, is_public
+from enable_with_segment.subscriptions.sinks.address_guard import AddressRefused, check_addresses, is_public
 
 NOT_PUBLIC = [
     "127.0.0.1",

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from subscriptions import HandlerInvalid, InstallContext
-from subscriptions.sinks import JsonLinesSink, ParquetSink
-from subscriptions.sinks.folder import FolderSink
+from enable_with_segment import HandlerInvalid, InstallContext, JsonLinesSink, ParquetSink
+from enable_with_segment.subscriptions.sinks.folder import FolderSink
 from tests.sinks.conftest import NOON, event
 
 

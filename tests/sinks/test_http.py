@@ -19,10 +19,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from subscriptions import InstallContext, InvalidEventPayload, RetryError
-from subscriptions.sinks import HttpSink
-from subscriptions.sinks.http import judge_status, parse_retry_after
-from subscriptions.sinks.standard_webhooks import new_secret, verify
+from enable_with_segment import HttpSink, InstallContext, InvalidEventPayload, RetryError
+from enable_with_segment.subscriptions.sinks.http import judge_status, parse_retry_after
+from enable_with_segment.subscriptions.sinks.standard_webhooks import new_secret, verify
 from tests.listening import listening
 from tests.sinks.conftest import NOON, event
 from tests.sinks.receiver import endpoint

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from subscriptions import InstallContext, RetryError
-from subscriptions.sinks import SqlSink
-from subscriptions.sinks.sql import CONTACTS, EVENTS, merge_traits
+from enable_with_segment import InstallContext, RetryError, SqlSink
+from enable_with_segment.subscriptions.sinks.sql import CONTACTS, EVENTS, merge_traits
 from tests.sinks.conftest import NOON, event
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from subscriptions.sinks.standard_webhooks import SignatureInvalid, key_of, new_secret, signed_headers, verify
+from enable_with_segment.subscriptions.sinks.standard_webhooks import (
+    SignatureInvalid,
+    key_of,
+    new_secret,
+    signed_headers,
+    verify,
+)
 
 # The published example of the specification's reference libraries.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

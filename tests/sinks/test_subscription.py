@@ -9,10 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from db.encryption import EncryptionKeys
-from db.event_log.tables import EventState
-from subscriptions import Event, HandlerInvalid, InstallContext, RetryError, Subscription
-from subscriptions.sinks import JsonLinesSink, Sink, SqlSink
+from enable_with_segment import (
+    Event,
+    HandlerInvalid,
+    InstallContext,
+    JsonLinesSink,
+    RetryError,
+    Sink,
+    SqlSink,
+    Subscription,
+)
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.tables import EventState
 from tests.subscriptions.receiver import open_receiver
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from db.event_log.records import Appended, NewEvent
-from db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.records import Appended, NewEvent
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 
 
 class BrokenLog(SqliteEventLog):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from db.encryption import EncryptionKeys
-from subscriptions import Setting, Subscription
+from enable_with_segment import Setting, Subscription
+from enable_with_segment.db.encryption import EncryptionKeys
 from tests.subscriptions.receiver import Open, Receiver, Recorder, open_receiver
 from tests.subscriptions.signed_sender import Sender
 

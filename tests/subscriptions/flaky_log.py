@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from db.event_log.log import EventLog
-from db.event_log.records import (
+from enable_with_segment.db.event_log.log import EventLog
+from enable_with_segment.db.event_log.records import (
     Appended,
     ClaimedEvent,
     ErasureReport,
@@ -17,7 +17,7 @@ from db.event_log.records import (
     Predecessor,
     Settlement,
 )
-from db.event_log.waiter import Waiter
+from enable_with_segment.db.event_log.waiter import Waiter
 from tests.subscriptions.stepping_waiter import SteppingWaiter
 
 

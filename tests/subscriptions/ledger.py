@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from db.event_log.records import NewEvent
+from enable_with_segment.db.event_log.records import NewEvent
 from tests.event_log.events import new_event
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from db.database import Database
+from enable_with_segment.db.database import Database
 from tests.subscriptions.mortal_log import Life
 
 _ROUNDS = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 import apsw
 
-from db.event_log.records import EventLogUnavailable
+from enable_with_segment.db.event_log.records import EventLogUnavailable
 from tests.subscriptions.mortal_log import Life
 
 _BASE = apsw.vfs_names()[0]

@@ -15,25 +15,25 @@ import httpx
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from db.clock import utc_now
-from db.control import service_secrets
-from db.database import Database, parse_url
-from db.encryption import EncryptionKeys
-from db.event_log.log import EventLog, StoredEventLog
-from db.event_log.opening import open_event_log
-from db.event_log.records import EventFilter, EventRecord, HandlerRecord
-from subscriptions import Event, InstallContext, Subscription
-from subscriptions.api_keys import ApiKeys
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.dispatch.limits import DispatchLimits
-from subscriptions.event import EVENT_TYPES
-from subscriptions.handler import HandlerFunction
-from subscriptions.observer import Observer
-from subscriptions.receiving.endpoint import Endpoint
-from subscriptions.receiving.person_hash import PersonHash
-from subscriptions.receiving.reception import Reception
-from subscriptions.receiving.signed_webhook import SignedWebhook, SignedWebhookLimits
-from subscriptions.receiving.webhook import Webhook, WebhookLimits
+from enable_with_segment import Event, InstallContext, Subscription
+from enable_with_segment.components.event import EVENT_TYPES
+from enable_with_segment.components.handler import HandlerFunction
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import service_secrets
+from enable_with_segment.db.database import Database, parse_url
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.log import EventLog, StoredEventLog
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.records import EventFilter, EventRecord, HandlerRecord
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment.subscriptions.observer import Observer
+from enable_with_segment.subscriptions.receiving.endpoint import Endpoint
+from enable_with_segment.subscriptions.receiving.person_hash import PersonHash
+from enable_with_segment.subscriptions.receiving.reception import Reception
+from enable_with_segment.subscriptions.receiving.signed_webhook import SignedWebhook, SignedWebhookLimits
+from enable_with_segment.subscriptions.receiving.webhook import Webhook, WebhookLimits
 from tests import migrated
 
 Open: TypeAlias = "Callable[..., AbstractAsyncContextManager[Receiver]]"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from subscriptions.receiving.exchange import Headers
-from subscriptions.receiving.prepared_answer import PreparedAnswer
+from enable_with_segment.subscriptions.receiving.exchange import Headers
+from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
 from tests.subscriptions.receiver import Receiver, basic, track
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from subscriptions.receiving.signature import sign, signed_text
+from enable_with_segment.subscriptions.receiving.signature import sign, signed_text
 from tests.subscriptions.receiver import Receiver
 
 TRACK = {"type": "track", "event": "Ticket Closed", "userId": "u-881", "messageId": "m-0001"}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.database import Database
-from db.encryption import EncryptionKeys
-from subscriptions.api_key_format import (
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_key_format import (
     PREFIX,
     SIGNED_PREFIX,
     ApiKeyInvalid,
@@ -19,8 +19,8 @@ from subscriptions.api_key_format import (
     new_key,
     new_secret,
 )
-from subscriptions.api_keys import ApiKeys
-from subscriptions.key_recognition import KeyState
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.key_cache import KeyState
 
 SCANNER_RULE = re.compile(r"ew[sh]_[0-9A-Za-z]{40}")
 

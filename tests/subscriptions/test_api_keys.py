@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from db.clock import utc_now
-from db.control import accounts, audit, service_secrets
-from db.control import api_keys as stored_keys
-from db.database import Database
-from db.encryption import EncryptionKeys
-from subscriptions.api_keys import ApiKeys, MintedKey
-from subscriptions.key_recognition import KeyHolder, KeyState
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import accounts, audit, service_secrets
+from enable_with_segment.db.control import api_keys as stored_keys
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.api_keys import ApiKeys, MintedKey
+from enable_with_segment.installs.key_cache import KeyHolder, KeyState
 from tests.provisioning.stage import TestClock
 
 

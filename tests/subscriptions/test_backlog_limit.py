@@ -10,12 +10,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from db.event_log.recent_backlog import RecentBacklog
-from db.event_log.records import EventLogUnavailable, Settlement
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.tables import EventState
-from subscriptions.receiving.backlog_limit import BacklogLimit
-from subscriptions.receiving.pressure import TURN_SECONDS, Pressure
+from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
+from enable_with_segment.db.event_log.records import EventLogUnavailable, Settlement
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.subscriptions.receiving.backlog_limit import BacklogLimit
+from enable_with_segment.subscriptions.receiving.concurrency_limit import TURN_SECONDS, Pressure
 from tests.event_log.events import COMPONENTS
 from tests.subscriptions.answers import message
 from tests.subscriptions.receiver import Open, Receiver, Recorder, basic, track

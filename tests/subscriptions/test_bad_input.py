@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db.identifiers import new_id
-from subscriptions import Setting
-from subscriptions.event import EVENT_TYPES
+from enable_with_segment import Setting
+from enable_with_segment.components.event import EVENT_TYPES
+from enable_with_segment.db.identifiers import new_id
 from tests.subscriptions.receiver import Receiver, Recorder, basic
 
 EXAMPLES = settings(

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions import Event
-from subscriptions.archive.causes import cause_of
-from subscriptions.errors import DeliveryRefused
-from subscriptions.event_reader import check_event, parse_event
+from enable_with_segment import Event
+from enable_with_segment.components.errors import DeliveryRefused
+from enable_with_segment.components.event_reader import check_event, parse_event
+from enable_with_segment.subscriptions.archive.causes import cause_of
 
 MASKED_BEFORE = re.compile(r"""'[^']*'|"[^"]*"|\b[0-9a-fA-F]{8}[0-9a-fA-F-]{8,}\b|\d+""")
 """What no cause may show, whatever a handler says."""

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from subscriptions.dispatch.circuit import Circuit, CircuitPolicy, CircuitState
+from enable_with_segment.subscriptions.dispatch.circuit import Circuit, CircuitPolicy, CircuitState
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 POLICY = CircuitPolicy(failures=3, first=timedelta(seconds=5), ceiling=timedelta(seconds=30))

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from subscriptions.dispatch import claim_trouble
-from subscriptions.dispatch.claim_trouble import ClaimTrouble
+from enable_with_segment.subscriptions.dispatch import claim_trouble
+from enable_with_segment.subscriptions.dispatch.claim_trouble import ClaimTrouble
 
 
 def test_trouble_that_lasts_is_told_once_and_then_counted(caplog: pytest.LogCaptureFixture) -> None:

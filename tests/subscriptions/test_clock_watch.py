@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from db.event_log.tables import EventState
-from subscriptions import Event, RetryError, Subscription
-from subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment import Event, RetryError, Subscription
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from tests.event_log.events import new_event
 from tests.subscriptions.flaky_log import FlakyLog
 from tests.subscriptions.receiver import Open, Receiver, track

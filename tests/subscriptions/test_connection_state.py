@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.control.tables import InstallStatus
-from subscriptions import HandlerInvalid, Subscription
-from subscriptions.connection_state import ConnectionState, Turn, state_of, turn_between
+from enable_with_segment import HandlerInvalid, Subscription
+from enable_with_segment.components.connection_state import ConnectionState, Turn, state_of, turn_between
+from enable_with_segment.db.control.tables import InstallStatus
 from tests.provisioning.stage import Stage
 from tests.tokens.conftest import stage as stage_fixture
 

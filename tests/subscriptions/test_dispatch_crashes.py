@@ -19,19 +19,13 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from db.event_log.log import EventLog
-from db.event_log.records import (
-    Appended,
-    EventFilter,
-    EventLogUnavailable,
-    NewEvent,
-    Settlement,
-)
-from db.event_log.tables import EventState, HandlerState
-from subscriptions import Event, InvalidEventPayload, Subscription
-from subscriptions.dispatch.backoff import RetryPolicy
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment import Event, InvalidEventPayload, Subscription
+from enable_with_segment.db.backoff import RetryPolicy
+from enable_with_segment.db.event_log.log import EventLog
+from enable_with_segment.db.event_log.records import Appended, EventFilter, EventLogUnavailable, NewEvent, Settlement
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.event_log.events import new_event, settle
 from tests.subscriptions.crash_stores import PostgresStores, SqliteStores, StoresMachine, crash_settings
 from tests.subscriptions.mortal_log import Life, mortal_log

@@ -9,10 +9,10 @@ from datetime import timedelta
 
 import pytest
 
-from db.event_log.tables import EventState, HandlerState
-from subscriptions import Event, InstallContext, RetryError, Subscription
-from subscriptions.dispatch.circuit import CircuitPolicy
-from subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment import Event, InstallContext, RetryError, Subscription
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.dispatch.circuit import CircuitPolicy
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.receiver import Open, outcomes
 
 BUSY = "busy with earlier events"

@@ -10,19 +10,11 @@ from typing import Any
 
 import pytest
 
-from db.event_log.records import (
-    EventLogUnavailable,
-    Settlement,
-)
-from db.event_log.tables import EventState, HandlerState
-from subscriptions import (
-    Event,
-    InstallContext,
-    RetryError,
-    Subscription,
-)
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment import Event, InstallContext, RetryError, Subscription
+from enable_with_segment.db.event_log.records import EventLogUnavailable, Settlement
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.flaky_log import FlakyLog
 from tests.subscriptions.receiver import Open, Receiver, outcomes, track
 

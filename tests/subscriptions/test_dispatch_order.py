@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from db.event_log.tables import EventState
-from subscriptions import Event, InvalidEventPayload, RetryError, Subscription
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment import Event, InvalidEventPayload, RetryError, Subscription
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.receiver import Open, track
 
 

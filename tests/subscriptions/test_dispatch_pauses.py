@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from db.control import pauses
-from db.event_log.tables import EventState
-from subscriptions import Event, Subscription
+from enable_with_segment import Event, Subscription
+from enable_with_segment.db.control import pauses
+from enable_with_segment.db.event_log.tables import EventState
 from tests.subscriptions.receiver import Open
 
 

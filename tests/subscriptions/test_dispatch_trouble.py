@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from db.clock import utc_now
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.tables import EventState
-from subscriptions import Event, Subscription
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.dispatch.leases import Leases
+from enable_with_segment import Event, Subscription
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.subscriptions.dispatch.leases import Leases
 from tests.event_log.events import new_event
 from tests.subscriptions.receiver import Receiver, Recorder
 

@@ -8,10 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from db.control import installs
-from db.control.tables import Install, InstallStatus
-from db.event_log.tables import EventState, HandlerState
-from subscriptions import (
+from enable_with_segment import (
     Event,
     EventNotSupported,
     InstallContext,
@@ -21,9 +18,12 @@ from subscriptions import (
     Subscription,
     ValidationError,
 )
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.dispatch.limits import DispatchLimits
-from subscriptions.receiving.install_activity import InstallActivity
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment.subscriptions.receiving.install_activity import InstallActivity
 from tests.subscriptions.receiver import Open, outcomes, track
 
 

@@ -10,12 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from db.control import audit
-from db.encryption import EncryptionKeys
-from db.event_log.records import Settlement
-from db.event_log.sqlite import SqliteEventLog
-from db.event_log.tables import EventState, HandlerState
-from subscriptions import (
+from enable_with_segment import (
     Event,
     EventNotSupported,
     InstallContext,
@@ -24,7 +19,12 @@ from subscriptions import (
     Subscription,
     ValidationError,
 )
-from subscriptions.archive.erasure import (
+from enable_with_segment.db.control import audit
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.records import Settlement
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.archive.erasure import (
     ERASED,
     ErasureReceipt,
     ErasureRefused,

@@ -19,11 +19,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from db.event_log.records import Appended, EventFilter, EventLogUnavailable, Settlement
-from db.event_log.tables import EventState
-from subscriptions import Event
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment import Event
+from enable_with_segment.db.event_log.records import Appended, EventFilter, EventLogUnavailable, Settlement
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.event_log.events import settle
 from tests.subscriptions.crash_stores import PostgresStores, SqliteStores, StoresMachine, crash_settings
 from tests.subscriptions.ledger import Ledger, Message

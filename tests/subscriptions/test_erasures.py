@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import event as on_engine
 
-from db.control import audit
-from db.event_log.records import ErasureReport, EventLogUnavailable
-from db.event_log.tables import EventState
-from subscriptions import Event, EventNotSupported, Subscription
-from subscriptions.archive.erasure import ERASED, REQUESTED
-from subscriptions.dispatch.dispatcher import Dispatcher
-from subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment import Event, EventNotSupported, Subscription
+from enable_with_segment.db.control import audit
+from enable_with_segment.db.event_log.records import ErasureReport, EventLogUnavailable
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.subscriptions.archive.erasure import ERASED, REQUESTED
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.flaky_log import FlakyLog
 from tests.subscriptions.receiver import Open, Receiver, outcomes
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions.dispatch.fair_queue import FairQueue
+from enable_with_segment.subscriptions.dispatch.fair_queue import FairQueue
 
 
 def _anything(_first: object, _item: object) -> bool:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions import Fields, Setting
-from subscriptions.fields import as_text, normalise
-from subscriptions.setting import SettingInvalid, resolve_settings
+from enable_with_segment import Fields, Setting
+from enable_with_segment.components.fields import as_text, normalise
+from enable_with_segment.components.setting import SettingInvalid, resolve_settings
 
 words = st.lists(st.text("abcdefghijk0123456789", min_size=1, max_size=6), min_size=1, max_size=4)
 

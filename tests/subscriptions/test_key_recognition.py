@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from db.clock import utc_now
-from db.control import api_keys
-from db.database import Database
-from db.encryption import EncryptionKeys, generate_encryption_key
-from subscriptions import key_recognition
-from subscriptions.api_keys import ApiKeys
-from subscriptions.key_recognition import STRANGERS, KeyLookup, KeyRecognition, KeyState
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import api_keys
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys, generate_encryption_key
+from enable_with_segment.installs import key_cache as key_recognition
+from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.key_cache import STRANGERS, KeyLookup, KeyRecognition, KeyState
 
 
 class HeldReads:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from db.event_log.records import ClaimedEvent
-from subscriptions import Event, InstallContext
-from subscriptions.dispatch.attempt import Attempt
-from subscriptions.dispatch.circuit import CircuitPolicy
-from subscriptions.dispatch.lane import Call, Lane
-from subscriptions.handler import make_handler
+from enable_with_segment import Event, InstallContext
+from enable_with_segment.components.handler import make_handler
+from enable_with_segment.db.event_log.records import ClaimedEvent
+from enable_with_segment.subscriptions.dispatch.attempt import Attempt
+from enable_with_segment.subscriptions.dispatch.circuit import CircuitPolicy
+from enable_with_segment.subscriptions.dispatch.handler_queue import Call, Lane
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

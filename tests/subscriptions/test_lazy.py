@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subscriptions.lazy import lazy
+from enable_with_segment.components.lazy import lazy
 
 
 class Thing:

@@ -8,13 +8,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from db.event_log.instants import to_microseconds
-from db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult
-from db.event_log.sqlite import outcomes
-from db.event_log.tables import EventState, HandlerState
-from subscriptions import Event, EventNotSupported, InvalidEventPayload, RetryError, ValidationError
-from subscriptions.dispatch.backoff import RetryPolicy
-from subscriptions.dispatch.outcome import Verdict, Waiting, batch_errors, conclude, judge, put_back_for
+from enable_with_segment import Event, EventNotSupported, InvalidEventPayload, RetryError, ValidationError
+from enable_with_segment.db.backoff import RetryPolicy
+from enable_with_segment.db.event_log.instants import to_microseconds
+from enable_with_segment.db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult
+from enable_with_segment.db.event_log.sqlite import outcomes
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.dispatch.outcome import (
+    Verdict,
+    Waiting,
+    batch_errors,
+    conclude,
+    judge,
+    put_back_for,
+)
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 states = st.sampled_from(HandlerState)

@@ -12,12 +12,12 @@ import httpx
 import pytest
 from httpx import Response
 
-from db.control import api_keys
-from db.database import Database
-from db.event_log.records import Appended, NewEvent
-from db.event_log.sqlite import SqliteEventLog
-from subscriptions.receiving.pressure import TURN_SECONDS, Pressure, admissible
-from subscriptions.receiving.webhook import WebhookLimits
+from enable_with_segment.db.control import api_keys
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.records import Appended, NewEvent
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.subscriptions.receiving.concurrency_limit import TURN_SECONDS, Pressure, admissible
+from enable_with_segment.subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.receiver import Open, Receiver, Recorder, basic
 
 EVENT = {"type": "identify", "userId": "u-1"}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions.receiving.pressure import Pressure
+from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
 
 SENDERS = st.sampled_from(["a", "b", "c", None])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 
-from db.encryption import EncryptionKeys
-from db.event_log.tables import EventState, HandlerState
-from subscriptions import Event, RetryError, Subscription
-from subscriptions.archive.receipts import Receipt, receipt_of
+from enable_with_segment import Event, RetryError, Subscription
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.archive.receipts import Receipt, receipt_of
 from tests.subscriptions.receiver import Open, Receiver, Recorder, open_receiver, track
 
 TRACK = {"type": "track", "event": "Paid", "userId": "u-1", "messageId": "m-1"}

@@ -8,14 +8,20 @@ from datetime import timedelta
 
 import pytest
 
-from db.control import audit, pauses, replays
-from db.encryption import EncryptionKeys
-from db.event_log.records import EventFilter
-from db.event_log.tables import EventState
-from subscriptions import Event, InvalidEventPayload, Subscription
-from subscriptions.archive.dead_letter_groups import find_groups, retry_group
-from subscriptions.archive.replay import ComponentPaused, HandlerGone, Replayer, ReplayNotFound, ReplayRequest
-from subscriptions.handler import Handler
+from enable_with_segment import Event, InvalidEventPayload, Subscription
+from enable_with_segment.components.handler import Handler
+from enable_with_segment.db.control import audit, pauses, replays
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.subscriptions.archive.dead_letter_groups import find_groups, retry_group
+from enable_with_segment.subscriptions.archive.replay import (
+    ComponentPaused,
+    HandlerGone,
+    Replayer,
+    ReplayNotFound,
+    ReplayRequest,
+)
 from tests.subscriptions.receiver import Receiver, open_receiver
 
 SINGLE, STORE, ORDER = "single (track)", "store (track)", "order (track Order Completed)"

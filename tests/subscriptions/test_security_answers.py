@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db.encryption import EncryptionKeys
-from db.event_log.opening import open_event_log
-from db.event_log.records import Appended, EventLogUnavailable, NewEvent
-from db.event_log.sql import SqlEventLog
-from db.event_log.tables import EventState
-from db.event_log.waiter import Waiter
-from subscriptions import Event, InstallContext, InvalidEventPayload, Setting, Subscription
+from enable_with_segment import Event, InstallContext, InvalidEventPayload, Setting, Subscription
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.opening import open_event_log
+from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
+from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable, NewEvent
+from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.waiter import Waiter
 from tests.subscriptions.answers import message
 from tests.subscriptions.broken_log import BrokenLog
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, Recorder, open_receiver
@@ -151,7 +151,10 @@ async def test_wh_11_wh_12_each_kind_of_failure_has_its_status_and_tells_no_inte
         assert keep(await receiver.deliver(IDENTIFY, component="globex-crm")) == 404
         with monkeypatch.context() as broken:
             for module in ("intake", "signed_webhook"):
-                broken.setattr(f"subscriptions.receiving.{module}.check_event", lambda event: event.no_such_attribute)
+                broken.setattr(
+                    f"enable_with_segment.subscriptions.receiving.{module}.check_event",
+                    lambda event: event.no_such_attribute,
+                )
             for deliver in (receiver.deliver, sender.send):
                 assert keep(await deliver(IDENTIFY)) == 500
     assert all("incident inc_" in text for text in answers[500])

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from subscriptions import Setting
-from subscriptions.errors import DeliveryRefused
-from subscriptions.receiving.body import Receive, read_body
-from subscriptions.receiving.signature import BatchInvalid, sign, signed_text
-from subscriptions.strict_json import JsonInvalid, parse
+from enable_with_segment import Setting
+from enable_with_segment.components.errors import DeliveryRefused
+from enable_with_segment.components.strict_json import JsonInvalid, parse
+from enable_with_segment.subscriptions.receiving.body import Receive, read_body
+from enable_with_segment.subscriptions.receiving.signature import BatchInvalid, sign, signed_text
 from tests.subscriptions.answers import message
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, Recorder, basic
 from tests.subscriptions.signed_sender import Sender, encode
@@ -104,7 +104,7 @@ async def test_wh_06_hostile_json_is_400_and_the_worker_lives_on(
 async def test_wh_07_settings_that_cannot_be_read_count_as_none_and_are_logged(
     receiver: Receiver, recorder: Recorder, caplog: pytest.LogCaptureFixture, header: bytes
 ) -> None:
-    with caplog.at_level(logging.WARNING, "subscriptions.receiving.settings_reader"):
+    with caplog.at_level(logging.WARNING, "enable_with_segment.subscriptions.receiving.settings_reader"):
         response = await receiver.client.post(
             "/subscriptions/acme-crm",
             content=encode(IDENTIFY),

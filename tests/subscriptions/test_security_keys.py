@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy import event as sql_event
 
-from db.control import api_keys
-from subscriptions.key_recognition import KeyRecognition, KeyState
+from enable_with_segment.db.control import api_keys
+from enable_with_segment.installs.key_cache import KeyRecognition, KeyState
 from tests.subscriptions.answers import message
 from tests.subscriptions.receiver import IDENTIFY, Receiver, basic
 from tests.subscriptions.signed_sender import Sender

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pytest
 
-from db.event_log.log import EventLog
+from enable_with_segment.db.event_log.log import EventLog
 from tests.subscriptions.flaky_log import FlakyLog
 from tests.subscriptions.mortal_log import Life, mortal_log
 from tests.subscriptions.receiver import Open, Receiver, Recorder

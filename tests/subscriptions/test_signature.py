@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions.receiving.signature import (
+from enable_with_segment.subscriptions.receiving.signature import (
     BatchInvalid,
     SignedTextTooLong,
     elements,

@@ -7,10 +7,10 @@ import gzip
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
-from db.event_log.records import EventLogUnavailable
-from subscriptions.receiving.signature import sign
-from subscriptions.receiving.signed_webhook import SignedWebhookLimits
-from subscriptions.receiving.webhook import WebhookLimits
+from enable_with_segment.db.event_log.records import EventLogUnavailable
+from enable_with_segment.subscriptions.receiving.signature import sign
+from enable_with_segment.subscriptions.receiving.signed_webhook import SignedWebhookLimits
+from enable_with_segment.subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.answers import message
 from tests.subscriptions.broken_log import BrokenLog
 from tests.subscriptions.receiver import Open, Recorder

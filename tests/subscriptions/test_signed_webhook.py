@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from subscriptions import Setting
-from subscriptions.receiving.signature import sign, signed_text
+from enable_with_segment import Setting
+from enable_with_segment.subscriptions.receiving.signature import sign, signed_text
 from tests.subscriptions.answers import message
 from tests.subscriptions.receiver import Open, Receiver, Recorder, basic
 from tests.subscriptions.signed_sender import TRACK, Sender, encode

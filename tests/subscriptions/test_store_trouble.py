@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
-from db.event_log.records import CommitsTooSlow
-from subscriptions.receiving import store_trouble
-from subscriptions.receiving.store_trouble import StoreTroubles
+from enable_with_segment.db.event_log.records import CommitsTooSlow
+from enable_with_segment.subscriptions.receiving import store_trouble
+from enable_with_segment.subscriptions.receiving.store_trouble import StoreTroubles
 from tests.oauth_app.operations import running_service
 
 STORING = "storing an event"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subscriptions.strict_json import JsonInvalid, parse
+from enable_with_segment.components.strict_json import JsonInvalid, parse
 
 usable = st.recursive(
     st.none()

@@ -9,36 +9,15 @@ from typing import Any
 
 import pytest
 
-import subscriptions
-from subscriptions import (
+from enable_with_segment import (
     Event,
     HandlerInvalid,
     Setting,
     Subscription,
     SubscriptionNotLoaded,
-    load_subscription,
 )
-from subscriptions.install_context import InstallContext
-
-
-def test_the_public_surface_is_what_it_says() -> None:
-    assert sorted(subscriptions.__all__) == [
-        "Event",
-        "EventNotSupported",
-        "Fields",
-        "HandlerError",
-        "HandlerInvalid",
-        "InstallContext",
-        "InvalidEventPayload",
-        "RetryError",
-        "Setting",
-        "Subscription",
-        "SubscriptionError",
-        "SubscriptionNotLoaded",
-        "ValidationError",
-        "load_subscription",
-    ]
-    assert all(hasattr(subscriptions, name) for name in subscriptions.__all__)
+from enable_with_segment.components.install_context import InstallContext
+from enable_with_segment.components.subscription import load_subscription
 
 
 async def _unknown(event: Event, install: InstallContext, account: str) -> None: ...
@@ -130,7 +109,7 @@ def test_a_mistake_inside_the_module_comes_through(partner_handlers: str) -> Non
 @pytest.fixture
 def partner_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Two modules of a partner on the path."""
-    code = "from subscriptions import Subscription\ncrm = Subscription('acme-crm')\nnumber = 7\n"
+    code = "from enable_with_segment import Subscription\ncrm = Subscription('acme-crm')\nnumber = 7\n"
     (tmp_path / "partner_handlers.py").write_text(code)
     (tmp_path / "broken_handlers.py").write_text("import missing_dependency\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from subscriptions import Event, InstallContext, RetryError, Setting, Subscription, ValidationError
-from subscriptions.testing import deliver
+from enable_with_segment import Event, InstallContext, RetryError, Setting, Subscription, ValidationError
+from enable_with_segment.testing import deliver
 
 seen: list[tuple[str, str, object]] = []
 crm = Subscription("acme-crm", settings=[Setting("listId", type=int, required=True)])

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from subscriptions.receiving.watchdog import Watchdog
+from enable_with_segment.subscriptions.receiving.watchdog import Watchdog
 
 
 async def test_what_is_done_in_time_comes_back() -> None:

@@ -12,9 +12,9 @@ import httpx
 import pytest
 import uvicorn
 
-from db.control import accounts
-from db.event_log.tables import EventState
-from subscriptions import Event, Subscription
+from enable_with_segment import Event, Subscription
+from enable_with_segment.db.control import accounts
+from enable_with_segment.db.event_log.tables import EventState
 from tests.subscriptions.answers import check_form, message
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, basic
 

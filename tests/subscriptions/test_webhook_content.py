@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from subscriptions import Setting
+from enable_with_segment import Setting
 from tests.subscriptions.answers import check_form, message
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, Recorder, basic
 

@@ -13,11 +13,11 @@ from typing import Any
 import apsw
 import pytest
 
-from db.event_log.records import EventLogUnavailable
-from db.event_log.sqlite import SqliteEventLog
-from subscriptions.receiving import answers
-from subscriptions.receiving.exchange import Scope
-from subscriptions.receiving.webhook import WebhookLimits
+from enable_with_segment.db.event_log.records import EventLogUnavailable
+from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.subscriptions.receiving import answers
+from enable_with_segment.subscriptions.receiving.exchange import Scope
+from enable_with_segment.subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.broken_log import BrokenLog
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, Recorder, basic
 
@@ -133,5 +133,7 @@ async def test_a_bug_leaves_no_key_in_memory(
     caplog.set_level(
         logging.CRITICAL, answers.__name__
     )  # what pytest keeps of a log record is the error, with all of its frames
-    monkeypatch.setattr("subscriptions.receiving.intake.check_event", lambda event: event.no_such_attribute)
+    monkeypatch.setattr(
+        "enable_with_segment.subscriptions.receiving.intake.check_event", lambda event: event.no_such_attribute
+    )
     assert await deliver(receiver) == [500]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from db.event_log.records import EventLogUnavailable
-from subscriptions.receiving.webhook import WebhookLimits
+from enable_with_segment.db.event_log.records import EventLogUnavailable
+from enable_with_segment.subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.answers import message
 from tests.subscriptions.broken_log import BrokenLog
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, Recorder, basic
@@ -41,7 +41,9 @@ async def test_case_077_a_key_store_that_is_down_is_503(receiver: Receiver) -> N
 async def test_a_bug_is_500_with_an_incident_id_and_no_details(
     receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subscriptions.receiving.intake.check_event", lambda event: event.no_such_attribute)
+    monkeypatch.setattr(
+        "enable_with_segment.subscriptions.receiving.intake.check_event", lambda event: event.no_such_attribute
+    )
     response = await receiver.deliver(IDENTIFY)
     assert response.status_code == 500
     told = message(response)
@@ -56,7 +58,7 @@ async def test_an_event_without_handler_is_501_and_the_log_names_one_once(
 ) -> None:
     only_track = Recorder(types=("track",))
     async with on_sqlite(only_track.subscription) as receiver:
-        with caplog.at_level(logging.WARNING, "subscriptions.receiving.intake"):
+        with caplog.at_level(logging.WARNING, "enable_with_segment.subscriptions.receiving.intake"):
             for number in range(3):
                 assert (await receiver.deliver({**IDENTIFY, "messageId": f"m-{number}"})).status_code == 501
         assert caplog.text.count('@subscription.on("identify")') == 1

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypeAlias
 
-from db.control import audit
-from db.database import Database
-from db.event_log.log import StoredEventLog
-from db.event_log.records import EventDetail, EventRecord, HandlerRecord
-from db.event_log.tables import EventState, HandlerState
-from subscriptions.archive.erasure import ERASED, REQUESTED
+from enable_with_segment.db.control import audit
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.records import EventDetail, EventRecord, HandlerRecord
+from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.subscriptions.archive.erasure import ERASED, REQUESTED
 from tests.subscriptions.ledger import Ledger, Message
 from tests.subscriptions.partner import ANSWERS, Partner
 

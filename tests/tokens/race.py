@@ -14,11 +14,11 @@ from datetime import timedelta
 from sqlalchemy import update
 from sqlmodel import col
 
-from db.clock import utc_now
-from db.control.tables import InstallToken
-from db.database import Database
-from segment_sandbox import Sandbox
-from segment_sandbox.faults import Fault
+from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.db.database import Database
+from enable_with_segment.segment_sandbox import Sandbox
+from enable_with_segment.segment_sandbox.faults import Fault
 from tests.forks import FORKS
 from tests.tokens.refresher import TASKS, Racer, refresh
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
 
-from db.database import Database
-from db.encryption import EncryptionKeys
-from oauth_app.install_tokens import InstallTokens
-from segment_api.errors import SegmentError
-from segment_api.identity import IdentityClient
-from segment_api.rate_limiter import RateLimiter
-from segment_api.secret import Secret
-from subscriptions.provisioning.access import AccessLost
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.provisioning.access import AccessLost
+from enable_with_segment.installs.tokens import InstallTokens
+from enable_with_segment.segment_api.errors import SegmentError
+from enable_with_segment.segment_api.identity import IdentityClient
+from enable_with_segment.segment_api.rate_limiter import RateLimiter
+from enable_with_segment.segment_api.secret import Secret
 from tests.segment_api.wire import CLIENT_ID, CLIENT_SECRET, REDIRECT_URI, SCOPE
 
 TASKS = 20

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from segment_api.config_api import ConfigApi
-from segment_api.errors import SegmentError
-from segment_api.identity import IdentityClient
-from segment_api.secret import Secret
-from segment_api.urls import BaseUrlRefused
+from enable_with_segment.segment_api.config_api import ConfigApi
+from enable_with_segment.segment_api.errors import SegmentError
+from enable_with_segment.segment_api.identity import IdentityClient
+from enable_with_segment.segment_api.secret import Secret
+from enable_with_segment.segment_api.urls import BaseUrlRefused
 from tests.segment_api.wire import DESTINATION, SCOPE
 
 CLIENT_SECRET = "s3cret-with~tilde_0815"

@@ -8,13 +8,13 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from db.control import install_tokens, token_leases
-from db.control.install_tokens import TokenHealth
-from db.control.tables import InstallToken
-from oauth_app.install_tokens import LEASE, InstallTokens
-from segment_api.errors import InvalidAnswer, NotSent, RateLimited, SegmentUnavailable
-from segment_api.rate_limiter import RateLimiter
-from subscriptions.provisioning.access import AccessHeldBack, AccessLost
+from enable_with_segment.db.control import install_tokens, token_leases
+from enable_with_segment.db.control.install_tokens import TokenHealth
+from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.installs.provisioning.access import AccessHeldBack, AccessLost
+from enable_with_segment.installs.tokens import LEASE, InstallTokens
+from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, RateLimited, SegmentUnavailable
+from enable_with_segment.segment_api.rate_limiter import RateLimiter
 from tests.provisioning.stage import Stage
 from tests.segment_api.wire import Sent
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from db.database import Database
-from db.encryption import EncryptionKeys, generate_encryption_key
-from subscriptions.api_keys import ApiKeys
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys, generate_encryption_key
+from enable_with_segment.installs.api_keys import ApiKeys
 from tests.provisioning.stage import Stage
 from tests.tokens.race import Round, racing
 

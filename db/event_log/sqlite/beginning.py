@@ -10,14 +10,14 @@ from datetime import datetime
 from itertools import product
 from typing import NamedTuple
 
-from db.event_log.deletion_rules import id_to_delete
-from db.event_log.instants import to_microseconds
-from db.event_log.sqlite import outcomes
-from db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
-from db.event_log.sqlite.leases import Leases
-from db.event_log.sqlite.people import events_of, merged_hashes
-from db.event_log.sqlite.segment import PENDING, placeholders
-from db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.deletion import id_to_delete
+from enable_with_segment.db.event_log.instants import to_microseconds
+from enable_with_segment.db.event_log.sqlite import outcomes
+from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
+from enable_with_segment.db.event_log.sqlite.leases import Leases
+from enable_with_segment.db.event_log.sqlite.people import events_of, merged_hashes
+from enable_with_segment.db.event_log.sqlite.segment import PENDING, placeholders
+from enable_with_segment.db.event_log.sqlite.segments import Segments
 
 
 class Candidate(NamedTuple):

@@ -9,12 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from db.event_log.instants import to_instant, to_microseconds
-from db.event_log.message_key import key_of_message
-from db.event_log.records import Backlog, Deletion, EventCounts, EventDetail, EventFilter, EventPage, EventRecord, Proof
-from db.event_log.sqlite import outcomes
-from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.segment import (
+from enable_with_segment.db.event_log.instants import to_instant, to_microseconds
+from enable_with_segment.db.event_log.message_key import key_of_message
+from enable_with_segment.db.event_log.records import (
+    Backlog,
+    Deletion,
+    EventCounts,
+    EventDetail,
+    EventFilter,
+    EventPage,
+    EventRecord,
+    Proof,
+)
+from enable_with_segment.db.event_log.sqlite import outcomes
+from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
+from enable_with_segment.db.event_log.sqlite.segment import (
     DEAD_LETTER,
     PENDING,
     REPEATED_DELETE,
@@ -23,10 +32,10 @@ from db.event_log.sqlite.segment import (
     Segment,
     placeholders,
 )
-from db.event_log.sqlite.segments import Segments
-from db.event_log.sqlite.states import NUMBERS, STATES
-from db.event_log.storable_text import storable
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.states import NUMBERS, STATES
+from enable_with_segment.db.event_log.storable_text import storable
+from enable_with_segment.db.event_log.tables import EventState
 
 _RECORD = (
     "events.id, message_id, received_at, occurred_at, origin, type, event, state, attempts, available_at, finished_at,"

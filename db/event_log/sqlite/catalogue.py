@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from db.event_log.instants import to_instant, to_microseconds
-from db.event_log.records import NewEvent
-from db.event_log.sqlite.connection import closed_on_failure, open_connection, transaction
+from enable_with_segment.db.event_log.instants import to_instant, to_microseconds
+from enable_with_segment.db.event_log.records import NewEvent
+from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure, open_connection, transaction
 
 _CACHE = 4 * 1024 * 1024
 _CHUNK = 1_000

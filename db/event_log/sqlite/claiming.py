@@ -12,16 +12,16 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
-from db.event_log.deletion_rules import erased_through, reach
-from db.event_log.instants import to_instant, to_microseconds
-from db.event_log.records import ClaimedEvent, HandlerResult, Settlement
-from db.event_log.sqlite import outcomes
-from db.event_log.sqlite.beginning import Beginning, Candidate, was_attempted
-from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.leases import Lease, Leases
-from db.event_log.sqlite.segment import PENDING, Segment, placeholders
-from db.event_log.sqlite.segments import Segments
-from db.event_log.sqlite.states import NUMBERS
+from enable_with_segment.db.event_log.deletion import erased_through, reach
+from enable_with_segment.db.event_log.instants import to_instant, to_microseconds
+from enable_with_segment.db.event_log.records import ClaimedEvent, HandlerResult, Settlement
+from enable_with_segment.db.event_log.sqlite import outcomes
+from enable_with_segment.db.event_log.sqlite.beginning import Beginning, Candidate, was_attempted
+from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
+from enable_with_segment.db.event_log.sqlite.leases import Lease, Leases
+from enable_with_segment.db.event_log.sqlite.segment import PENDING, Segment, placeholders
+from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.states import NUMBERS
 
 _READ = (
     "SELECT id, origin, type, received_at, occurred_at, person_hash, device_hash, previous_hash, settings, attempts,"

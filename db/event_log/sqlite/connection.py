@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from db.private_file import make_private
+from enable_with_segment.db.private_file import make_private
 
 FIRST_SOUND_SQLITE = 3_051_003
 _CHECKPOINT_BYTES = 8 * 1024 * 1024

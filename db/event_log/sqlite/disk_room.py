@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from db.event_log.records import DiskNearlyFull
+from enable_with_segment.db.event_log.records import DiskNearlyFull
 
 LEAST_FREE_BYTES = 64 * 1024 * 1024
 """Room that is left for handling and erasing what is stored already."""

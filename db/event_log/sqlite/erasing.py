@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from db.event_log.deletion_rules import SAME_DELETION, reach
-from db.event_log.instants import to_microseconds
-from db.event_log.records import ErasureReport, NewEvent
-from db.event_log.sqlite import outcomes
-from db.event_log.sqlite.catalogue import Catalogue, ErasureRequest
-from db.event_log.sqlite.people import PersonEvent, events_of, merged_hashes
-from db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, PENDING, REPEATED_DELETE, SUPPRESSED
-from db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.deletion import SAME_DELETION, reach
+from enable_with_segment.db.event_log.instants import to_microseconds
+from enable_with_segment.db.event_log.records import ErasureReport, NewEvent
+from enable_with_segment.db.event_log.sqlite import outcomes
+from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, ErasureRequest
+from enable_with_segment.db.event_log.sqlite.people import PersonEvent, events_of, merged_hashes
+from enable_with_segment.db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, PENDING, REPEATED_DELETE, SUPPRESSED
+from enable_with_segment.db.event_log.sqlite.segments import Segments
 
 
 def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: NewEvent) -> bool:

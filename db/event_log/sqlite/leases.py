@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from db.event_log.lease_bounds import LEFT_TO_IT, LONGEST_LEASE
-from db.event_log.sqlite.held_file import HeldFile
+from enable_with_segment.db.event_log.lease_bounds import LEFT_TO_IT, LONGEST_LEASE
+from enable_with_segment.db.event_log.sqlite.held_file import HeldFile
 
 
 @dataclass(slots=True)

@@ -16,10 +16,10 @@ from typing import TypeAlias, TypeVar
 
 import apsw
 
-from db.event_log.admission import Admission
-from db.event_log.bug_log import BugLog
-from db.event_log.instants import to_microseconds
-from db.event_log.records import (
+from enable_with_segment.db.event_log.admission import Admission
+from enable_with_segment.db.event_log.bug_log import BugLog
+from enable_with_segment.db.event_log.instants import to_microseconds
+from enable_with_segment.db.event_log.records import (
     Appended,
     Backlog,
     ClaimedEvent,
@@ -38,19 +38,19 @@ from db.event_log.records import (
     RetryCutShort,
     Settlement,
 )
-from db.event_log.searching import SearchBounds, Step, find, search
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
-from db.event_log.sqlite.catalogue import Catalogue
-from db.event_log.sqlite.connection import closed_on_failure, flush_recovered
-from db.event_log.sqlite.disk_room import DiskRoom
-from db.event_log.sqlite.gathering import Gathering
-from db.event_log.sqlite.held_file import HeldFile
-from db.event_log.sqlite.leases import Leases
-from db.event_log.sqlite.segments import Segments
-from db.event_log.sqlite.storing import Answers, store, unavailable
-from db.event_log.sqlite.writer_lock import WriterLock
-from db.event_log.waiter import Waiter
+from enable_with_segment.db.event_log.searching import SearchBounds, Step, find, search
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
+from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
+from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure, flush_recovered
+from enable_with_segment.db.event_log.sqlite.disk_room import DiskRoom
+from enable_with_segment.db.event_log.sqlite.group_commit import Gathering
+from enable_with_segment.db.event_log.sqlite.held_file import HeldFile
+from enable_with_segment.db.event_log.sqlite.leases import Leases
+from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.storing import Answers, store, unavailable
+from enable_with_segment.db.event_log.sqlite.writer_lock import WriterLock
+from enable_with_segment.db.event_log.waiter import Waiter
 
 _Result = TypeVar("_Result")
 _Work: TypeAlias = Callable[[Catalogue, Segments], _Result]

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from db.event_log.instants import to_microseconds
-from db.event_log.sqlite.catalogue import Catalogue, chunks
-from db.event_log.sqlite.segment import Segment, placeholders
-from db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.instants import to_microseconds
+from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, chunks
+from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
+from enable_with_segment.db.event_log.sqlite.segments import Segments
 
 
 class PersonEvent(NamedTuple):

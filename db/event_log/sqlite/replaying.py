@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
-from db.event_log.instants import to_microseconds
-from db.event_log.records import Predecessor
-from db.event_log.sqlite import outcomes
-from db.event_log.sqlite.catalogue import Catalogue, chunks
-from db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, UNSUPPORTED, Segment, placeholders
-from db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.instants import to_microseconds
+from enable_with_segment.db.event_log.records import Predecessor
+from enable_with_segment.db.event_log.sqlite import outcomes
+from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, chunks
+from enable_with_segment.db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, UNSUPPORTED, Segment, placeholders
+from enable_with_segment.db.event_log.sqlite.segments import Segments
 
 _FINISHED = f"state IN ({HANDLED}, {UNSUPPORTED}, {DEAD_LETTER}) AND type <> 'delete'"
 _LATER = (

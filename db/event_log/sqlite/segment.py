@@ -20,8 +20,13 @@ from typing import Any
 
 import apsw
 
-from db.event_log.sqlite.connection import BUSY_MILLISECONDS, closed_on_failure, open_connection, transaction
-from db.event_log.sqlite.key_filter import KeyFilter
+from enable_with_segment.db.event_log.sqlite.bloom_filter import KeyFilter
+from enable_with_segment.db.event_log.sqlite.connection import (
+    BUSY_MILLISECONDS,
+    closed_on_failure,
+    open_connection,
+    transaction,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from db.event_log.segment_limits import SegmentLimits
-from db.event_log.sqlite.connection import closed_on_failure
-from db.event_log.sqlite.key_filter import KeyFilters
-from db.event_log.sqlite.segment import Commits, Segment
+from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.sqlite.bloom_filter import KeyFilters
+from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure
+from enable_with_segment.db.event_log.sqlite.segment import Commits, Segment
 
 logger = logging.getLogger(__name__)
 

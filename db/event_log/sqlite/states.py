@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, PENDING, REPEATED_DELETE, SUPPRESSED, UNSUPPORTED
-from db.event_log.tables import EventState
+from enable_with_segment.db.event_log.sqlite.segment import (
+    DEAD_LETTER,
+    HANDLED,
+    PENDING,
+    REPEATED_DELETE,
+    SUPPRESSED,
+    UNSUPPORTED,
+)
+from enable_with_segment.db.event_log.tables import EventState
 
 NUMBERS = {
     EventState.PENDING: PENDING,

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import apsw
 
-from db.event_log.bug_log import BugLog
-from db.event_log.frames import without_frames
-from db.event_log.records import Appended, EventLogUnavailable, NewEvent, Settlement
+from enable_with_segment.db.event_log.bug_log import BugLog
+from enable_with_segment.db.event_log.frames import without_frames
+from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable, NewEvent, Settlement
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import apsw
 
-from db.event_log.records import AnotherProcessWrites
-from db.event_log.sqlite.connection import closed_on_failure
-from db.private_file import make_private
+from enable_with_segment.db.event_log.records import AnotherProcessWrites
+from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure
+from enable_with_segment.db.private_file import make_private
 
 
 class WriterLock:

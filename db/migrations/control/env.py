@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db.control.tables import ControlTable
+from enable_with_segment.db.control.tables import ControlTable
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db.event_log.tables import EventLogTable
+from enable_with_segment.db.event_log.tables import EventLogTable
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from db.types import UtcDateTime
+from enable_with_segment.db.types import UtcDateTime
 
 revision = "0001"
 down_revision = None

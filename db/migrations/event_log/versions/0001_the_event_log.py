@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from db.types import UtcDateTime
+from enable_with_segment.db.types import UtcDateTime
 
 revision = "0001"
 down_revision = None
@@ -31,7 +31,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_erasures_event_id", "erasures", ["event_id"])
 
-    # The partitions are made by the log itself (db.event_log.partitions), ahead of the events.
+    # The partitions are made by the log itself (db.event_log.postgresql.partitions), ahead of the events.
     op.execute("CREATE SEQUENCE event_ids")
     op.create_table(
         "events",

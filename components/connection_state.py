@@ -1,0 +1,97 @@
+"""How an install's connection stands for the partner, and which turns of it the partner is told about.
+
+An install's ``status`` is what a customer sees; its connection state is coarser and outlives a status: an install
+that worked, failed and works again has *recovered*.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from enable_with_segment.components.provisioning_reasons import Reason
+from enable_with_segment.db.control import installs, outbox
+from enable_with_segment.db.control.tables import Install, InstallStatus
+
+ANNOUNCE = "announce"
+"""The kind of the outbox entry that calls the partner's functions."""
+
+
+class ConnectionState(StrEnum):
+    """What is stored as an install's ``connection_state``; nothing is stored before the first of them."""
+
+    CONNECTED = "connected"
+    FAILING = "failing"
+    DRIFTED = "drifted"
+    REVOKED = "revoked"
+
+
+class Turn(StrEnum):
+    """What a partner's function is called for."""
+
+    CONNECTED = "connected"
+    FAILING = "failing"
+    RECOVERED = "recovered"
+    DRIFTED = "drifted"
+    REVOKED = "revoked"
+
+
+def state_of(status: InstallStatus, reason: str | None) -> ConnectionState | None:
+    """Return the connection state that a status means; ``None`` where the earlier one stands.
+
+    A refused refresh is failing, not revoked: a wrong client secret looks like that too, and is mended by setting it.
+    """
+    match status:
+        case InstallStatus.CONNECTED | InstallStatus.RECEIVING:
+            return ConnectionState.CONNECTED
+        case InstallStatus.FAILED | InstallStatus.NEEDS_RECONNECT:
+            return ConnectionState.FAILING
+        case InstallStatus.DISCONNECTED:
+            refused = reason == Reason.REFRESH_REFUSED.value
+            return ConnectionState.FAILING if refused else ConnectionState.REVOKED
+        case InstallStatus.PROVISIONING | InstallStatus.AWAITING_CONFIRMATION | InstallStatus.DISCONNECTING:
+            return None
+
+
+def turn_between(earlier: str | None, state: ConnectionState) -> Turn | None:
+    """Return what the partner is told when a state follows another; ``None`` when it is the same."""
+    if earlier == state:
+        return None
+    if state is ConnectionState.CONNECTED and earlier in {ConnectionState.FAILING, ConnectionState.DRIFTED}:
+        return Turn.RECOVERED
+    return Turn(state.value)
+
+
+async def set_status(
+    session: AsyncSession,
+    install: Install,
+    status: InstallStatus,
+    *,
+    now: datetime,
+    reason: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """Move a locked install to a status, and note the connection state that goes with it."""
+    await installs.set_status(session, install.id, status, now=now, reason=reason, detail=detail)
+    state = state_of(status, reason)
+    if state is not None:
+        await note(session, install, state, now=now, reason=reason, detail=detail)
+
+
+async def note(
+    session: AsyncSession,
+    install: Install,
+    state: ConnectionState,
+    *,
+    now: datetime,
+    reason: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """Note a locked install's connection state; a turn is announced once, by an entry in the outbox."""
+    turn = turn_between(install.connection_state, state)
+    await installs.set_connection_state(session, install.id, state.value, reason=reason)
+    if turn is not None:
+        payload = {"turn": turn.value, "reason": reason, "detail": detail}
+        await outbox.add(session, ANNOUNCE, install.id, now=now, payload=payload)

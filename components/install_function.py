@@ -1,0 +1,47 @@
+"""A partner's function that is told how an install's connection stands, called with the arguments it names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from enable_with_segment.components.connection_state import Turn
+from enable_with_segment.components.errors import HandlerInvalid
+from enable_with_segment.components.handler import HandlerFunction, is_async
+from enable_with_segment.components.install_context import InstallContext
+
+_ARGUMENTS = ("install", "turn", "reason", "detail")
+
+
+@dataclass(frozen=True, slots=True)
+class InstallFunction:
+    """An async function registered for some turns, made by :func:`make_install_function`."""
+
+    function: HandlerFunction
+    turns: frozenset[Turn]
+    arguments: frozenset[str]
+
+    async def call(self, install: InstallContext, turn: Turn, *, reason: str | None, detail: str | None) -> None:
+        """Call it with the arguments it asks for."""
+        offered = {"install": install, "turn": turn.value, "reason": reason, "detail": detail}
+        await self.function(**{name: value for name, value in offered.items() if name in self.arguments})
+
+
+def make_install_function(function: HandlerFunction, *, turns: Collection[str]) -> InstallFunction:
+    """Check a function and the turns it is registered for; no turns means all.
+
+    Raises:
+        HandlerInvalid: an unknown turn or argument, or a function that is not async.
+    """
+    name = getattr(function, "__name__", function.__class__.__name__)
+    unknown = sorted(set(turns) - set(Turn))
+    if unknown:
+        raise HandlerInvalid(f"'{name}': there is no turn '{unknown[0]}'; there are {', '.join(Turn)}")
+    if not is_async(function):
+        raise HandlerInvalid(f"'{name}' has to be async: write 'async def {name}(...)'")
+    asked = inspect.signature(function).parameters
+    for parameter in asked:
+        if parameter not in _ARGUMENTS:
+            raise HandlerInvalid(f"'{name}' asks for '{parameter}'; it can have {', '.join(_ARGUMENTS)}")
+    return InstallFunction(function, frozenset(map(Turn, turns)) or frozenset(Turn), frozenset(asked))

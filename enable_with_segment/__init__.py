@@ -1,0 +1,88 @@
+"""The partner side of Segment: everything that a partner's own code may import is exported here.
+
+Names are imported when they are first asked for, so that a command or a handler module loads only what it uses.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from enable_with_segment import testing
+    from enable_with_segment.components.errors import (
+        EventNotSupported,
+        HandlerError,
+        HandlerInvalid,
+        InvalidEventPayload,
+        RetryError,
+        SubscriptionError,
+        SubscriptionNotLoaded,
+        ValidationError,
+    )
+    from enable_with_segment.components.event import Event
+    from enable_with_segment.components.fields import Fields
+    from enable_with_segment.components.install_context import InstallContext
+    from enable_with_segment.components.setting import Setting
+    from enable_with_segment.components.sink import Sink
+    from enable_with_segment.components.subscription import Subscription
+    from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid, load_settings
+    from enable_with_segment.subscriptions.sinks.http import HttpSink
+    from enable_with_segment.subscriptions.sinks.json_lines import JsonLinesSink
+    from enable_with_segment.subscriptions.sinks.parquet import ParquetSink
+    from enable_with_segment.subscriptions.sinks.sql import SqlSink
+
+__all__ = [
+    "Event",
+    "EventNotSupported",
+    "Fields",
+    "HandlerError",
+    "HandlerInvalid",
+    "HttpSink",
+    "InstallContext",
+    "InvalidEventPayload",
+    "JsonLinesSink",
+    "ParquetSink",
+    "RetryError",
+    "Setting",
+    "Settings",
+    "SettingsInvalid",
+    "Sink",
+    "SqlSink",
+    "Subscription",
+    "SubscriptionError",
+    "SubscriptionNotLoaded",
+    "ValidationError",
+    "load_settings",
+    "testing",
+]
+
+_MODULES = {
+    **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "components.errors"),
+    **dict.fromkeys(
+        ["EventNotSupported", "HandlerInvalid", "InvalidEventPayload", "SubscriptionNotLoaded"], "components.errors"
+    ),
+    "Event": "components.event",
+    "Fields": "components.fields",
+    "InstallContext": "components.install_context",
+    "Setting": "components.setting",
+    "Sink": "components.sink",
+    "Subscription": "components.subscription",
+    **dict.fromkeys(["Settings", "SettingsInvalid", "load_settings"], "oauth_app.runtime.settings"),
+    "HttpSink": "subscriptions.sinks.http",
+    "JsonLinesSink": "subscriptions.sinks.json_lines",
+    "ParquetSink": "subscriptions.sinks.parquet",
+    "SqlSink": "subscriptions.sinks.sql",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "testing":
+        return import_module(f"{__name__}.testing")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""One customer's connection to the partner: install tokens, API keys, state, provisioning and reconciliation."""

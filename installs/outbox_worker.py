@@ -1,0 +1,212 @@
+"""Doing what the outbox holds: claimed under a lease, tried again with backoff, given up after a day."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import TypeAlias
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.control import outbox
+from enable_with_segment.db.control.tables import OutboxEntry
+from enable_with_segment.db.database import Database
+from enable_with_segment.segment_api.errors import RateLimited, SegmentError, SegmentUnavailable
+
+logger = logging.getLogger(__name__)
+
+Handler: TypeAlias = Callable[[OutboxEntry], Awaitable[None]]
+GivenUp: TypeAlias = Callable[[OutboxEntry, Exception], Awaitable[None]]
+
+_FIRST_DELAY = 2.0
+_LONGEST_DELAY = 600.0
+_RATE_LIMIT_WINDOW = 60.0
+
+
+class OutboxWorker:
+    """Runs outbox entries through their handlers, each at least once.
+
+    A handler must be idempotent: it runs again after a crash, and after a lease that ran out. It has nine tenths of
+    the lease to finish.
+
+    Args:
+        handlers: by kind of entry.
+        owner: this process, told apart from every other one.
+        lease: how long an entry belongs to whoever claimed it.
+        concurrency: entries worked on at the same time.
+        poll: how often to look for entries that another process wrote.
+        patience: an entry that Segment's unavailability holds up is given up when it is this old.
+        attempts: an entry that fails in any other way is given up after so many.
+        given_up: told about every entry that is given up, before it is closed.
+        jitter: a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        handlers: Mapping[str, Handler],
+        *,
+        owner: str,
+        clock: Clock = utc_now,
+        lease: timedelta = timedelta(minutes=3),
+        concurrency: int = 8,
+        poll: timedelta = timedelta(seconds=5),
+        patience: timedelta = timedelta(hours=24),
+        attempts: int = 8,
+        given_up: GivenUp | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._database = database
+        self._handlers = handlers
+        self._owner = owner
+        self._clock = clock
+        self._lease = lease
+        self._poll = poll
+        self._patience = patience
+        self._attempts = attempts
+        self._given_up = given_up
+        self._jitter = jitter
+        self._slots = asyncio.Semaphore(concurrency)
+        self._woken = asyncio.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Look for due entries now: call it after a commit that wrote one."""
+        self._woken.set()
+        self._woken = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let :meth:`run` return once the entries in hand are done."""
+        self._stopping = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Work until :meth:`stop` or cancellation. A store that cannot be reached is tried again."""
+        async with asyncio.TaskGroup() as tasks:
+            freed = self._database.dialect != "sqlite"
+            while not self._stopping:
+                woken = self._woken
+                try:
+                    if not freed:
+                        # On SQLite one process works, so a lease from before this start belongs to a dead one.
+                        await self._free_leases()
+                        freed = True
+                    started = await self._start_next(tasks)
+                except (SQLAlchemyError, OSError) as error:
+                    logger.error("the outbox cannot be read (%s); trying again", type(error).__name__)  # noqa: TRY400  # a traceback would repeat every few seconds
+                    started = False
+                if not started:
+                    await _wait(woken, self._poll)
+
+    async def run_due(self) -> int:
+        """Work until nothing is due any more; returns how many entries were run."""
+        total = 0
+        while True:
+            count = 0
+            async with asyncio.TaskGroup() as tasks:
+                while await self._start_next(tasks):
+                    count += 1
+            if not count:
+                return total
+            total += count
+
+    async def _free_leases(self) -> None:
+        async with self._database.transaction() as session:
+            await outbox.release_leases(session)
+
+    async def _start_next(self, tasks: asyncio.TaskGroup) -> bool:
+        await self._slots.acquire()
+        try:
+            async with self._database.transaction() as session:
+                entry = await outbox.claim(session, owner=self._owner, now=self._clock(), lease=self._lease)
+        except BaseException:
+            self._slots.release()
+            raise
+        if entry is None:
+            self._slots.release()
+            return False
+        task = tasks.create_task(self._work(entry))
+        task.add_done_callback(lambda _: self._slots.release())
+        return True
+
+    async def _work(self, entry: OutboxEntry) -> None:
+        try:
+            try:
+                async with asyncio.timeout(self._lease.total_seconds() * 0.9):
+                    await self._handlers[entry.kind](entry)
+            except Exception as error:  # whatever a handler raises must not end the worker
+                await self._failed(entry, error)
+            else:
+                await self._close(entry, error=None)
+        except Exception:  # the store is away, or ``given_up`` failed: the entry is run again when its lease ends
+            logger.exception("%s of %s stays leased", entry.kind, entry.install_id)
+
+    async def _failed(self, entry: OutboxEntry, error: Exception) -> None:
+        text = describe(error)
+        age = self._clock() - entry.created_at
+        if is_hopeless(error, attempts=entry.attempts, most=self._attempts, age=age, patience=self._patience):
+            if self._given_up is not None:
+                await self._given_up(entry, error)
+            await self._close(entry, error=text)
+            return
+        delay = delay_after(error, entry.attempts, self._jitter())
+        logger.warning(
+            "%s of %s failed, attempt %d, next in %.0f s: %s",
+            entry.kind,
+            entry.install_id,
+            entry.attempts,
+            delay,
+            text,
+            exc_info=None if isinstance(error, SegmentError) else error,
+        )
+        async with self._database.transaction() as session:
+            until = self._clock() + timedelta(seconds=delay)
+            await outbox.postpone(session, entry.id, owner=self._owner, until=until, error=text)
+
+    async def _close(self, entry: OutboxEntry, *, error: str | None) -> None:
+        async with self._database.transaction() as session:
+            kept = await outbox.finish(session, entry.id, owner=self._owner, now=self._clock(), error=error)
+        if not kept:
+            logger.warning("%s of %s took longer than its lease; somebody else has it", entry.kind, entry.install_id)
+
+
+def delay_after(error: Exception, attempts: int, jitter: float) -> float:
+    """Return how many seconds to wait after a failure.
+
+    Doubles from 2 s to 10 minutes, shortened by up to half so that installs do not come back together. What Segment
+    asks for is a lower bound, and after 429 so is the minute that its limit counts (contract 3.7).
+
+    Args:
+        attempts: how many were made, at least 1.
+        jitter: from 0 to 1.
+    """
+    delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(attempts - 1, 16))
+    delay *= 1 - jitter / 2
+    floor = error.retry_after or 0.0 if isinstance(error, SegmentUnavailable) else 0.0
+    if isinstance(error, RateLimited):
+        floor = max(floor, _RATE_LIMIT_WINDOW)
+    return max(delay, floor * (1 + jitter / 10))
+
+
+def is_hopeless(error: Exception, *, attempts: int, most: int, age: timedelta, patience: timedelta) -> bool:
+    """Tell whether to stop trying: Segment's outages are waited out, anything else only a few times."""
+    if isinstance(error, SegmentUnavailable):
+        return age >= patience
+    return attempts >= most
+
+
+def describe(error: Exception) -> str:
+    """Return what to store about a failure. Only our own errors are known to hold no secret."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, SegmentError) else type(error).__name__
+
+
+async def _wait(event: asyncio.Event, longest: timedelta) -> None:
+    try:
+        async with asyncio.timeout(longest.total_seconds()):
+            await event.wait()
+    except TimeoutError:
+        return

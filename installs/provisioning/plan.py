@@ -1,0 +1,76 @@
+"""What an install's destination should be, put together before Segment is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from enable_with_segment.components.provisioning_reasons import Reason
+
+
+class Component(Protocol):
+    """What provisioning has to know of a component."""
+
+    @property
+    def name(self) -> str:
+        """Our name for it."""
+
+    @property
+    def destination_slug(self) -> str:
+        """Its slug in Segment's catalog."""
+
+    @property
+    def default_settings(self) -> Mapping[str, object]:
+        """Settings of a new destination, by key, under the customer's own choices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The destination as it should be, and what earlier runs found out about it.
+
+    Attributes:
+        install_id, account: whose it is.
+        name, slug: the destination's full name, and its slug in the catalog.
+        key_id, api_key: the account's key, by our id and in clear.
+        defaults: the component's settings for a new destination.
+        chosen: the customer's settings.
+        applied: the chosen settings were written earlier. What the customer changed in Segment since then stays.
+        ours, verified: see ``installs.provisioning.decision.next_step``.
+        made_at: when this run began.
+    """
+
+    install_id: str
+    account: str
+    name: str
+    slug: str
+    key_id: str
+    api_key: str
+    defaults: Mapping[str, object]
+    chosen: Mapping[str, object]
+    applied: bool
+    ours: bool
+    verified: bool
+    made_at: datetime
+
+    @property
+    def pending(self) -> Mapping[str, object]:
+        """The settings that an existing destination still has to be given."""
+        return {} if self.applied else self.chosen
+
+    def desired(self, *, ours: bool, applied: bool) -> dict[str, object]:
+        """Return the plan in the form that is stored: no secret in it."""
+        return {"enabled": True, "settings": dict(self.chosen), "applied": applied, "ours": ours}
+
+    def __repr__(self) -> str:
+        return f"Plan(name={self.name!r}, key_id={self.key_id!r})"
+
+
+class ProvisioningEnded(Exception):
+    """A run is over without a connection, for a reason that the install's record will give."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,98 @@
+"""What to do about a stored install token, and what a failed refresh means. No I/O."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from enable_with_segment.components.provisioning_reasons import Reason
+from enable_with_segment.db.backoff import RetryPolicy
+from enable_with_segment.db.control.install_tokens import TokenHealth
+from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.segment_api.errors import (
+    ConfigApiError,
+    InvalidAnswer,
+    NotFound,
+    NotSent,
+    SegmentError,
+    SegmentUnavailable,
+)
+
+REFRESH_WHEN_LEFT = timedelta(seconds=60)
+AFTER_REFUSAL = RetryPolicy(first=timedelta(minutes=1), ceiling=timedelta(hours=1))
+AFTER_OUTAGE = RetryPolicy(first=timedelta(seconds=15), ceiling=timedelta(minutes=10))
+_PATIENT_FAILURES = 3
+
+
+class Step(StrEnum):
+    """What to do about a token that somebody wants to use."""
+
+    USE = "use"
+    REFRESH = "refresh"
+    WAIT = "wait"
+    HOLD_BACK = "hold_back"
+
+
+def next_step(token: InstallToken, *, now: datetime, rejected: bool) -> Step:
+    """Choose the step.
+
+    Args:
+        rejected: Segment has just refused this very token.
+    """
+    if token.leased_until is not None and token.leased_until > now:
+        return Step.WAIT  # it is being replaced, which ends it at once
+    held_back = token.retry_at is not None and token.retry_at > now
+    usable = is_usable(token, now=now) and not rejected
+    if held_back and (not usable or token.health == TokenHealth.FAILING):
+        return Step.HOLD_BACK
+    return Step.USE if usable else Step.REFRESH
+
+
+def is_usable(token: InstallToken, *, now: datetime) -> bool:
+    """Tell whether a token is worth using: a minute left (contract 2.7), and no refresh whose outcome is not known."""
+    return (
+        token.access_token_ciphertext is not None
+        and token.expires_at - now >= REFRESH_WHEN_LEFT
+        and token.health != TokenHealth.UNCERTAIN
+        and token.lease_id is None
+    )
+
+
+def may_have_minted(failed: SegmentError) -> bool:
+    """Tell whether Segment may have issued a token that we did not get, which would have ended the stored one.
+
+    503 is the answer of a proxy that reached nobody (contract 3.7), and 429 and redirects are answers too.
+    """
+    match failed:
+        case NotSent():
+            return False
+        case SegmentUnavailable():
+            return failed.status not in {429, 503}
+        case InvalidAnswer():
+            return failed.status is None or not 300 <= failed.status < 400
+        case _:
+            return False
+
+
+def retry_at(
+    now: datetime, failures: int, failed: SegmentError, *, repeated: bool = False, jitter: float
+) -> datetime | None:
+    """Return until when a failed refresh is not tried again; ``None`` while the caller's own pauses are enough.
+
+    Args:
+        failures: in a row, this one included.
+        repeated: it was tried once more already.
+        jitter: from 0 to 1.
+    """
+    asked = failed.retry_after if isinstance(failed, SegmentUnavailable) else None
+    pause = timedelta(seconds=asked or 0)
+    if isinstance(failed, ConfigApiError):
+        pause = max(pause, AFTER_REFUSAL.delay(failures, jitter=jitter))
+    elif repeated or failures >= _PATIENT_FAILURES:
+        pause = max(pause, AFTER_OUTAGE.delay(failures, jitter=jitter))
+    return now + pause if pause else None
+
+
+def reason_for_refusal(refused: ConfigApiError) -> Reason:
+    """Tell a removed install (404) from anything else that is refused, such as a wrong client secret (401)."""
+    return Reason.INSTALL_REMOVED if isinstance(refused, NotFound) else Reason.REFRESH_REFUSED

@@ -1,0 +1,262 @@
+"""Install tokens: read, and refreshed when they are about to expire or were refused (contract 2.7).
+
+A refresh ends the earlier token at once, so only one may be under way: within a process a lock sees to that, between
+processes and hosts a fenced lease in the store (``db.control.token_leases``). A holder that froze or died is waited
+for until its lease ends, and can then store nothing. Whatever goes wrong otherwise shows as a 401: who gets one asks
+again here with ``rejected``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from enable_with_segment.components import connection_state
+from enable_with_segment.components.provisioning_reasons import EXPLANATIONS, Reason, explain
+from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.db.control import api_keys, audit, install_tokens, installs, token_leases
+from enable_with_segment.db.control.install_tokens import TokenHealth
+from enable_with_segment.db.control.tables import Install, InstallStatus, InstallToken
+from enable_with_segment.db.control.token_leases import TokenLease
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.provisioning.access import AccessHeldBack, AccessLost
+from enable_with_segment.installs.record import queue_provisioning
+from enable_with_segment.installs.token_decision import (
+    AFTER_REFUSAL,
+    Step,
+    may_have_minted,
+    next_step,
+    reason_for_refusal,
+    retry_at,
+)
+from enable_with_segment.segment_api.errors import ConfigApiError, InvalidAnswer, NotSent, SegmentUnavailable
+from enable_with_segment.segment_api.grants import RefreshedToken
+from enable_with_segment.segment_api.identity import IdentityClient
+
+logger = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=30)
+"""More than twice what a refresh may take, so that a request is never under way when its lease ends."""
+
+_PATIENCE = timedelta(seconds=90)
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 0.5
+
+
+class InstallTokens:
+    """Implements ``installs.provisioning.access.AccessTokens``.
+
+    Args:
+        lease: how long a refresh belongs to whoever began it. Clocks of different hosts may differ by less than this.
+        sleep: waits that many seconds.
+        jitter: a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        encryption: EncryptionKeys,
+        identity: IdentityClient,
+        clock: Clock = utc_now,
+        *,
+        lease: timedelta = LEASE,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._database = database
+        self._encryption = encryption
+        self._identity = identity
+        self._clock = clock
+        self._lease = lease
+        self._sleep = sleep
+        self._jitter = jitter
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def access_token(self, install_id: str, *, rejected: str | None = None) -> str:
+        """Return a token with at least a minute left, refreshed if the stored one has less or was ``rejected``.
+
+        Raises:
+            AccessLost: Segment refused to refresh; the install is marked.
+            AccessHeldBack: Segment refused lately; it was not asked.
+            SegmentUnavailable: not now; includes ``RateLimited``.
+            InvalidAnswer: the answer holds no token.
+            KeyError: no such install.
+        """
+        async with self._locks.setdefault(install_id, asyncio.Lock()):
+            return await self._live_token(install_id, rejected)
+
+    async def renew(self, install_id: str) -> None:
+        """Refresh now, whatever is stored and however often Segment refused before.
+
+        Raises:
+            AccessLost, SegmentUnavailable, InvalidAnswer, KeyError: as :meth:`access_token`.
+        """
+        async with self._database.transaction() as session:
+            if await installs.lock(session, install_id) is None:
+                raise KeyError(install_id)
+            await install_tokens.outdate(session, install_id, now=self._clock())
+        await self.access_token(install_id)
+
+    async def note_refused(self, install_id: str) -> None:
+        """Record that Segment refused even a token that was just renewed; it is asked again after a while."""
+        async with self._database.transaction() as session:
+            row = await install_tokens.get(session, install_id)
+            if row is None:
+                return
+            failures = row.failures + 1
+            again = self._clock() + AFTER_REFUSAL.delay(failures, jitter=self._jitter())
+            await install_tokens.note_refused(session, install_id, failures=failures, retry_at=again)
+            await self._audit(session, "install_token.refused", install_id)
+
+    async def _live_token(self, install_id: str, rejected: str | None) -> str:
+        patience = self._clock() + _PATIENCE
+        pause = _FIRST_PAUSE_SECONDS
+        while self._clock() < patience:
+            found = await self._use_or_lease(install_id, rejected)
+            if isinstance(found, str):
+                return found
+            if isinstance(found, TokenLease):
+                refreshed = await self._refresh(found)
+                if refreshed is not None:
+                    return refreshed
+            else:
+                await self._sleep(pause * (0.5 + self._jitter() / 2))
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+        raise SegmentUnavailable(f"the token of {install_id} could not be refreshed within {_PATIENCE.seconds} s")
+
+    async def _use_or_lease(self, install_id: str, rejected: str | None) -> str | TokenLease | None:
+        """Return the token, or the lease to refresh it, or ``None`` while somebody else has that."""
+        now = self._clock()
+        async with self._database.transaction() as session:
+            row = await install_tokens.get(session, install_id)
+            if row is None:
+                raise KeyError(install_id)
+            step = next_step(row, now=now, rejected=False)
+            if step is Step.USE:
+                clear = await self._open(session, row)
+                if clear != rejected:
+                    return clear
+                step = next_step(row, now=now, rejected=True)
+            if step is Step.HOLD_BACK and row.retry_at is not None:
+                left = (row.retry_at - now).total_seconds()
+                raise AccessHeldBack(f"Segment is not asked about {install_id} for {left:.0f} s", retry_after=left)
+            if step is Step.REFRESH:
+                return await token_leases.acquire(session, row, now=now, length=self._lease)
+        return None
+
+    async def _open(self, session: AsyncSession, row: InstallToken) -> str:
+        await self._audit(session, "install_token.use", row.install_id)
+        place = install_tokens.place(row.install_id)
+        return self._encryption.decrypt(row.access_token_ciphertext or "", place)
+
+    async def _refresh(self, lease: TokenLease) -> str | None:
+        """Refresh under a lease; ``None`` when the caller should look again at what is stored."""
+        async with self._database.transaction() as session:
+            install = await installs.get(session, lease.install_id)
+        if install is None:
+            raise KeyError(lease.install_id)
+        asked_at = self._clock()
+        try:
+            refreshed = await self._identity.refresh(install.install_name, may_send=lambda: self._in_time(lease))
+        except ConfigApiError as refused:
+            lost = await self._lose(lease, refused)
+            if lost is None:
+                return None
+            raise lost from refused
+        except (SegmentUnavailable, InvalidAnswer) as failed:
+            if await self._looks_again(lease, failed):
+                return None
+            raise
+        if await self._save(lease, refreshed, expires_at=asked_at + timedelta(seconds=refreshed.expires_in)):
+            return refreshed.access_token
+        logger.warning("a refresh of %s took longer than its lease; somebody else's token stands", lease.install_id)
+        return None
+
+    async def _save(self, lease: TokenLease, refreshed: RefreshedToken, *, expires_at: datetime) -> bool:
+        """Store the new token over the old one; the names in the answer are not looked at (case 36)."""
+        now = self._clock()
+        async with self._database.transaction() as session:
+            install = await installs.lock(session, lease.install_id)
+            stored = await token_leases.store(
+                session, self._encryption, lease, refreshed.access_token, expires_at=expires_at, now=now
+            )
+            if stored and install is not None:
+                await self._take_up_again(session, install)
+            await self._audit(session, "install_token.refresh" if stored else "install_token.late", lease.install_id)
+        return stored
+
+    async def _take_up_again(self, session: AsyncSession, install: Install) -> None:
+        """Resume an install that was given up because Segment had refused to refresh."""
+        if install.status is InstallStatus.DISCONNECTED and install.status_reason == Reason.REFRESH_REFUSED.value:
+            now = self._clock()
+            await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
+            await queue_provisioning(session, install.id, now=now)
+
+    async def _looks_again(self, lease: TokenLease, failed: SegmentUnavailable | InvalidAnswer) -> bool:
+        """Write down a failed refresh. Tells whether to go on at once.
+
+        That is so once after an outcome that was not seen, because the stored token may be dead (one further mint,
+        and no loop), and when the lease was lost or ran out, because then somebody else takes care.
+        """
+        now, sent = self._clock(), not isinstance(failed, NotSent)
+        unseen, failures = may_have_minted(failed), lease.failures + sent
+        once_more = unseen and lease.health is not TokenHealth.UNCERTAIN and not lease.abandoned
+        again = None
+        if sent and not once_more:
+            again = retry_at(now, failures, failed, repeated=unseen, jitter=self._jitter())
+        async with self._database.transaction() as session:
+            kept = await token_leases.give_back(
+                session,
+                lease,
+                health=TokenHealth.UNCERTAIN if unseen else lease.health,
+                failures=failures,
+                retry_at=again,
+            )
+            if unseen:
+                await self._audit(session, "install_token.uncertain", lease.install_id)
+        withdrawn = not sent and not self._in_time(lease)
+        return once_more or withdrawn or not kept
+
+    def _in_time(self, lease: TokenLease) -> bool:
+        """Tell whether a request may go out: its answer is then here, or given up, before the lease ends."""
+        return self._clock() < lease.until - self._lease / 2
+
+    async def _lose(self, lease: TokenLease, refused: ConfigApiError) -> AccessLost | None:
+        """Mark the install as one that Segment gives no tokens for (case 40); ``None`` when the lease was lost."""
+        install_id, now = lease.install_id, self._clock()
+        reason = reason_for_refusal(refused)
+        status, sentence = explain(reason)
+        again = retry_at(now, lease.failures + 1, refused, jitter=self._jitter())
+        async with self._database.transaction() as session:
+            install = await installs.lock(session, install_id)
+            kept = await token_leases.give_back(
+                session, lease, health=TokenHealth.FAILING, failures=lease.failures + 1, retry_at=again
+            )
+            if not kept:
+                return None
+            if install is not None and not install.status.over:
+                await connection_state.set_status(
+                    session, install, status, now=now, reason=reason.value, detail=sentence
+                )
+            if reason is Reason.INSTALL_REMOVED:
+                await install_tokens.forget(session, install_id)
+                await api_keys.revoke_of_install(session, install_id, now=now)
+                await self._audit(session, "api_key.revoke_of_install", install_id)
+            await self._audit(session, "install_token.refused", install_id)
+        if EXPLANATIONS[reason].alarm:
+            logger.error(
+                "Segment refused to refresh the token of %s (%s); check SEGMENT_CLIENT_SECRET", install_id, refused
+            )
+        else:
+            logger.warning("Segment no longer knows the install %s", install_id)
+        return AccessLost(install_id, reason)
+
+    async def _audit(self, session: AsyncSession, action: str, install_id: str) -> None:
+        await audit.add(session, actor="service", action=action, subject=install_id, now=self._clock())

@@ -1,0 +1,1 @@
+"""The OAuth flow: from a connect link to a saved install."""

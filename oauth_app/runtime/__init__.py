@@ -1,0 +1,1 @@
+"""Settings, and how the service is put together and kept running."""

@@ -1,0 +1,1 @@
+"""How the sandbox delivers events to destinations: requests, retries, outcomes."""

@@ -1,0 +1,1 @@
+"""The sandbox's ingestion endpoints, and the events they take."""

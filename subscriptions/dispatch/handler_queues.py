@@ -1,0 +1,155 @@
+"""The lanes of all handlers: which of them can take an event now, and what becomes of it where none can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from enable_with_segment.components.handler import Handler
+from enable_with_segment.db.clock import Clock
+from enable_with_segment.db.event_log.records import Predecessor
+from enable_with_segment.subscriptions.dispatch.attempt import Attempt
+from enable_with_segment.subscriptions.dispatch.handler_queue import Call, Lane
+from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
+from enable_with_segment.subscriptions.dispatch.outcome import put_back_for
+from enable_with_segment.subscriptions.dispatch.pauses import Pauses
+
+BEHIND_ANOTHER = "waits for an earlier event of the same person"
+_IS_BUSY = "busy with earlier events"
+_CIRCUIT_IS_OPEN = "kept failing for this sender, so it is left alone for a while"
+_PAUSED = "paused"
+
+
+class Lanes:
+    """Places attempts into lanes, and takes them out again when they would wait there for too long.
+
+    Args:
+        begin: starts a call of a lane.
+        through: told of attempts that a handler is done with, in one way or the other.
+    """
+
+    def __init__(
+        self,
+        limits: DispatchLimits,
+        pauses: Pauses,
+        *,
+        begin: Callable[[Lane, Call], None],
+        through: Callable[[Sequence[Attempt]], object],
+        clock: Clock,
+        jitter: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._limits = limits
+        self._pauses = pauses
+        self._begin = begin
+        self._through = through
+        self._clock = clock
+        self._jitter = jitter
+        self._monotonic = monotonic
+        self._lanes: dict[tuple[str, str], Lane] = {}
+
+    def place(self, attempt: Attempt, before: Sequence[Predecessor]) -> list[Lane]:
+        """Put an event into the lanes of those of its handlers that can take it; the others have to wait."""
+        now = self._clock()
+        taken: list[Lane] = []
+        for handler in attempt.handlers:
+            lane = self._lane(attempt.claimed.component, handler)
+            obstacle = self._obstacle(attempt, lane, before, now)
+            if obstacle is None:
+                attempt.calls_left += 1
+                lane.put(attempt)
+                taken.append(lane)
+            else:
+                attempt.wait(handler.key, *obstacle)
+        return taken
+
+    def _obstacle(
+        self, attempt: Attempt, lane: Lane, before: Sequence[Predecessor], now: datetime
+    ) -> tuple[datetime, str] | None:
+        """Return until when a handler cannot take an event, and why; ``None`` when it can."""
+        handler = lane.handler
+        if attempt.claimed.unfinished and (own := attempt.own_wait(handler.key, now)) is not None:
+            return own.until, own.reason
+        if self._pauses.handler_is_paused(attempt.claimed.component, handler):
+            return self._later(attempt, now), _PAUSED
+        if before and handler.ordered and _has_to_wait(attempt, lane, before):
+            return self._later(attempt, now), BEHIND_ANOTHER
+        circuit = lane.circuit(attempt.sender)
+        if not circuit.admits(now):
+            return self._later(attempt, now, not_before=circuit.reopens_at(now)), _CIRCUIT_IS_OPEN
+        if not lane.has_room():
+            return self._later(attempt, now), _IS_BUSY
+        return None
+
+    def tidy(self) -> None:
+        """Take out of the lanes what would wait there for too long, and let the others go on."""
+        for lane in list(self._lanes.values()):
+            if self._pauses.handler_is_paused(lane.component, lane.handler):
+                self._put_back(lane, lane.take_all(), _PAUSED)
+            self._put_back(lane, lane.shed(), _IS_BUSY)
+            self.move(lane)
+
+    def move(self, lane: Lane) -> None:
+        """Begin the calls that a lane has places for."""
+        now = self._clock()
+        for attempt, until in lane.turned_away(now):
+            self._put_back(lane, [attempt], _CIRCUIT_IS_OPEN, not_before=until)
+        while (call := lane.next_call(now)) is not None:
+            self._begin(lane, call)
+
+    def settled(self, attempt: Attempt, *, stored: bool, open_handlers: frozenset[str]) -> None:
+        """Let the next event of the same person go, in the lanes of handlers that want them in order."""
+        for handler in attempt.handlers:
+            lane = self._lanes.get((attempt.claimed.component, handler.key))
+            if not handler.ordered or lane is None:
+                continue
+            go_on = stored and handler.key not in open_handlers and attempt.finished(handler.key)
+            self._put_back(lane, lane.next_in_line(attempt, go_on=go_on), BEHIND_ANOTHER)
+            self.move(lane)
+
+    def reset(self) -> None:
+        """Forget what waits and what runs, when the dispatcher lets go of it."""
+        for lane in self._lanes.values():
+            lane.reset()
+
+    def _lane(self, component: str, handler: Handler) -> Lane:
+        key = (component, handler.key)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(
+                component,
+                handler,
+                places=self._limits.calls_per_handler,
+                seconds=self._limits.lane_seconds,
+                circuit_policy=self._limits.circuit,
+                monotonic=self._monotonic,
+            )
+        return lane
+
+    def _put_back(
+        self, lane: Lane, attempts: Sequence[Attempt], reason: str, *, not_before: datetime | None = None
+    ) -> None:
+        """Let a handler have events later that wait in its lane."""
+        if not attempts:
+            return
+        now = self._clock()
+        for attempt in attempts:
+            attempt.wait(lane.handler.key, self._later(attempt, now, not_before=not_before), reason)
+        self._through(attempts)
+
+    def _later(self, attempt: Attempt, now: datetime, *, not_before: datetime | None = None) -> datetime:
+        """Return when to try again; not all of them at the same moment."""
+        wait = put_back_for(attempt.claimed.received_at, now)
+        soonest = now + wait * (0.5 + 0.5 * self._jitter())
+        return soonest if not_before is None else max(soonest, not_before + wait * self._jitter())
+
+
+def _has_to_wait(attempt: Attempt, lane: Lane, before: Sequence[Predecessor]) -> bool:
+    """Tell whether an earlier event of the same person is not through, and not in the lane ahead of this one either."""
+    handler = lane.handler
+    return any(
+        (predecessor.id == 0 or handler.wants_name(predecessor.type, predecessor.event))
+        and handler.key not in predecessor.finished
+        and not lane.is_in_line(attempt, predecessor.id)
+        for predecessor in before
+    )

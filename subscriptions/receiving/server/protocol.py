@@ -1,0 +1,306 @@
+"""One HTTP connection, on which deliveries need not become requests.
+
+To make a request of what arrived, uvicorn builds a scope, a cycle and a task, which costs more than taking a delivery
+in costs us. So where it is already known that a delivery is too much, its body passes by here and one prepared answer
+is written; and one that arrived in one piece is offered to the webhook as it is. Uvicorn's parser reads the messages
+in any case, so where one ends and the next begins is never ours to say.
+
+Whatever is not plainly such a delivery takes the normal way, and is answered there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from functools import partial
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from enable_with_segment.subscriptions.receiving.endpoint import holds_signed_key
+from enable_with_segment.subscriptions.receiving.exchange import Headers
+from enable_with_segment.subscriptions.receiving.fast_path import ShortWay
+from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, EarlyRefusal
+from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
+from enable_with_segment.subscriptions.receiving.server.idle_timer import IdleTimer
+from enable_with_segment.subscriptions.receiving.server.pending_answers import OwedAnswers
+from enable_with_segment.subscriptions.receiving.server.unread import is_unread
+
+_DELIVERIES = b"/subscriptions/"
+_DELIVERY = re.compile(rb"/subscriptions/{1,9}([\w.-]{0,200})/{0,9}(?:\?[\w.~&=%+-]{0,2000})?")
+"""Addresses that need no second look; with a key in the path a delivery is signed, and has limits of its own.
+
+They are short, so that uvicorn can read them even when a request is made of a delivery outside of its parser.
+"""
+_NOBODY_WAITS = asyncio.Event()
+
+
+class DeliveryProtocol(HttpToolsProtocol):
+    """Asks the application's ``early_refusal`` and ``short_way`` first, where it has them."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._refusal: EarlyRefusal | None = getattr(self.app, "early_refusal", None)
+        self._short_way: ShortWay | None = getattr(self.app, "short_way", None)
+        # What is answered here is in no log, under no other root, and not counted by the server.
+        if config.access_log or self.root_path or self.limit_concurrency is not None:
+            self._refusal = self._short_way = None
+        self._refused: str | None = None
+        """The component of the delivery that is being refused; after the last answer of a connection it stays."""
+        self._passed_bytes = 0
+        self._refused_until = 0.0
+        self._is_last = False
+        self._ends_next = False
+        """Whether the server stops, and this connection once what has arrived on it is read."""
+        self._owed: PreparedAnswer | None = None
+        """The answer to a delivery that was refused, until all that is there has been read."""
+        self._offered: tuple[str, Headers] | None = None
+        """Component and headers of the delivery that may take the short way, while it is being read."""
+        self._body = b""
+        self._owed_answers = OwedAnswers.of(self.loop)
+        self._idle = IdleTimer(self.loop, self.timeout_keep_alive)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; what is still to come of a refused body is waited for with the timer of an idle connection."""
+        self._idle.wake()
+        super().data_received(data)
+        if self._offered is not None:
+            self._make_request()
+        elif self._refused is not None and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_at(self._refused_until, self.timeout_keep_alive_handler)
+        if self._ends_next:
+            self.shutdown()
+
+    def on_message_begin(self) -> None:
+        """Begin to read a message; what a request needs beyond that is made when it becomes one."""
+        self.pay()  # answers come in the order of what they answer
+        self._idle.wake()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        """Decide which way a message takes."""
+        if self._refused is not None:  # the last answer was given; what came with it is not for us
+            return
+        refusal = self._refusal
+        if self.url.startswith(_DELIVERIES):
+            component = self._plain_delivery()
+            if component is not None:
+                if refusal is not None and refusal.pressure.tight and self._refuse(refusal, component):
+                    return
+                if self._short_way is not None and self._offer(component):
+                    return
+            self._expect()
+        self._begin_request()
+
+    def on_body(self, body: bytes) -> None:
+        """Let a part of a refused body pass by; keep one that may take the short way."""
+        if self._offered is not None:
+            self._body += body
+        elif self._refused is None or self._refusal is None:
+            super().on_body(body)
+        else:
+            self._passed_bytes += len(body)
+            if self._passed_bytes > self._refusal.body_bytes:
+                self._answer_refused(last=True)
+
+    def on_message_complete(self) -> None:
+        """Answer what was refused, now that its sender listens, and hand over what may take the short way."""
+        if self._offered is not None:
+            if not self._hand_over():
+                self._make_request()
+                super().on_message_complete()
+        elif self._refused is None:
+            super().on_message_complete()
+        else:
+            self._answer_refused(last=self._is_last)
+
+    def eof_received(self) -> None:
+        """Answer a sender who has no more to say, but may still listen."""
+        self.pay()
+        super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the timer."""
+        self._idle.stop()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End the connection after the next answer, or now if none is due; wait for no rest of a refused body."""
+        self.pay()
+        if self._refused is not None:
+            self._answer_refused(last=True)
+        elif self._has_unread():
+            self._ends_next = True
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection that is idle, or whose refused body takes too long.
+
+        A sender whose next message is there already would never know whether it was read, so that is answered first.
+        """
+        if self._refused is not None:
+            self._answer_refused(last=True)
+        elif self._has_unread():
+            self._idle.rest(self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:
+        """End a connection on which something came that is no HTTP; a delivery in hand is answered first."""
+        self.pay()
+        if isinstance(self.cycle, _InHand) and not self.cycle.response_complete:
+            self.flow.pause_reading()
+            self.cycle.keep_alive = False
+        else:
+            super().send_400_response(msg)
+
+    def _has_unread(self) -> bool:
+        """Tell whether, while no answer is due, the next message is there or has begun to be."""
+        earlier: RequestResponseCycle | None = self.cycle
+        if self.transport.is_closing() or not (earlier is None or earlier.response_complete):
+            return False
+        return is_unread(self.transport)
+
+    def _expect(self) -> None:
+        if self._refusal is not None:
+            self._refusal.pressure.expect(self.loop.call_soon)
+
+    def _begin_request(self) -> None:
+        self._unset_keepalive_if_required()  # it came in one piece with another one
+        url, headers, expect_100_continue = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect_100_continue
+        self.headers += headers  # that list is in the scope
+        super().on_headers_complete()
+
+    def _plain_delivery(self) -> str | None:
+        """Return the component of a delivery that may be answered here, ``None`` for whatever takes the normal way.
+
+        What came before it on the connection must be answered first, and its sender must have read enough of that.
+        """
+        delivery = _DELIVERY.fullmatch(self.url)
+        if delivery is None or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
+            return None
+        earlier: RequestResponseCycle | None = self.cycle
+        if self.flow.write_paused or (earlier is not None and not earlier.response_complete):
+            return None
+        return delivery[1].decode()
+
+    def _offer(self, component: str) -> bool:
+        """Wait for the body of a delivery that may take the short way, or tell that it is to take the normal one."""
+        if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive() or self.expect_100_continue:
+            return False
+        headers = Headers(self.headers)
+        if headers.get(b"content-length") is None:  # nothing else keeps a body in one piece
+            return False
+        self._offered = component, headers
+        self._body = b""
+        return True
+
+    def _hand_over(self) -> bool:
+        if self._offered is None or self._short_way is None:
+            return False
+        taken = _InHand()
+        if not self._short_way.take(*self._offered, self._body, partial(self._answer_taken, taken)):
+            return False
+        self._offered = None
+        self._body = b""
+        self.headers = []
+        self._unset_keepalive_if_required()  # it came in one piece with another one
+        self.cycle = taken  # type: ignore[assignment]  # uvicorn asks no more of it than there is
+        return True
+
+    def _make_request(self) -> None:
+        """Begin a request with what has been read of a delivery that was to take the short way."""
+        body, self._body, self._offered = self._body, b"", None
+        self._expect()
+        self._begin_request()
+        if body:
+            super().on_body(body)
+
+    def _refuse(self, refusal: EarlyRefusal, component: str) -> bool:
+        """Begin to refuse a delivery, or tell that it is not to be refused here."""
+        headers = Headers(self.headers)
+        if not refusal.refuses(headers):
+            return False
+        if holds_signed_key(headers.all(b"authorization")):
+            return False
+        self._refused = component
+        self._passed_bytes = 0
+        self._refused_until = self.loop.time() + refusal.body_seconds
+        self._is_last = self.parser.get_http_version() == "1.0" or not self.parser.should_keep_alive()
+        length = headers.get(b"content-length")
+        is_too_long = length is not None and length.isdigit() and int(length[:20]) > refusal.body_bytes
+        if self.expect_100_continue or is_too_long:  # nobody knows whether the body will be sent after the answer
+            self._answer_refused(last=True)
+        return True
+
+    def _answer_refused(self, *, last: bool) -> None:
+        """Refuse: at once where it is the last answer, otherwise once all that is there has been read."""
+        component, refusal = self._refused, self._refusal
+        if component is None or refusal is None or self.transport.is_closing():
+            return
+        refusal.answered(component, STATUS)
+        if last:
+            self._write_answer(refusal.answer, last=True)
+        else:
+            self._refused = None
+            self._owed = refusal.answer
+            self.headers = []  # they hold a key; and thousands that are kept until then would be in each other's way
+            self._owed_answers.add(self, self.loop)
+
+    def pay(self) -> None:
+        """Give the answer that is owed, if one is."""
+        if self._owed is not None:
+            answer, self._owed = self._owed, None
+            self._write_answer(answer, last=False)
+
+    def _answer_taken(self, taken: _InHand, answer: PreparedAnswer) -> None:
+        """Answer what was taken; a sender who is gone is told nothing."""
+        taken.response_complete = True
+        self._write_answer(answer, last=not taken.keep_alive)
+
+    def _write_answer(self, answer: PreparedAnswer, *, last: bool) -> None:
+        """Write a whole answer, and go on with the connection or close it."""
+        if not self.transport.is_closing():
+            self.transport.write(answer.on_the_wire(self.server_state.default_headers, last=last))
+            if last:
+                self.transport.close()
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self._wait_for_next()
+
+    def _wait_for_next(self) -> None:
+        """Wait for the next message: what uvicorn does after an answer, with a timer that need not be set anew."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._idle.rest(self.timeout_keep_alive_handler)
+
+
+class _InHand:
+    """What stands in for a request of uvicorn's while a delivery that was taken is not answered yet.
+
+    It knows nothing of its connection: then both go, with the key that is in the headers, as soon as that is closed.
+    """
+
+    __slots__ = ("disconnected", "keep_alive", "response_complete")
+    message_event = _NOBODY_WAITS
+
+    def __init__(self) -> None:
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
