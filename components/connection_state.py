@@ -1,4 +1,4 @@
-"""How an install's connection stands for the partner, and which turns of it the partner is told about.
+"""How an install's connection stands for the partner, and which changes of it the partner is told about.
 
 An install's ``status`` is what a customer sees; its connection state is coarser and outlives a status: an install
 that worked, failed and works again has *recovered*.
@@ -28,7 +28,7 @@ class ConnectionState(StrEnum):
     REVOKED = "revoked"
 
 
-class Turn(StrEnum):
+class StateChange(StrEnum):
     """What a partner's function is called for."""
 
     CONNECTED = "connected"
@@ -55,13 +55,13 @@ def state_of(status: InstallStatus, reason: str | None) -> ConnectionState | Non
             return None
 
 
-def turn_between(earlier: str | None, state: ConnectionState) -> Turn | None:
+def change_between(earlier: str | None, state: ConnectionState) -> StateChange | None:
     """Return what the partner is told when a state follows another; ``None`` when it is the same."""
     if earlier == state:
         return None
     if state is ConnectionState.CONNECTED and earlier in {ConnectionState.FAILING, ConnectionState.DRIFTED}:
-        return Turn.RECOVERED
-    return Turn(state.value)
+        return StateChange.RECOVERED
+    return StateChange(state.value)
 
 
 async def set_status(
@@ -89,9 +89,9 @@ async def note(
     reason: str | None = None,
     detail: str | None = None,
 ) -> None:
-    """Note a locked install's connection state; a turn is announced once, by an entry in the outbox."""
-    turn = turn_between(install.connection_state, state)
+    """Note a locked install's connection state; a change is announced once, by an entry in the outbox."""
+    change = change_between(install.connection_state, state)
     await installs.set_connection_state(session, install.id, state.value, reason=reason)
-    if turn is not None:
-        payload = {"turn": turn.value, "reason": reason, "detail": detail}
+    if change is not None:
+        payload = {"change": change.value, "reason": reason, "detail": detail}
         await outbox.add(session, ANNOUNCE, install.id, now=now, payload=payload)

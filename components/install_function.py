@@ -6,42 +6,44 @@ import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from enable_with_segment.components.connection_state import Turn
+from enable_with_segment.components.connection_state import StateChange
 from enable_with_segment.components.errors import HandlerInvalid
 from enable_with_segment.components.handler import HandlerFunction, is_async
 from enable_with_segment.components.install_context import InstallContext
 
-_ARGUMENTS = ("install", "turn", "reason", "detail")
+_ARGUMENTS = ("install", "change", "reason", "detail")
 
 
 @dataclass(frozen=True, slots=True)
 class InstallFunction:
-    """An async function registered for some turns, made by :func:`make_install_function`."""
+    """An async function registered for some changes, made by :func:`make_install_function`."""
 
     function: HandlerFunction
-    turns: frozenset[Turn]
+    changes: frozenset[StateChange]
     arguments: frozenset[str]
 
-    async def call(self, install: InstallContext, turn: Turn, *, reason: str | None, detail: str | None) -> None:
+    async def call(
+        self, install: InstallContext, change: StateChange, *, reason: str | None, detail: str | None
+    ) -> None:
         """Call it with the arguments it asks for."""
-        offered = {"install": install, "turn": turn.value, "reason": reason, "detail": detail}
+        offered = {"install": install, "change": change.value, "reason": reason, "detail": detail}
         await self.function(**{name: value for name, value in offered.items() if name in self.arguments})
 
 
-def make_install_function(function: HandlerFunction, *, turns: Collection[str]) -> InstallFunction:
-    """Check a function and the turns it is registered for; no turns means all.
+def make_install_function(function: HandlerFunction, *, changes: Collection[str]) -> InstallFunction:
+    """Check a function and the changes it is registered for; no changes means all.
 
     Raises:
-        HandlerInvalid: an unknown turn or argument, or a function that is not async.
+        HandlerInvalid: an unknown change or argument, or a function that is not async.
     """
     name = getattr(function, "__name__", function.__class__.__name__)
-    unknown = sorted(set(turns) - set(Turn))
+    unknown = sorted(set(changes) - set(StateChange))
     if unknown:
-        raise HandlerInvalid(f"'{name}': there is no turn '{unknown[0]}'; there are {', '.join(Turn)}")
+        raise HandlerInvalid(f"'{name}': there is no change '{unknown[0]}'; there are {', '.join(StateChange)}")
     if not is_async(function):
         raise HandlerInvalid(f"'{name}' has to be async: write 'async def {name}(...)'")
     asked = inspect.signature(function).parameters
     for parameter in asked:
         if parameter not in _ARGUMENTS:
             raise HandlerInvalid(f"'{name}' asks for '{parameter}'; it can have {', '.join(_ARGUMENTS)}")
-    return InstallFunction(function, frozenset(map(Turn, turns)) or frozenset(Turn), frozenset(asked))
+    return InstallFunction(function, frozenset(map(StateChange, changes)) or frozenset(StateChange), frozenset(asked))

@@ -112,27 +112,27 @@ class Subscription:
         self._handlers.append(handler)
         self._handlers_of_type[handler.type] = (*self._handlers_of_type.get(handler.type, ()), handler)
 
-    def on_install(self, *turns: str) -> Callable[[_Function], _Function]:
-        """Register an async function for turns in how an install's connection stands; it is returned unchanged.
+    def on_install(self, *changes: str) -> Callable[[_Function], _Function]:
+        """Register an async function for changes in how an install's connection stands; it is returned unchanged.
 
         ::
 
             @crm.on_install("failing", "revoked")
-            async def tell_the_account_manager(install, turn, reason): ...
+            async def tell_the_account_manager(install, change, reason): ...
 
-        The function names the arguments it wants: ``install`` (an :class:`InstallContext`), ``turn`` (one of the
+        The function names the arguments it wants: ``install`` (an :class:`InstallContext`), ``change`` (one of the
         words below), ``reason`` (a word such as ``install_removed``, or ``None``) and ``detail`` (the sentence that
-        the customer sees, or ``None``). It is called *at least once* for each turn, and again later if it raises.
+        the customer sees, or ``None``). It is called *at least once* for each change, and again later if it raises.
 
         Args:
-            turns: of ``connected``, ``failing``, ``recovered``, ``drifted`` and ``revoked``; none means all.
+            changes: of ``connected``, ``failing``, ``recovered``, ``drifted`` and ``revoked``; none means all.
 
         Raises:
-            HandlerInvalid: an unknown turn or argument name, or a function that is not async.
+            HandlerInvalid: an unknown change or argument name, or a function that is not async.
         """
 
         def register(function: _Function) -> _Function:
-            self._install_functions.append(make_install_function(function, turns=turns))
+            self._install_functions.append(make_install_function(function, changes=changes))
             return function
 
         return register

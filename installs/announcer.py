@@ -1,10 +1,10 @@
-"""Telling the partner's functions about installs: an outbox step, so that a turn is neither lost nor made up."""
+"""Telling the partner's functions about installs: an outbox step, so that a change is neither lost nor made up."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from enable_with_segment.components.connection_state import ANNOUNCE, Turn
+from enable_with_segment.components.connection_state import ANNOUNCE, StateChange
 from enable_with_segment.components.install_context import InstallContext
 from enable_with_segment.components.subscription import Subscription
 from enable_with_segment.db.control import installs
@@ -15,7 +15,7 @@ from enable_with_segment.db.database import Database
 class InstallAnnouncer:
     """Calls the functions registered with ``Subscription.on_install``.
 
-    A function that raises is called again, and so are the others of the same turn: at least once, like handlers.
+    A function that raises is called again, and so are the others of the same change: at least once, like handlers.
     """
 
     def __init__(self, database: Database, components: Mapping[str, Subscription]) -> None:
@@ -40,9 +40,9 @@ class InstallAnnouncer:
             install.source_name,
             install.status.value,
         )
-        turn = Turn(entry.payload["turn"])
+        change = StateChange(entry.payload["change"])
         for function in component.install_functions:
-            if turn in function.turns:
+            if change in function.changes:
                 await function.call(
-                    context, turn, reason=entry.payload.get("reason"), detail=entry.payload.get("detail")
+                    context, change, reason=entry.payload.get("reason"), detail=entry.payload.get("detail")
                 )

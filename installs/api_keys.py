@@ -28,7 +28,7 @@ from enable_with_segment.installs.api_key_format import (
     new_key,
     new_secret,
 )
-from enable_with_segment.installs.key_cache import KeyHolder, KeyLookup, KeyRecognition
+from enable_with_segment.installs.key_cache import KeyCache, KeyHolder, KeyLookup
 
 ApiKeyHook: TypeAlias = Callable[[str, str], str]
 """A partner's function ``(account, component) -> key``; called within a transaction, so it must not wait."""
@@ -67,7 +67,7 @@ class ApiKeys:
         self._encryption = encryption
         self._clock = clock
         self._hook = hook
-        self.recognition = KeyRecognition(database, lookup_secret, clock, monotonic=monotonic)
+        self.key_cache = KeyCache(database, lookup_secret, clock, monotonic=monotonic)
 
     def now(self) -> datetime:
         """Return the instant the keys are judged by."""
@@ -100,7 +100,7 @@ class ApiKeys:
             session,
             ApiKey(
                 id=key_id,
-                key_hash=self.recognition.hash(clear),
+                key_hash=self.key_cache.hash(clear),
                 key_ciphertext=self._encryption.encrypt(clear, api_keys.place(key_id)),
                 signing_secret_ciphertext=None
                 if signing_secret is None
@@ -121,17 +121,17 @@ class ApiKeys:
         if self._hook is None:
             return new_key(PREFIX)
         key = check_foreign_key(self._hook(account, component))
-        if await api_keys.find_by_hash(session, self.recognition.hash(key)) is not None:
+        if await api_keys.find_by_hash(session, self.key_cache.hash(key)) is not None:
             raise ApiKeyInvalid("API_KEY_HOOK returned a key that it had returned before")
         return key
 
     async def look_up(self, key: str) -> KeyLookup:
-        """Tell whom a key belongs to; see :class:`KeyRecognition`."""
-        return await self.recognition.look_up(key)
+        """Tell whom a key belongs to; see :class:`KeyCache`."""
+        return await self.key_cache.look_up(key)
 
     async def close(self) -> None:
         """Wait for queries that are still on their way, before the store is closed."""
-        await self.recognition.close()
+        await self.key_cache.close()
 
     def signing_secret(self, holder: KeyHolder) -> str | None:
         """Decrypt what deliveries with a key are signed with; ``None`` for a key without a signing secret.
@@ -170,7 +170,7 @@ class ApiKeys:
         """
         await api_keys.expire(session, key_id, at=at)
         await audit.add(session, actor=actor, action="api_key.expire", subject=key_id, now=self._clock())
-        self.recognition.forget()
+        self.key_cache.forget()
 
     async def revoke(self, session: AsyncSession, key_id: str, *, actor: str) -> bool:
         """Revoke a key and erase it; other processes notice within a second. Tells whether it was usable before."""
@@ -178,7 +178,7 @@ class ApiKeys:
         revoked = await api_keys.revoke(session, key_id, now=now)
         if revoked:
             await audit.add(session, actor=actor, action="api_key.revoke", subject=key_id, now=now)
-        self.recognition.forget()
+        self.key_cache.forget()
         return revoked
 
     async def revoke_of_install(self, session: AsyncSession, install_id: str, *, actor: str) -> None:
@@ -186,4 +186,4 @@ class ApiKeys:
         now = self._clock()
         await api_keys.revoke_of_install(session, install_id, now=now)
         await audit.add(session, actor=actor, action="api_key.revoke_of_install", subject=install_id, now=now)
-        self.recognition.forget()
+        self.key_cache.forget()

@@ -103,7 +103,7 @@ class _Question:
         self.answer: asyncio.Future[KeyLookup] = asyncio.get_running_loop().create_future()
 
 
-class KeyRecognition:
+class KeyCache:
     """Tells whom a presented key belongs to.
 
     Keys are read in groups: while one query is on its way, the questions for the next one are collected.

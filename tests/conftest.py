@@ -38,7 +38,7 @@ settings.load_profile("suite")
 # The folders and files with the longest tests; the journeys apart, because they share a browser.
 _LONG = (
     ("tests/journey/",),
-    ("tests/crash/", "tests/tokens/test_refresh_race.py", "tests/provisioning/test_process_death.py"),
+    ("tests/crash/", "tests/installs/tokens/test_refresh_race.py", "tests/installs/provisioning/test_process_death.py"),
 )
 
 

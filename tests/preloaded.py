@@ -8,7 +8,6 @@ from importlib import import_module
 import aiosqlite  # noqa: F401  SQLAlchemy imports it when it meets a URL
 import asyncpg  # noqa: F401  the same
 
-import tests.tokens.refresher  # noqa: F401  for the races
 from enable_with_segment.oauth_app.cli import COMMANDS
 
 for _module in {entry.module for entry in COMMANDS.values()} - {"demo", "sandbox"}:

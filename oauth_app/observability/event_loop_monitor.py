@@ -25,7 +25,7 @@ _LIBRARIES = tuple(
 )
 
 
-class LoopWatch:
+class EventLoopMonitor:
     """A job that watches the event loop it runs in.
 
     Args:

@@ -32,7 +32,7 @@ class SegmentUseStopped(NotSent):
     """The operator stopped all use of Segment; nothing was sent."""
 
 
-class PanicSwitch:
+class EmergencyStopSwitch:
     """Tells whether the emergency stop is engaged; what it says is never older than nine tenths of a second."""
 
     def __init__(self, database: Database, *, clock: MonotonicClock = time.monotonic) -> None:

@@ -18,7 +18,7 @@ _EVERY_SECONDS = 15.0
 """A quarter of the time after which a silent process counts as ended."""
 
 
-class Presence:
+class Heartbeat:
     """One process.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from enable_with_segment.oauth_app.runtime.emergency_stop import PanicSwitch
+from enable_with_segment.oauth_app.runtime.emergency_stop import EmergencyStopSwitch
 from enable_with_segment.subscriptions.receiving.exchange import WAITING_SINCE
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,13 @@ _RETRY_AFTER_SECONDS = 30
 _LONGEST_READ_SECONDS = 3.5
 
 
-class StoppableWebhook:
+class EmergencyStopGate:
     """The webhook behind the switch: while the stop is engaged every delivery is answered 503.
 
     Segment tries those again for about four hours (contract 5.7), so a short stop loses nothing.
     """
 
-    def __init__(self, webhook: ASGIApp, switch: PanicSwitch) -> None:
+    def __init__(self, webhook: ASGIApp, switch: EmergencyStopSwitch) -> None:
         self._webhook = webhook
         self._switch = switch
 

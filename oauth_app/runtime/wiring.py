@@ -25,7 +25,7 @@ from enable_with_segment.installs.reconciliation_sweep import ReconciliationSwee
 from enable_with_segment.installs.tokens import InstallTokens
 from enable_with_segment.oauth_app.flow.cookies import FlowCookies
 from enable_with_segment.oauth_app.flow.install_flow import InstallFlow
-from enable_with_segment.oauth_app.observability.event_loop_monitor import LoopWatch
+from enable_with_segment.oauth_app.observability.event_loop_monitor import EventLoopMonitor
 from enable_with_segment.oauth_app.observability.metrics import Metrics
 from enable_with_segment.oauth_app.observability.store_metrics import StoreMetrics
 from enable_with_segment.oauth_app.observability.tracing import Traces
@@ -42,11 +42,11 @@ from enable_with_segment.oauth_app.runtime.component import (
     load_component,
     load_partner_session,
 )
-from enable_with_segment.oauth_app.runtime.emergency_stop import PanicSwitch
+from enable_with_segment.oauth_app.runtime.emergency_stop import EmergencyStopSwitch
 from enable_with_segment.oauth_app.runtime.factories import api_keys_of, connect_links_of, sign_in_links_of
-from enable_with_segment.oauth_app.runtime.heartbeat import Presence
+from enable_with_segment.oauth_app.runtime.heartbeat import Heartbeat
 from enable_with_segment.oauth_app.runtime.settings import Settings
-from enable_with_segment.oauth_app.runtime.stoppable_webhook import StoppableWebhook
+from enable_with_segment.oauth_app.runtime.stoppable_webhook import EmergencyStopGate
 from enable_with_segment.oauth_app.runtime.stores import Stores, open_stores
 from enable_with_segment.oauth_app.web.pages import Pages
 from enable_with_segment.oauth_app.web.rate_limits import RateLimits
@@ -63,9 +63,9 @@ from enable_with_segment.subscriptions.observer import Observer, Observers
 from enable_with_segment.subscriptions.receiving import store_trouble
 from enable_with_segment.subscriptions.receiving.backlog_limit import BacklogLimit
 from enable_with_segment.subscriptions.receiving.endpoint import Endpoint
-from enable_with_segment.subscriptions.receiving.fast_path import ShortWay
+from enable_with_segment.subscriptions.receiving.fast_path import FastPath
 from enable_with_segment.subscriptions.receiving.install_activity import InstallActivity
-from enable_with_segment.subscriptions.receiving.load_shedding import EarlyRefusal
+from enable_with_segment.subscriptions.receiving.load_shedding import LoadShedding
 from enable_with_segment.subscriptions.receiving.person_hash import PersonHash
 from enable_with_segment.subscriptions.receiving.reception import Reception
 from enable_with_segment.subscriptions.receiving.signed_webhook import SignedWebhook
@@ -94,8 +94,8 @@ class RunningService:
 
     services: Services
     webhook: ASGIApp
-    early_refusal: EarlyRefusal | None = None
-    short_way: ShortWay | None = None
+    load_shedding: LoadShedding | None = None
+    fast_path: FastPath | None = None
 
 
 @asynccontextmanager
@@ -116,9 +116,9 @@ async def operators_of(settings: Settings, stores: Stores) -> AsyncIterator[Oper
 
 
 @asynccontextmanager
-async def panic_switch_of(stores: Stores) -> AsyncIterator[PanicSwitch]:
+async def panic_switch_of(stores: Stores) -> AsyncIterator[EmergencyStopSwitch]:
     """Build the emergency stop while the block lasts."""
-    switch = PanicSwitch(stores.control)
+    switch = EmergencyStopSwitch(stores.control)
     try:
         yield switch
     finally:
@@ -141,7 +141,7 @@ async def segment_of(
         yield None
         return
     limiter = RateLimiter()
-    panic = PanicSwitch(stores.control)
+    panic = EmergencyStopSwitch(stores.control)
     identity = IdentityClient(
         identity_url=settings.segment_identity_url,
         config_api_url=settings.segment_config_api_url,
@@ -187,7 +187,7 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings))
         owner = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
-        presence = Presence(stores.control, owner, role=role, key_ids=stores.encryption.key_ids)
+        presence = Heartbeat(stores.control, owner, role=role, key_ids=stores.encryption.key_ids)
         await presence.announce()
         stack.push_async_callback(presence.leave)
         api_keys = api_keys_of(settings, stores)
@@ -218,16 +218,16 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         )
         stack.callback(store_trouble.TROUBLES.ends)
         webhook = Webhook(reception)
-        endpoint = Endpoint(webhook, SignedWebhook(reception, webhook.pressure, webhook.watchdog))
+        endpoint = Endpoint(webhook, SignedWebhook(reception, webhook.concurrency_limit, webhook.watchdog))
         for sink in subscription.sinks:
             stack.push_async_callback(sink.aclose)
         jobs = [BackgroundJob("install activity", activity.run), BackgroundJob("presence", presence.run)]
-        jobs.append(BackgroundJob("loop watch", LoopWatch().run))
+        jobs.append(BackgroundJob("loop watch", EventLoopMonitor().run))
         recent_backlog = RecentBacklog(stores.event_log)
         stack.push_async_callback(recent_backlog.close)
         backlog_limit: BacklogLimit | None = None
         if role != "worker" and settings.most_pending_events:
-            backlog_limit = BacklogLimit(recent_backlog, webhook.pressure, most=settings.most_pending_events)
+            backlog_limit = BacklogLimit(recent_backlog, webhook.concurrency_limit, most=settings.most_pending_events)
             jobs.append(BackgroundJob("backlog limit", backlog_limit.run))
         if role != "web":
             jobs.append(BackgroundJob("dispatcher", dispatcher.run, dispatcher.stop))
@@ -251,8 +251,8 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             recent_backlog=recent_backlog,
         )
         await stack.enter_async_context(running(jobs))
-        short_way = webhook.short_way(is_open=lambda: panic.known() is False)
-        yield RunningService(services, StoppableWebhook(endpoint, panic), webhook.early_refusal, short_way)
+        fast_path = webhook.fast_path(is_open=lambda: panic.known() is False)
+        yield RunningService(services, EmergencyStopGate(endpoint, panic), webhook.load_shedding, fast_path)
 
 
 def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:
@@ -279,7 +279,7 @@ def _services(
     *,
     outbox: OutboxWorker,
     operators: Operators,
-    panic: PanicSwitch,
+    panic: EmergencyStopSwitch,
     api_keys: ApiKeys,
     metrics: Metrics,
     backlog_limit: BacklogLimit | None,

@@ -28,8 +28,8 @@ from enable_with_segment.oauth_app.web.dashboard import routes as dashboard
 from enable_with_segment.oauth_app.web.routes import install, operations, status
 from enable_with_segment.oauth_app.web.routes import metrics as metrics_routes
 from enable_with_segment.oauth_app.web.services import services_of
-from enable_with_segment.subscriptions.receiving.fast_path import ShortWay
-from enable_with_segment.subscriptions.receiving.load_shedding import EarlyRefusal
+from enable_with_segment.subscriptions.receiving.fast_path import FastPath
+from enable_with_segment.subscriptions.receiving.load_shedding import LoadShedding
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +64,10 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
             application.state.services = service.services
             if role != "worker":
                 application.webhook = service.webhook
-                application.early_refusal = service.early_refusal
-                application.short_way = service.short_way
+                application.load_shedding = service.load_shedding
+                application.fast_path = service.fast_path
             yield
-            application.webhook = application.early_refusal = application.short_way = None
+            application.webhook = application.load_shedding = application.fast_path = None
 
     routes: list[BaseRoute] = [*operations.routes(), *metrics_routes.routes()]
     if role != "worker":
@@ -95,8 +95,8 @@ class _Application(Starlette):
 
     webhook: ASGIApp | None = None
     """Where deliveries go; there is none in a worker."""
-    early_refusal: EarlyRefusal | None = None
-    short_way: ShortWay | None = None
+    load_shedding: LoadShedding | None = None
+    fast_path: FastPath | None = None
     """What our server (``subscriptions/receiving/server/protocol.py``) asks before it makes a request of a delivery."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ from enable_with_segment.oauth_app.observability.metrics import Metrics
 from enable_with_segment.oauth_app.observability.store_metrics import StoreMetrics
 from enable_with_segment.oauth_app.operators import Operators
 from enable_with_segment.oauth_app.operators.api_tokens import ApiTokens
-from enable_with_segment.oauth_app.runtime.emergency_stop import PanicSwitch
+from enable_with_segment.oauth_app.runtime.emergency_stop import EmergencyStopSwitch
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.web.pages import Pages
 from enable_with_segment.oauth_app.web.rate_limits import RateLimits
@@ -45,7 +45,7 @@ class Services:
     api_keys: ApiKeys
     api_tokens: ApiTokens
     operators: Operators
-    panic: PanicSwitch
+    panic: EmergencyStopSwitch
     rate_limits: RateLimits
     provisioner: Provisioner | None
     connect_links: ConnectLinks

@@ -8,27 +8,27 @@ from collections.abc import Coroutine
 from typing import Any
 
 from enable_with_segment.components.errors import HandlerError
-from enable_with_segment.subscriptions.dispatch.handler_queue import Call, Lane
+from enable_with_segment.subscriptions.dispatch.handler_queue import Call, HandlerQueue
 from enable_with_segment.subscriptions.dispatch.outcome import Verdict, batch_errors, judge
 from enable_with_segment.subscriptions.observer import Observer
 
 logger = logging.getLogger(__name__)
 
 
-async def call_handler(lane: Lane, call: Call, *, seconds: float, observer: Observer) -> list[Verdict]:
-    """Call a lane's handler with the events of a call; returns a verdict for each of them, in order.
+async def call_handler(queue: HandlerQueue, call: Call, *, seconds: float, observer: Observer) -> list[Verdict]:
+    """Call a queue's handler with the events of a call; returns a verdict for each of them, in order.
 
     Raises:
         asyncio.CancelledError: this task was cancelled. Whatever else the handler raises is a verdict.
     """
-    handler, events = lane.handler, [attempt.event for attempt in call.attempts]
+    handler, events = queue.handler, [attempt.event for attempt in call.attempts]
     first = call.attempts[0]
     started = observer.clock()
     if handler.batch is None:
         work = handler.call(events[0], first.install, first.claimed.settings)
     else:
         work = handler.call_batch(events, first.install, first.claimed.settings)
-    answer, error = await _guarded(lane, work, seconds)
+    answer, error = await _guarded(queue, work, seconds)
     errors: list[BaseException | None] = [error] * len(events)
     if error is None and handler.batch is not None:
         try:
@@ -42,7 +42,7 @@ async def call_handler(lane: Lane, call: Call, *, seconds: float, observer: Obse
 
 
 async def _guarded(
-    lane: Lane, work: Coroutine[Any, Any, object], seconds: float
+    queue: HandlerQueue, work: Coroutine[Any, Any, object], seconds: float
 ) -> tuple[object, BaseException | None]:
     """Await a handler within its time; whatever it raises is an answer, never our end."""
     try:
@@ -56,8 +56,8 @@ async def _guarded(
     except HandlerError as error:
         return None, error
     except SystemExit as error:  # out of a task it would end the process, for all customers
-        logger.warning("Handler %s of component %s wanted to end the process", lane.handler.key, lane.component)
+        logger.warning("Handler %s of component %s wanted to end the process", queue.handler.key, queue.component)
         return None, RuntimeError(f"the handler called sys.exit({error.code!r})")
     except Exception as error:
-        logger.warning("Handler %s of component %s failed", lane.handler.key, lane.component, exc_info=error)
+        logger.warning("Handler %s of component %s failed", queue.handler.key, queue.component, exc_info=error)
         return None, error

@@ -3,7 +3,7 @@
 An event is claimed under a lease that is renewed while its handlers run. When the process dies, the lease ends and
 somebody else claims the event; a worker that was only frozen finds its lease gone and its result is not recorded.
 
-Nobody holds up anybody else: events are claimed from the senders in turns, each handler has a lane of its own
+Nobody holds up anybody else: events are claimed from the senders in turns, each handler has a queue of its own
 (``handler_queue``), and for a handler that cannot take an event now the event goes back to the log, with
 what its other handlers made of it.
 """
@@ -30,14 +30,14 @@ from enable_with_segment.db.event_log.tables import HandlerState
 from enable_with_segment.subscriptions.dispatch.attempt import Attempt
 from enable_with_segment.subscriptions.dispatch.calling import call_handler
 from enable_with_segment.subscriptions.dispatch.clock_watch import ClockWatch
-from enable_with_segment.subscriptions.dispatch.handler_queue import Call, Lane
-from enable_with_segment.subscriptions.dispatch.handler_queues import Lanes
+from enable_with_segment.subscriptions.dispatch.handler_queue import Call, HandlerQueue
+from enable_with_segment.subscriptions.dispatch.handler_queues import HandlerQueues
 from enable_with_segment.subscriptions.dispatch.leases import Leases
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from enable_with_segment.subscriptions.dispatch.outcome import conclude
 from enable_with_segment.subscriptions.dispatch.pauses import Pauses, PausesUnknown
 from enable_with_segment.subscriptions.dispatch.preparation import Preparation
-from enable_with_segment.subscriptions.dispatch.result_writer import Settler
+from enable_with_segment.subscriptions.dispatch.result_writer import ResultWriter
 from enable_with_segment.subscriptions.observer import Observer
 
 logger = logging.getLogger(__name__)
@@ -81,11 +81,11 @@ class Dispatcher:
         self._clock_watch = ClockWatch(event_log, components.keys(), clock)
         self._policy = policy or RetryPolicy()
         self._limits = limits or DispatchLimits()
-        self._settler = Settler(event_log, database, waits=self._limits.settle_waits)
+        self._settler = ResultWriter(event_log, database, waits=self._limits.settle_waits)
         self._preparation = Preparation(
             components, InstallContexts(database, clock), policy=self._policy, jitter=jitter
         )
-        self._lanes = Lanes(
+        self._handler_queues = HandlerQueues(
             self._limits,
             self._pauses,
             begin=self._begin,
@@ -155,7 +155,7 @@ class Dispatcher:
             logger.warning("No events are claimed: %s", error)
             return 0
         await self._clock_watch.look()
-        self._lanes.tidy()
+        self._handler_queues.tidy()
         components = [name for name in self._components if not self._pauses.component_is_paused(name)]
         free = self._limits.events_in_flight - self._leases.count
         # A sender may hold as much as is free: one alone gets half of everything, and a new one always finds a place.
@@ -186,7 +186,7 @@ class Dispatcher:
             await asyncio.wait(tasks)
         await self._leases.release_all()  # at once; what is still being noted says nothing about leases
         await self._settler.close()
-        self._lanes.reset()
+        self._handler_queues.reset()
         self._held.clear()
 
     def _start(self, work: Coroutine[Any, Any, object], claimed: Sequence[ClaimedEvent]) -> asyncio.Task[Any]:
@@ -213,20 +213,20 @@ class Dispatcher:
                     del self._held[event.scope]
 
     async def _prepare(self, claimed: Sequence[ClaimedEvent]) -> None:
-        """Put claimed events into the lanes of their handlers."""
-        batches: dict[Lane, None] = {}
+        """Put claimed events into the queues of their handlers."""
+        batches: dict[HandlerQueue, None] = {}
         for start in range(0, len(claimed), _PREPARE):
-            lanes = await self._prepare_part(claimed[start : start + _PREPARE])
-            for lane in lanes:
-                if lane.handler.batch is None:
-                    self._lanes.move(lane)
+            queues = await self._prepare_part(claimed[start : start + _PREPARE])
+            for queue in queues:
+                if queue.handler.batch is None:
+                    self._handler_queues.move(queue)
                 else:
-                    batches[lane] = None  # so that the batches are as large as what was claimed allows
+                    batches[queue] = None  # so that the batches are as large as what was claimed allows
             await asyncio.sleep(0)
-        for lane in batches:
-            self._lanes.move(lane)
+        for queue in batches:
+            self._handler_queues.move(queue)
 
-    async def _prepare_part(self, claimed: Sequence[ClaimedEvent]) -> Iterable[Lane]:
+    async def _prepare_part(self, claimed: Sequence[ClaimedEvent]) -> Iterable[HandlerQueue]:
         now = self._clock()
         attempts: list[Attempt] = []
         ended: list[tuple[Settlement, ClaimedEvent]] = []
@@ -238,15 +238,15 @@ class Dispatcher:
             else:
                 (unknown if prepared.verdicts else attempts).append(prepared)
         before = await self._predecessors(attempts)
-        lanes: dict[Lane, None] = {}
+        queues: dict[HandlerQueue, None] = {}
         for attempt in attempts:
-            lanes.update(dict.fromkeys(self._lanes.place(attempt, before.get(attempt.claimed.id, ()))))
+            queues.update(dict.fromkeys(self._handler_queues.place(attempt, before.get(attempt.claimed.id, ()))))
         unknown += [attempt for attempt in attempts if attempt.calls_left == 0]
         if ended:
             self._start(self._settle(ended), [claimed for _, claimed in ended])
         if unknown:
             self._start(self._conclude(unknown), _claimed(unknown))
-        return lanes
+        return queues
 
     async def _predecessors(self, attempts: Sequence[Attempt]) -> Mapping[int, Sequence[Predecessor]]:
         """Find what comes before events that are to be handled in order."""
@@ -260,17 +260,17 @@ class Dispatcher:
             unknown = (Predecessor(0, "", None, frozenset()),)
             return dict.fromkeys(ordered, unknown)
 
-    def _begin(self, lane: Lane, call: Call) -> None:
+    def _begin(self, queue: HandlerQueue, call: Call) -> None:
         claimed = _claimed(call.attempts)
         self._leases.begin(claimed)
-        self._start(self._call(lane, call), claimed)
+        self._start(self._call(queue, call), claimed)
 
-    async def _call(self, lane: Lane, call: Call) -> None:
+    async def _call(self, queue: HandlerQueue, call: Call) -> None:
         """Call a handler, and note what that means for each event."""
         try:
-            verdicts = await call_handler(lane, call, seconds=self._limits.handler_seconds, observer=self._observer)
+            verdicts = await call_handler(queue, call, seconds=self._limits.handler_seconds, observer=self._observer)
         except asyncio.CancelledError:
-            lane.ended(call, failed=None, now=self._clock())
+            queue.ended(call, failed=None, now=self._clock())
             raise
         for attempt, verdict in zip(call.attempts, verdicts, strict=True):
             attempt.verdicts.append(verdict)
@@ -281,8 +281,8 @@ class Dispatcher:
                 await asyncio.wait([settling])
         finally:
             failed = all(verdict.state is HandlerState.RETRY for verdict in verdicts)
-            lane.ended(call, failed=failed, now=self._clock())
-        self._lanes.move(lane)
+            queue.ended(call, failed=failed, now=self._clock())
+        self._handler_queues.move(queue)
 
     def _through(self, attempts: Sequence[Attempt]) -> asyncio.Task[Any] | None:
         """Settle those events whose last handler is through with them now, if there are any."""
@@ -314,7 +314,7 @@ class Dispatcher:
         for attempt, (settlement, _), is_stored in zip(attempts, ended, stored, strict=True):
             if any(handler.ordered for handler in attempt.handlers):
                 still_open = frozenset(result.handler for result in settlement.results if result.due_at is not None)
-                self._lanes.settled(attempt, stored=is_stored, open_handlers=still_open)
+                self._handler_queues.settled(attempt, stored=is_stored, open_handlers=still_open)
 
     async def _settle(self, ended: Sequence[tuple[Settlement, ClaimedEvent]]) -> Sequence[bool]:
         """Store the ends of attempts and hold the events no longer; tells which of them could be stored."""

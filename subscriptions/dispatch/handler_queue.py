@@ -1,8 +1,8 @@
-"""The lane of one handler: what waits for it, what it works on, and whether it can take more.
+"""The queue of one handler: what waits for it, what it works on, and whether it can take more.
 
-Lanes keep handlers apart. A lane takes no more than its handler gets through in about two seconds, so one that hangs or
-is slow fills neither the dispatcher nor the time of others; what it cannot take goes back to the log for that
-handler alone. Inside a lane the senders take turns, and one sender's calls never take the last free place.
+Handler queues isolate handlers (bulkhead). A queue holds no more than its handler gets through in about two seconds,
+so a slow or hanging handler fills neither the dispatcher nor the time of others. Events that do not fit are deferred
+for that handler alone. Inside a queue the senders take turns, and one sender's calls never take the last free place.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Call:
     probe: bool
 
 
-class Lane:
+class HandlerQueue:
     """One handler's place in the dispatcher.
 
     Args:
@@ -69,7 +69,7 @@ class Lane:
         return self._circuits.get(sender, CLOSED)
 
     def has_room(self) -> bool:
-        """Tell whether the lane can take one more event: whether its turn would come soon."""
+        """Tell whether the queue can take one more event: whether its turn would come soon."""
         return len(self._queue) < self._smallest_queue or self._seconds_of_work() <= self._seconds
 
     def put(self, attempt: Attempt) -> None:
@@ -84,7 +84,7 @@ class Lane:
         self._queue.put(attempt.sender, attempt)
 
     def is_in_line(self, attempt: Attempt, event_id: int) -> bool:
-        """Tell whether an event of the same person is in this lane already."""
+        """Tell whether an event of the same person is in this queue already."""
         line = self._people.get((attempt.sender, attempt.person or ""), ())
         return any(other.claimed.id == event_id for other in line)
 

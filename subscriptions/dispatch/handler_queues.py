@@ -1,4 +1,4 @@
-"""The lanes of all handlers: which of them can take an event now, and what becomes of it where none can."""
+"""The queues of all handlers: which of them can take an event now, and what becomes of it where none can."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enable_with_segment.components.handler import Handler
 from enable_with_segment.db.clock import Clock
 from enable_with_segment.db.event_log.records import Predecessor
 from enable_with_segment.subscriptions.dispatch.attempt import Attempt
-from enable_with_segment.subscriptions.dispatch.handler_queue import Call, Lane
+from enable_with_segment.subscriptions.dispatch.handler_queue import Call, HandlerQueue
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from enable_with_segment.subscriptions.dispatch.outcome import put_back_for
 from enable_with_segment.subscriptions.dispatch.pauses import Pauses
@@ -20,11 +20,11 @@ _CIRCUIT_IS_OPEN = "kept failing for this sender, so it is left alone for a whil
 _PAUSED = "paused"
 
 
-class Lanes:
-    """Places attempts into lanes, and takes them out again when they would wait there for too long.
+class HandlerQueues:
+    """Places attempts into queues, and takes them out again when they would wait there for too long.
 
     Args:
-        begin: starts a call of a lane.
+        begin: starts a call of a handler_queue.
         through: told of attempts that a handler is done with, in one way or the other.
     """
 
@@ -33,7 +33,7 @@ class Lanes:
         limits: DispatchLimits,
         pauses: Pauses,
         *,
-        begin: Callable[[Lane, Call], None],
+        begin: Callable[[HandlerQueue, Call], None],
         through: Callable[[Sequence[Attempt]], object],
         clock: Clock,
         jitter: Callable[[], float],
@@ -46,95 +46,100 @@ class Lanes:
         self._clock = clock
         self._jitter = jitter
         self._monotonic = monotonic
-        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._handler_queues: dict[tuple[str, str], HandlerQueue] = {}
 
-    def place(self, attempt: Attempt, before: Sequence[Predecessor]) -> list[Lane]:
-        """Put an event into the lanes of those of its handlers that can take it; the others have to wait."""
+    def place(self, attempt: Attempt, before: Sequence[Predecessor]) -> list[HandlerQueue]:
+        """Put an event into the queues of those of its handlers that can take it; the others have to wait."""
         now = self._clock()
-        taken: list[Lane] = []
+        taken: list[HandlerQueue] = []
         for handler in attempt.handlers:
-            lane = self._lane(attempt.claimed.component, handler)
-            obstacle = self._obstacle(attempt, lane, before, now)
+            queue = self._handler_queue(attempt.claimed.component, handler)
+            obstacle = self._obstacle(attempt, queue, before, now)
             if obstacle is None:
                 attempt.calls_left += 1
-                lane.put(attempt)
-                taken.append(lane)
+                queue.put(attempt)
+                taken.append(queue)
             else:
                 attempt.wait(handler.key, *obstacle)
         return taken
 
     def _obstacle(
-        self, attempt: Attempt, lane: Lane, before: Sequence[Predecessor], now: datetime
+        self, attempt: Attempt, queue: HandlerQueue, before: Sequence[Predecessor], now: datetime
     ) -> tuple[datetime, str] | None:
         """Return until when a handler cannot take an event, and why; ``None`` when it can."""
-        handler = lane.handler
+        handler = queue.handler
         if attempt.claimed.unfinished and (own := attempt.own_wait(handler.key, now)) is not None:
             return own.until, own.reason
         if self._pauses.handler_is_paused(attempt.claimed.component, handler):
             return self._later(attempt, now), _PAUSED
-        if before and handler.ordered and _has_to_wait(attempt, lane, before):
+        if before and handler.ordered and _has_to_wait(attempt, queue, before):
             return self._later(attempt, now), BEHIND_ANOTHER
-        circuit = lane.circuit(attempt.sender)
+        circuit = queue.circuit(attempt.sender)
         if not circuit.admits(now):
             return self._later(attempt, now, not_before=circuit.reopens_at(now)), _CIRCUIT_IS_OPEN
-        if not lane.has_room():
+        if not queue.has_room():
             return self._later(attempt, now), _IS_BUSY
         return None
 
     def tidy(self) -> None:
-        """Take out of the lanes what would wait there for too long, and let the others go on."""
-        for lane in list(self._lanes.values()):
-            if self._pauses.handler_is_paused(lane.component, lane.handler):
-                self._put_back(lane, lane.take_all(), _PAUSED)
-            self._put_back(lane, lane.shed(), _IS_BUSY)
-            self.move(lane)
+        """Take out of the queues what would wait there for too long, and let the others go on."""
+        for queue in list(self._handler_queues.values()):
+            if self._pauses.handler_is_paused(queue.component, queue.handler):
+                self._put_back(queue, queue.take_all(), _PAUSED)
+            self._put_back(queue, queue.shed(), _IS_BUSY)
+            self.move(queue)
 
-    def move(self, lane: Lane) -> None:
-        """Begin the calls that a lane has places for."""
+    def move(self, queue: HandlerQueue) -> None:
+        """Begin the calls that a queue has places for."""
         now = self._clock()
-        for attempt, until in lane.turned_away(now):
-            self._put_back(lane, [attempt], _CIRCUIT_IS_OPEN, not_before=until)
-        while (call := lane.next_call(now)) is not None:
-            self._begin(lane, call)
+        for attempt, until in queue.turned_away(now):
+            self._put_back(queue, [attempt], _CIRCUIT_IS_OPEN, not_before=until)
+        while (call := queue.next_call(now)) is not None:
+            self._begin(queue, call)
 
     def settled(self, attempt: Attempt, *, stored: bool, open_handlers: frozenset[str]) -> None:
-        """Let the next event of the same person go, in the lanes of handlers that want them in order."""
+        """Let the next event of the same person go, in the queues of handlers that want them in order."""
         for handler in attempt.handlers:
-            lane = self._lanes.get((attempt.claimed.component, handler.key))
-            if not handler.ordered or lane is None:
+            queue = self._handler_queues.get((attempt.claimed.component, handler.key))
+            if not handler.ordered or queue is None:
                 continue
             go_on = stored and handler.key not in open_handlers and attempt.finished(handler.key)
-            self._put_back(lane, lane.next_in_line(attempt, go_on=go_on), BEHIND_ANOTHER)
-            self.move(lane)
+            self._put_back(queue, queue.next_in_line(attempt, go_on=go_on), BEHIND_ANOTHER)
+            self.move(queue)
 
     def reset(self) -> None:
         """Forget what waits and what runs, when the dispatcher lets go of it."""
-        for lane in self._lanes.values():
-            lane.reset()
+        for queue in self._handler_queues.values():
+            queue.reset()
 
-    def _lane(self, component: str, handler: Handler) -> Lane:
+    def _handler_queue(self, component: str, handler: Handler) -> HandlerQueue:
         key = (component, handler.key)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(
+        queue = self._handler_queues.get(key)
+        if queue is None:
+            queue = self._handler_queues[key] = HandlerQueue(
                 component,
                 handler,
                 places=self._limits.calls_per_handler,
-                seconds=self._limits.lane_seconds,
+                seconds=self._limits.queue_seconds,
                 circuit_policy=self._limits.circuit,
                 monotonic=self._monotonic,
             )
-        return lane
+        return queue
 
     def _put_back(
-        self, lane: Lane, attempts: Sequence[Attempt], reason: str, *, not_before: datetime | None = None
+        self,
+        queue: HandlerQueue,
+        attempts: Sequence[Attempt],
+        reason: str,
+        *,
+        not_before: datetime | None = None,
     ) -> None:
-        """Let a handler have events later that wait in its lane."""
+        """Let a handler have events later that wait in its handler_queue."""
         if not attempts:
             return
         now = self._clock()
         for attempt in attempts:
-            attempt.wait(lane.handler.key, self._later(attempt, now, not_before=not_before), reason)
+            attempt.wait(queue.handler.key, self._later(attempt, now, not_before=not_before), reason)
         self._through(attempts)
 
     def _later(self, attempt: Attempt, now: datetime, *, not_before: datetime | None = None) -> datetime:
@@ -144,12 +149,12 @@ class Lanes:
         return soonest if not_before is None else max(soonest, not_before + wait * self._jitter())
 
 
-def _has_to_wait(attempt: Attempt, lane: Lane, before: Sequence[Predecessor]) -> bool:
-    """Tell whether an earlier event of the same person is not through, and not in the lane ahead of this one either."""
-    handler = lane.handler
+def _has_to_wait(attempt: Attempt, queue: HandlerQueue, before: Sequence[Predecessor]) -> bool:
+    """Tell whether an earlier event of the same person is neither through nor ahead of this one in the queue."""
+    handler = queue.handler
     return any(
         (predecessor.id == 0 or handler.wants_name(predecessor.type, predecessor.event))
         and handler.key not in predecessor.finished
-        and not lane.is_in_line(attempt, predecessor.id)
+        and not queue.is_in_line(attempt, predecessor.id)
         for predecessor in before
     )

@@ -23,7 +23,7 @@ _Result = TypeVar("_Result")
 _MOST_NAMED = 10
 
 
-class Settler:
+class ResultWriter:
     """Settles claimed events, and notes deletions in the audit.
 
     While a store is away its results are kept and tried again for a while: what a handler did was done, and the event

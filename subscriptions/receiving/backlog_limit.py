@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from enable_with_segment.db.event_log.counting_pause import pause_after
 from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
 from enable_with_segment.db.event_log.records import EventLogUnavailable
-from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
+from enable_with_segment.subscriptions.receiving.concurrency_limit import ConcurrencyLimit
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class BacklogLimit:
     Between two counts as many are taken as arrive. While they cannot be counted the door stays as it is.
 
     Args:
-        pressure: the webhooks': all that comes in asks it.
+        concurrency_limit: the webhooks': all that comes in asks it.
         most: with so many pending events the door is shut; it opens with less than nine tenths of that.
         sleep: waits so many seconds.
     """
@@ -38,21 +38,21 @@ class BacklogLimit:
     def __init__(
         self,
         recent_backlog: RecentBacklog,
-        pressure: Pressure,
+        concurrency_limit: ConcurrencyLimit,
         *,
         most: int,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.most = most
         self._recent_backlog = recent_backlog
-        self._pressure = pressure
+        self._concurrency_limit = concurrency_limit
         self._sleep = sleep
         self._cannot_count = False
 
     @property
     def is_reached(self) -> bool:
         """Whether deliveries are refused for it."""
-        return self._pressure.is_shut
+        return self._concurrency_limit.is_shut
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -74,7 +74,7 @@ class BacklogLimit:
             return
         self._cannot_count = False
         if not self.is_reached and pending >= self.most:
-            self._pressure.shut()
+            self._concurrency_limit.shut()
             logger.warning(
                 "Answering 503: %d events or more wait to be handled, as many as MOST_PENDING_EVENTS allows;"
                 " deliveries are taken again when less than %d %% of them do",
@@ -82,5 +82,5 @@ class BacklogLimit:
                 _OPEN_BELOW_PERCENT,
             )
         elif self.is_reached and pending * 100 < self.most * _OPEN_BELOW_PERCENT:
-            self._pressure.open()
+            self._concurrency_limit.open()
             logger.warning("Deliveries are taken again: %d events wait to be handled", pending)

@@ -31,7 +31,7 @@ class _Share:
         self.bytes = 0
 
 
-class Pressure:
+class ConcurrencyLimit:
     """What is in hand, and how much that may be.
 
     Args:
@@ -64,10 +64,10 @@ class Pressure:
         self._most_bytes = most_bytes
         self._body_bytes = body_bytes
 
-    def admit(
+    def acquire(
         self, content_length: bytes | None, content_encoding: bytes | None, sender: str | None = None
     ) -> int | None:
-        """Let a delivery in; returns what to hand to :meth:`leave`, or ``None`` when it is too much now.
+        """Let a delivery in; returns what to hand to :meth:`release`, or ``None`` when it is too much now.
 
         A body is counted by the length that it announces; one that announces none, or is packed, by the largest there
         can be.
@@ -93,7 +93,7 @@ class Pressure:
             share.bytes += size
 
     @property
-    def tight(self) -> bool:
+    def near_limit(self) -> bool:
         """Whether the next delivery may be too much: so cheap that it can be asked for each."""
         # One sender can hold no more than all that is in hand.
         places = self.most - self.running - self._expected
@@ -101,7 +101,7 @@ class Pressure:
         return self.running >= _SHARE * places or self._bytes > _SHARE * left
 
     def refuses(self, content_length: bytes | None, content_encoding: bytes | None, sender: str | None = None) -> bool:
-        """Tell whether :meth:`admit` would say ``None`` once those are let in that are expected."""
+        """Tell whether :meth:`acquire` would say ``None`` once those are let in that are expected."""
         size = self._size(content_length, content_encoding)
         share = self._shares.get(sender) if sender is not None else None
         return not self._is_room(self.most - self.running - self._expected, size, share)
@@ -136,7 +136,7 @@ class Pressure:
             return min(int(content_length[:20]), self._body_bytes)
         return self._body_bytes
 
-    def leave(self, size: int, sender: str | None = None) -> None:
+    def release(self, size: int, sender: str | None = None) -> None:
         """Take note that a delivery was answered, of the sender that was named when it was let in."""
         self.running -= 1
         self._bytes -= size
@@ -153,7 +153,7 @@ class Pressure:
         Returns:
             Whether that is within the share of theirs; if not, it is counted as before until it leaves.
         """
-        self.leave(size, before)
+        self.release(size, before)
         places, left = self.most - self.running, self._most_bytes - self._bytes - size
         allowed = not self.running or _allows(self._shares.get(sender), max(places, 1), left)
         self._enter(size, sender if allowed else before)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from enable_with_segment.db.event_log.records import Appended, NewEvent
 from enable_with_segment.subscriptions.receiving.answers import Answers, unexpected
-from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
+from enable_with_segment.subscriptions.receiving.concurrency_limit import ConcurrencyLimit
 from enable_with_segment.subscriptions.receiving.exchange import NO_BODY, Headers
 from enable_with_segment.subscriptions.receiving.intake import Intake
 from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
@@ -28,7 +28,7 @@ STORING = "storing an event"
 Answer: TypeAlias = Callable[[PreparedAnswer], None]
 
 
-class ShortWay:
+class FastPath:
     """Takes deliveries for the same components, from the same stores and within the same limits as the webhook.
 
     Args:
@@ -41,7 +41,7 @@ class ShortWay:
         self,
         intake: Intake,
         reception: Reception,
-        pressure: Pressure,
+        concurrency_limit: ConcurrencyLimit,
         watchdog: Watchdog,
         answers: Answers,
         *,
@@ -51,12 +51,12 @@ class ShortWay:
     ) -> None:
         self.intake = intake
         self.reception = reception
-        self.pressure = pressure
+        self.concurrency_limit = concurrency_limit
         self.watchdog = watchdog
         self.answers = answers
         self.accepted = PreparedAnswer(202, NO_BODY)
         self.store_seconds = store_seconds
-        self._keys = reception.api_keys.recognition
+        self._keys = reception.api_keys.key_cache
         self._is_open = is_open
         self._body_bytes = body_bytes
 
@@ -75,7 +75,7 @@ class ShortWay:
         if lookup is None or not self._is_open():
             return False
         sender = self._keys.sender(place)
-        admitted = self.pressure.admit(headers.get(b"content-length"), None, sender)
+        admitted = self.concurrency_limit.acquire(headers.get(b"content-length"), None, sender)
         if admitted is None:
             return False
         try:
@@ -83,7 +83,7 @@ class ShortWay:
             holder = self.intake.holder(lookup, subscription, headers)
             record = self.intake.record(body, headers, subscription, holder)
         except Exception:  # refused, or a bug: that comes up again in the other way, and is answered there
-            self.pressure.leave(admitted, sender)
+            self.concurrency_limit.release(admitted, sender)
             return False
         _Taken(self, component, record, (admitted, sender), answer)
         return True
@@ -107,7 +107,7 @@ class _Taken:
     )
 
     def __init__(
-        self, way: ShortWay, component: str, record: NewEvent, admitted: tuple[int, str], answer: Answer
+        self, way: FastPath, component: str, record: NewEvent, admitted: tuple[int, str], answer: Answer
     ) -> None:
         self._way = way
         self._component = component
@@ -153,7 +153,7 @@ class _Taken:
         # What failed may hold this for as long as the collector has not come by; it must not hold the connection too.
         way, give, self._answer = self._way, self._answer, _given
         del way.watchdog.waits[self]
-        way.pressure.leave(*self._admitted)
+        way.concurrency_limit.release(*self._admitted)
         try:
             answer = self._answer_to(outcome)
             give(answer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
+from enable_with_segment.subscriptions.receiving.concurrency_limit import ConcurrencyLimit
 from enable_with_segment.subscriptions.receiving.exchange import Headers
 from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
 
@@ -17,17 +17,17 @@ MESSAGE = "Too many deliveries at the same moment. Try again."
 SHUT_MESSAGE = "Too many events wait to be handled. Try again."
 
 
-def message_of(pressure: Pressure) -> str:
+def message_of(concurrency_limit: ConcurrencyLimit) -> str:
     """Return why a delivery is refused."""
-    return SHUT_MESSAGE if pressure.is_shut else MESSAGE
+    return SHUT_MESSAGE if concurrency_limit.is_shut else MESSAGE
 
 
-class EarlyRefusal:
+class LoadShedding:
     """The decision, the answer, and whoever wants to know of it.
 
     Args:
-        pressure: tells what is too much; the webhook's own.
-        sender_of: tells whom a delivery is from by its headers, in the pressure's words.
+        concurrency_limit: tells what is too much; the webhook's own.
+        sender_of: tells whom a delivery is from by its headers, in the concurrency_limit's words.
         answered: told the component and the status of each answer.
         prepared: puts the answer of ``Webhook`` together, of a status and a message.
         body_bytes: beyond so many bytes a refused body is not waited for any more.
@@ -36,7 +36,7 @@ class EarlyRefusal:
 
     def __init__(
         self,
-        pressure: Pressure,
+        concurrency_limit: ConcurrencyLimit,
         sender_of: Callable[[Headers], str],
         answered: Callable[[str, int], None],
         prepared: Callable[[int, str], PreparedAnswer],
@@ -44,7 +44,7 @@ class EarlyRefusal:
         body_bytes: int,
         body_seconds: float,
     ) -> None:
-        self.pressure = pressure
+        self.concurrency_limit = concurrency_limit
         self.answered = answered
         self.body_bytes = body_bytes
         self.body_seconds = body_seconds
@@ -54,9 +54,9 @@ class EarlyRefusal:
     def refuses(self, headers: Headers) -> bool:
         """Tell whether a delivery with these headers is too much now."""
         length, encoding = headers.get(b"content-length"), headers.get(b"content-encoding")
-        return self.pressure.refuses(length, encoding, self._sender_of(headers))
+        return self.concurrency_limit.refuses(length, encoding, self._sender_of(headers))
 
     @property
     def answer(self) -> PreparedAnswer:
         """What ``Webhook`` answers to the same."""
-        return self._answers[message_of(self.pressure)]
+        return self._answers[message_of(self.concurrency_limit)]

@@ -30,11 +30,11 @@ from enable_with_segment.installs.key_cache import KeyHolder
 from enable_with_segment.subscriptions.receiving.answers import Answers, unexpected
 from enable_with_segment.subscriptions.receiving.authorization import check_key, presented_key
 from enable_with_segment.subscriptions.receiving.body import ClientGone, Receive, check_content_type, read_body
-from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
+from enable_with_segment.subscriptions.receiving.concurrency_limit import ConcurrencyLimit
 from enable_with_segment.subscriptions.receiving.delivery import new_event
 from enable_with_segment.subscriptions.receiving.exchange import WAITING_SINCE, Headers, Scope, Send, path_below_mount
 from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, message_of
-from enable_with_segment.subscriptions.receiving.permit import Visit
+from enable_with_segment.subscriptions.receiving.permit import Permit
 from enable_with_segment.subscriptions.receiving.reception import Reception
 from enable_with_segment.subscriptions.receiving.settings_reader import SettingsReader
 from enable_with_segment.subscriptions.receiving.signature import (
@@ -85,38 +85,44 @@ class SignedWebhook:
     """Receives signed deliveries for components.
 
     Args:
-        pressure: the plain webhook's: both take part in one count, which shrinks while the event loop cannot keep up.
+        concurrency_limit: the plain webhook's; both share one count, which shrinks while the event loop lags.
         watchdog: the plain webhook's, by which that count grows back.
     """
 
     def __init__(
         self,
         reception: Reception,
-        pressure: Pressure,
+        concurrency_limit: ConcurrencyLimit,
         watchdog: Watchdog,
         *,
         limits: SignedWebhookLimits | None = None,
     ) -> None:
         self._reception = reception
-        self._pressure = pressure
+        self._concurrency_limit = concurrency_limit
         self._watchdog = watchdog
         self._limits = limits or SignedWebhookLimits()
         self._answers = Answers(reception, methods=METHODS, retry_after_seconds=self._limits.retry_after_seconds)
         self._settings = SettingsReader()
-        self._keys = reception.api_keys.recognition
-        self._memory = Pressure(sys.maxsize, most_bytes=self._limits.memory_bytes, body_bytes=self._limits.body_bytes)
+        self._keys = reception.api_keys.key_cache
+        self._memory = ConcurrencyLimit(
+            sys.maxsize, most_bytes=self._limits.memory_bytes, body_bytes=self._limits.body_bytes
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         component, _, key = path_below_mount(scope).partition("/")
         self._watchdog.wake()
-        visit = Visit.let_in(
-            self._pressure, self._keys, self._place_of(key, scope), content_length=_NO_BYTES, content_encoding=None
+        permit = Permit.acquire(
+            self._concurrency_limit,
+            self._keys,
+            self._place_of(key, scope),
+            content_length=_NO_BYTES,
+            content_encoding=None,
         )
-        if visit is None:
-            await self._answers.give(send, component, STATUS, message_of(self._pressure))
+        if permit is None:
+            await self._answers.give(send, component, STATUS, message_of(self._concurrency_limit))
             return
         try:
-            status, message = 202, await self._receive(component, key, visit, scope, receive)
+            status, message = 202, await self._receive(component, key, permit, scope, receive)
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
         except ClientGone:
@@ -124,14 +130,14 @@ class SignedWebhook:
         except Exception as error:
             status, message = unexpected("A signed delivery", error)
         finally:
-            visit.leave()
+            permit.release()
         await self._answers.give(send, component, status, message)
 
     def _place_of(self, key: str, scope: Scope) -> bytes | None:
         presented = key.encode("utf-8", "surrogatepass") or Headers(scope["headers"]).only(b"authorization")
         return self._keys.place(presented) if presented else None
 
-    async def _receive(self, component: str, key: str, visit: Visit, scope: Scope, receive: Receive) -> str:
+    async def _receive(self, component: str, key: str, permit: Permit, scope: Scope, receive: Receive) -> str:
         if scope["method"] not in METHODS:
             raise DeliveryRefused(405, "Deliveries are sent with POST, PUT or PATCH.")
         subscription = self._reception.components.get(component)
@@ -142,14 +148,14 @@ class SignedWebhook:
         since = scope.get(WAITING_SINCE, clock())
         lookup = await self._own(
             "looking up an API key",
-            self._keys.look_up(key or _key_in(headers), place=visit.place),
+            self._keys.look_up(key or _key_in(headers), place=permit.place),
             until=since + self._limits.store_seconds,
         )
-        visit.recognised()
+        permit.recognised()
         holder = check_key(lookup, subscription.name)
         signature = _presented_signature(headers)
         check_content_type(headers.get(b"content-type"))
-        with self._reserved(headers, self._keys.sender(visit.place)):
+        with self._reserved(headers, self._keys.sender(permit.place)):
             began = clock()
             body = await self._read(headers, receive)
             since += clock() - began  # that was the sender's own time
@@ -177,13 +183,13 @@ class SignedWebhook:
         By now the sender is known.
         """
         length, encoding = headers.get(b"content-length"), headers.get(b"content-encoding")
-        reserved = self._memory.admit(length, encoding, sender)
+        reserved = self._memory.acquire(length, encoding, sender)
         if reserved is None:
             raise DeliveryRefused(503, "Too much is arriving at the same moment. Try again.")
         try:
             yield
         finally:
-            self._memory.leave(reserved, sender)
+            self._memory.release(reserved, sender)
 
     def _check_signature(self, holder: KeyHolder, body: bytes, signature: bytes) -> None:
         """Refuse what is not signed with the secret of the key.

@@ -16,7 +16,7 @@ from enable_with_segment.components.errors import DeliveryRefused
 from enable_with_segment.subscriptions.receiving.answers import Answers, unexpected
 from enable_with_segment.subscriptions.receiving.authorization import presented_key
 from enable_with_segment.subscriptions.receiving.body import ClientGone, Receive, read_body
-from enable_with_segment.subscriptions.receiving.concurrency_limit import Pressure
+from enable_with_segment.subscriptions.receiving.concurrency_limit import ConcurrencyLimit
 from enable_with_segment.subscriptions.receiving.exchange import (
     WAITING_SINCE,
     Headers,
@@ -25,10 +25,10 @@ from enable_with_segment.subscriptions.receiving.exchange import (
     accept,
     path_below_mount,
 )
-from enable_with_segment.subscriptions.receiving.fast_path import STORING, ShortWay
+from enable_with_segment.subscriptions.receiving.fast_path import STORING, FastPath
 from enable_with_segment.subscriptions.receiving.intake import Intake
-from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, EarlyRefusal, message_of
-from enable_with_segment.subscriptions.receiving.permit import Visit
+from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, LoadShedding, message_of
+from enable_with_segment.subscriptions.receiving.permit import Permit
 from enable_with_segment.subscriptions.receiving.reception import Reception
 from enable_with_segment.subscriptions.receiving.store_trouble import store_trouble
 from enable_with_segment.subscriptions.receiving.watchdog import Watchdog
@@ -69,19 +69,19 @@ class Webhook:
             challenge=b'Basic realm="deliveries", charset="UTF-8"',
         )
         self._intake = Intake(reception)
-        self._keys = reception.api_keys.recognition
-        self.pressure = self._pressure = Pressure(
+        self._keys = reception.api_keys.key_cache
+        self.concurrency_limit = self._concurrency_limit = ConcurrencyLimit(
             self._limits.deliveries_at_once,
             most_bytes=self._limits.memory_bytes,
             body_bytes=self._limits.body_bytes,
         )
         """What is in hand; for others who take deliveries in the same event loop."""
         self.watchdog = self._watchdog = Watchdog(
-            min(self._limits.body_seconds, self._limits.store_seconds), on_look=self._pressure.turn_took
+            min(self._limits.body_seconds, self._limits.store_seconds), on_look=self._concurrency_limit.turn_took
         )
-        """Tells the pressure how long turns of the event loop take, while it is awake."""
-        self.early_refusal = EarlyRefusal(
-            self._pressure,
+        """Tells the concurrency_limit how long turns of the event loop take, while it is awake."""
+        self.load_shedding = LoadShedding(
+            self._concurrency_limit,
             self._sender_of,
             reception.answered,
             self._answers.prepared,
@@ -90,12 +90,12 @@ class Webhook:
         )
         """For an HTTP server that can refuse deliveries by itself."""
 
-    def short_way(self, *, is_open: Callable[[], bool]) -> ShortWay:
+    def fast_path(self, *, is_open: Callable[[], bool]) -> FastPath:
         """Return what an HTTP server may hand complete deliveries to, as long as ``is_open`` says so."""
-        return ShortWay(
+        return FastPath(
             self._intake,
             self._reception,
-            self._pressure,
+            self._concurrency_limit,
             self._watchdog,
             self._answers,
             is_open=is_open,
@@ -109,18 +109,18 @@ class Webhook:
             return
         component = path_below_mount(scope)
         headers = Headers(scope["headers"])
-        visit = Visit.let_in(
-            self._pressure,
+        permit = Permit.acquire(
+            self._concurrency_limit,
             self._keys,
             self._place_of(headers),
             content_length=headers.get(b"content-length"),
             content_encoding=headers.get(b"content-encoding"),
         )
-        if visit is None:
-            await self._answers.give(send, component, STATUS, message_of(self._pressure))
+        if permit is None:
+            await self._answers.give(send, component, STATUS, message_of(self._concurrency_limit))
             return
         try:
-            await self._receive(component, scope, headers, visit, receive)
+            await self._receive(component, scope, headers, permit, receive)
         except DeliveryRefused as refused:
             status, message = refused.status, refused.message
         except ClientGone:
@@ -132,10 +132,10 @@ class Webhook:
             await accept(send)
             return
         finally:
-            visit.leave()
+            permit.release()
         await self._answers.give(send, component, status, message)
 
-    async def _receive(self, component: str, scope: Scope, headers: Headers, visit: Visit, receive: Receive) -> None:
+    async def _receive(self, component: str, scope: Scope, headers: Headers, permit: Permit, receive: Receive) -> None:
         """Make one event durable.
 
         Raises:
@@ -148,10 +148,10 @@ class Webhook:
         wait = self._watchdog.watch(_LOOKING_UP, self._limits.store_seconds, since=scope.get(WAITING_SINCE))
         try:
             with wait:
-                place = visit.place
+                place = permit.place
                 known = None if place is None else self._keys.recent(place)
                 lookup = known or await self._keys.look_up(presented_key(headers.all(b"authorization")), place=place)
-                visit.recognised()
+                permit.recognised()
                 holder = self._intake.holder(lookup, subscription, headers)
                 left = wait.left()
                 wait.go_on(_READING, self._limits.body_seconds)

@@ -14,7 +14,7 @@ from enable_with_segment.db.event_log.postgresql import partitions
 from enable_with_segment.db.event_log.records import EventFilter
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.tables import EventState
-from tests.event_log.events import later
+from tests.db.event_log.events import later
 
 
 async def test_a_filled_log_answers_everything_that_is_asked(postgresql_url: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.storing import store
 from enable_with_segment.db.event_log.records import CommitsTooSlow, DiskNearlyFull
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog, disk_room
-from tests.event_log.events import new_event
+from tests.db.event_log.events import new_event
 
 
 async def test_an_event_that_is_refused_after_a_slow_commit_is_stored_later(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ enable_with_segment.db.clock.utc_now = MovedClock(Path(os.environ["CLOCK_FILE"])
 
 import uvicorn  # noqa: E402  after the clock
 
-import tests.crash.handlers  # noqa: E402, F401  after the clock, and before the fork
 from enable_with_segment.oauth_app.web.application import create_application  # noqa: E402  after the clock
 
 

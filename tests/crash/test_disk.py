@@ -11,7 +11,7 @@ import pytest
 
 from enable_with_segment.db.event_log.records import EventLogUnavailable
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from tests.event_log.events import later, new_event
+from tests.db.event_log.events import later, new_event
 
 _BASE = apsw.vfs_names()[0]
 _LARGE = b'{"type":"identify","userId":"u-1","pad":"' + b"x" * 40_000 + b'"}'

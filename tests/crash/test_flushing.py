@@ -14,7 +14,7 @@ from enable_with_segment.db.event_log.records import EventFilter
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from enable_with_segment.subscriptions.observer import Observer
 from tests.crash.power_cut import Files, VolatileDisk, restore
-from tests.event_log.events import SMALL, new_event
+from tests.db.event_log.events import SMALL, new_event
 from tests.subscriptions.receiver import Recorder, open_receiver, track
 from tests.subscriptions.short_sender import offer
 from tests.subscriptions.signed_sender import Sender

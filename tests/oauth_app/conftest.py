@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -34,7 +33,7 @@ from enable_with_segment.oauth_app.operators import Operators
 from enable_with_segment.oauth_app.operators.api_tokens import ApiTokens
 from enable_with_segment.oauth_app.operators.roles import AccessLists
 from enable_with_segment.oauth_app.operators.sessions import Sessions
-from enable_with_segment.oauth_app.runtime.emergency_stop import PanicSwitch
+from enable_with_segment.oauth_app.runtime.emergency_stop import EmergencyStopSwitch
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.wiring import RunningService
 from enable_with_segment.oauth_app.web.application import assemble
@@ -48,7 +47,6 @@ from enable_with_segment.segment_api.secret import Secret
 from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from enable_with_segment.segment_sandbox.faults import Fault
 from enable_with_segment.segment_sandbox.sandbox import Sandbox
-from tests.oauth_app.door import Door, open_door
 
 SERVICE = "http://localhost:8888"
 SEGMENT = "http://127.0.0.1:8889"
@@ -167,7 +165,7 @@ def build_front_door(
         scope=settings.scope,
         http=httpx.ASGITransport(sandbox.app),
     )
-    panic = PanicSwitch(database)
+    panic = EmergencyStopSwitch(database)
     api_keys = ApiKeys(database, encryption, secret, clock)
     event_log = open_event_log(database.engine.url.render_as_string(False).replace("control.db", "events.db"))
     recent_backlog = RecentBacklog(event_log)
@@ -248,10 +246,3 @@ async def front_door_on_both(database: Database, encryption: EncryptionKeys) -> 
     door = build_front_door(database, encryption, secret)
     async with door.app.router.lifespan_context(door.app):
         yield door
-
-
-@pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    """The whole service behind its own HTTP server."""
-    async with open_door(tmp_path) as opened:
-        yield opened

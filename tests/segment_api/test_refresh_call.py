@@ -8,14 +8,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from enable_with_segment.segment_api.errors import NotFound, RateLimited, SegmentUnavailable, Unauthenticated
 from enable_with_segment.segment_api.names import NameInvalid
 from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
-from tests.segment_api.wire import (
-    CLIENT_ID,
-    CLIENT_SECRET,
-    Wire,
-    answering,
-    identity_client,
-    install,
-)
+from tests.segment_api.wire import CLIENT_ID, CLIENT_SECRET, Wire, answering, identity_client, install
 
 
 async def test_case_034_refresh_is_a_get_on_the_config_api_with_the_raw_pair() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from enable_with_segment.db.event_log.records import NewEvent
-from tests.event_log.events import new_event
+from tests.db.event_log.events import new_event
 
 
 @dataclass

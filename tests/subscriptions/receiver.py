@@ -197,7 +197,7 @@ async def open_receiver(
             clock=clock,
         )
         webhook = Webhook(reception, limits=webhook_limits)
-        signed_webhook = SignedWebhook(reception, webhook.pressure, webhook.watchdog, limits=signed_limits)
+        signed_webhook = SignedWebhook(reception, webhook.concurrency_limit, webhook.watchdog, limits=signed_limits)
         dispatcher = Dispatcher(
             components,
             log,

@@ -12,9 +12,9 @@ from tests.subscriptions.receiver import Receiver, basic, track
 
 async def offer(receiver: Receiver, *message_ids: str) -> list[asyncio.Future[PreparedAnswer]]:
     """Offer deliveries at the same moment, which have to be taken; returns what will hold their answers."""
-    way = receiver.webhook.short_way(is_open=lambda: True)
+    way = receiver.webhook.fast_path(is_open=lambda: True)
     presented = basic(receiver.key).encode()
-    recognition = receiver.api_keys.recognition
+    recognition = receiver.api_keys.key_cache
     assert (await recognition.look_up(receiver.key, place=recognition.place(presented))).holder is not None
     answers: list[asyncio.Future[PreparedAnswer]] = []
     for message_id in message_ids:

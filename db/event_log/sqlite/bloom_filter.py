@@ -16,7 +16,7 @@ _PROBES = 6
 _LEAST_BITS = 1024
 
 
-class KeyFilter:
+class BloomFilter:
     """A set of 16-byte keys that may say yes wrongly and never says no wrongly.
 
     The keys are hashes already, so their own bits are the probes: one half is the first position, the other half
@@ -28,7 +28,7 @@ class KeyFilter:
         self.mask = len(bits) * 8 - 1
 
     @classmethod
-    def for_keys(cls, count: int) -> KeyFilter:
+    def for_keys(cls, count: int) -> BloomFilter:
         """Make an empty filter for up to ``count`` keys; its size is rounded up to a power of two."""
         wanted = max(_LEAST_BITS, count * _BITS_PER_KEY)
         return cls(bytearray((1 << (wanted - 1).bit_length()) // 8))
@@ -61,11 +61,11 @@ def probe(key: bytes) -> tuple[int, int]:
     return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:16], "little") | 1
 
 
-class KeyFilters(Generic[_Owner]):
+class BloomFilters(Generic[_Owner]):
     """The filters of several owners, looked through together: what they share is worked out once for all of them."""
 
-    def __init__(self, members: Iterable[tuple[KeyFilter, _Owner]]) -> None:
-        by_mask: dict[int, list[tuple[bytearray, KeyFilter, _Owner]]] = {}
+    def __init__(self, members: Iterable[tuple[BloomFilter, _Owner]]) -> None:
+        by_mask: dict[int, list[tuple[bytearray, BloomFilter, _Owner]]] = {}
         for keys, owner in members:
             by_mask.setdefault(keys.mask, []).append((keys.bits, keys, owner))
         self._by_mask = tuple(by_mask.items())

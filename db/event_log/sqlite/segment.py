@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 
-from enable_with_segment.db.event_log.sqlite.bloom_filter import KeyFilter
+from enable_with_segment.db.event_log.sqlite.bloom_filter import BloomFilter
 from enable_with_segment.db.event_log.sqlite.connection import (
     BUSY_MILLISECONDS,
     closed_on_failure,
@@ -146,13 +146,13 @@ class Segment:
             self.newest = self._number("SELECT received_at FROM events ORDER BY id DESC LIMIT 1")
 
     @cached_property
-    def keys(self) -> KeyFilter:
+    def keys(self) -> BloomFilter:
         """The message keys in it."""
         if self.sealed:
             stored = self.first("SELECT keys FROM seal")
             assert stored is not None  # noqa: S101  that is what being sealed means
-            return KeyFilter(bytearray(stored[0]))
-        made = KeyFilter.for_keys(self._capacity)
+            return BloomFilter(bytearray(stored[0]))
+        made = BloomFilter.for_keys(self._capacity)
         for (key,) in self.connection.execute("SELECT key FROM events"):
             made.add(key)
         return made

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
-from enable_with_segment.db.event_log.sqlite.bloom_filter import KeyFilters
+from enable_with_segment.db.event_log.sqlite.bloom_filter import BloomFilters
 from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure
 from enable_with_segment.db.event_log.sqlite.segment import Commits, Segment
 
@@ -30,7 +30,7 @@ class Segments:
         self._age = limits.age // _MICROSECOND
         self._dedupe = limits.dedupe // _MICROSECOND
         self._commits = Commits()
-        self._filters: KeyFilters[Segment] | None = None
+        self._filters: BloomFilters[Segment] | None = None
         self._filters_since = 0
         self._segments: list[Segment] = []
         with closed_on_failure(self.close):
@@ -102,7 +102,7 @@ class Segments:
         since = now - self._dedupe
         if self._filters is None or since < self._filters_since:
             self._filters_since = since
-            self._filters = KeyFilters(
+            self._filters = BloomFilters(
                 (segment.keys, segment) for segment in reversed(self._segments) if segment.may_hold_since(since)
             )
         for segment in self._filters.holding(key):

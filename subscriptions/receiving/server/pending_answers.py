@@ -18,20 +18,20 @@ class Debtor(Protocol):
         ...
 
 
-class OwedAnswers:
+class PendingAnswers:
     """Those of one event loop.
 
     An answer calls forth the next delivery. If that were read at once as well, a loop that has thousands of connections
     to read from would get round neither to the others nor to what it has already let in.
     """
 
-    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, OwedAnswers]] = WeakKeyDictionary()
+    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, PendingAnswers]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._debtors: list[Debtor] = []
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> OwedAnswers:
+    def of(cls, loop: asyncio.AbstractEventLoop) -> PendingAnswers:
         """Return those of a loop."""
         owed = cls._of_loops.get(loop)
         if owed is None:

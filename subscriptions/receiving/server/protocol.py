@@ -21,11 +21,11 @@ from uvicorn.server import ServerState
 
 from enable_with_segment.subscriptions.receiving.endpoint import holds_signed_key
 from enable_with_segment.subscriptions.receiving.exchange import Headers
-from enable_with_segment.subscriptions.receiving.fast_path import ShortWay
-from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, EarlyRefusal
+from enable_with_segment.subscriptions.receiving.fast_path import FastPath
+from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, LoadShedding
 from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
 from enable_with_segment.subscriptions.receiving.server.idle_timer import IdleTimer
-from enable_with_segment.subscriptions.receiving.server.pending_answers import OwedAnswers
+from enable_with_segment.subscriptions.receiving.server.pending_answers import PendingAnswers
 from enable_with_segment.subscriptions.receiving.server.unread import is_unread
 
 _DELIVERIES = b"/subscriptions/"
@@ -38,7 +38,7 @@ _NOBODY_WAITS = asyncio.Event()
 
 
 class DeliveryProtocol(HttpToolsProtocol):
-    """Asks the application's ``early_refusal`` and ``short_way`` first, where it has them."""
+    """Asks the application's ``load_shedding`` and ``fast_path`` first, where it has them."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class DeliveryProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._refusal: EarlyRefusal | None = getattr(self.app, "early_refusal", None)
-        self._short_way: ShortWay | None = getattr(self.app, "short_way", None)
+        self._refusal: LoadShedding | None = getattr(self.app, "load_shedding", None)
+        self._short_way: FastPath | None = getattr(self.app, "fast_path", None)
         # What is answered here is in no log, under no other root, and not counted by the server.
         if config.access_log or self.root_path or self.limit_concurrency is not None:
             self._refusal = self._short_way = None
@@ -65,7 +65,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._offered: tuple[str, Headers] | None = None
         """Component and headers of the delivery that may take the short way, while it is being read."""
         self._body = b""
-        self._owed_answers = OwedAnswers.of(self.loop)
+        self._owed_answers = PendingAnswers.of(self.loop)
         self._idle = IdleTimer(self.loop, self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
@@ -96,7 +96,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         if self.url.startswith(_DELIVERIES):
             component = self._plain_delivery()
             if component is not None:
-                if refusal is not None and refusal.pressure.tight and self._refuse(refusal, component):
+                if refusal is not None and refusal.concurrency_limit.near_limit and self._refuse(refusal, component):
                     return
                 if self._short_way is not None and self._offer(component):
                     return
@@ -175,7 +175,7 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def _expect(self) -> None:
         if self._refusal is not None:
-            self._refusal.pressure.expect(self.loop.call_soon)
+            self._refusal.concurrency_limit.expect(self.loop.call_soon)
 
     def _begin_request(self) -> None:
         self._unset_keepalive_if_required()  # it came in one piece with another one
@@ -230,7 +230,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         if body:
             super().on_body(body)
 
-    def _refuse(self, refusal: EarlyRefusal, component: str) -> bool:
+    def _refuse(self, refusal: LoadShedding, component: str) -> bool:
         """Begin to refuse a delivery, or tell that it is not to be refused here."""
         headers = Headers(self.headers)
         if not refusal.refuses(headers):

@@ -1,0 +1,137 @@
+"""A key replaced or taken back: rotation and disconnecting (contract cases 58 and 59)."""
+
+from __future__ import annotations
+
+import pytest
+
+from enable_with_segment.db.control import api_keys as stored_keys
+from enable_with_segment.db.control import installs
+from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.installs.key_cache import KeyState
+from tests.installs.provisioning.stage import CONNECTED, ONE, UPSTREAM, Stage
+from tests.segment_api.wire import DESTINATION
+
+
+async def test_disconnecting_while_it_is_switched_on_ends_switched_off(stage: Stage) -> None:
+    install_id = await stage.install()
+    pressed = False
+
+    async def provision_then(sent_route: str) -> None:
+        nonlocal pressed
+        if not pressed and sent_route.startswith("POST"):
+            pressed = True
+            await stage.provisioner.disconnect(install_id, actor="account:northwind")
+
+    stage.wire.meanwhile = provision_then
+    await stage.worker.run_due()
+    await stage.worker.run_due()
+    assert pressed
+    assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
+    assert not stage.destination().enabled
+
+
+async def test_case_058_disconnect_switches_off_and_revokes(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    key = await stage.clear_key(install_id)
+    await stage.provisioner.disconnect(install_id, actor="account:northwind")
+    assert await stage.outcome(install_id) == ("disconnecting", "disconnect_requested")
+    await stage.worker.run_due()
+    assert (await stage.api_keys.look_up(key)).state is KeyState.REVOKED
+    assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
+    (patch,) = stage.wire.of("PATCH")
+    assert patch.json == {
+        "destination": {"name": DESTINATION, "enabled": False},
+        "update_mask": {"paths": ["destination.enabled"]},
+    }
+    assert not stage.destination().enabled
+    assert stage.destination().config["apiKey"] == key
+    with pytest.raises(AssertionError):
+        await stage.access_token(install_id)
+
+
+async def test_case_058_disconnect_may_delete(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    await stage.provisioner.disconnect(install_id, delete=True, actor="operator")
+    await stage.worker.run_due()
+    assert stage.wire.routes()[-1] == f"DELETE {ONE}"
+    assert not stage.has_destination()
+
+
+async def test_disconnect_waits_out_an_outage(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    stage.fault("PATCH .*", status=503, body=UPSTREAM)
+    await stage.provisioner.disconnect(install_id, actor="operator")
+    await stage.worker.run_due()
+    assert stage.destination().enabled
+    stage.clock.advance(minutes=1)
+    await stage.worker.run_due()
+    assert not stage.destination().enabled
+
+
+async def test_a_disconnected_install_is_not_provisioned(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.provisioner.disconnect(install_id, actor="operator")
+    await stage.worker.run_due()
+    assert not stage.has_destination()
+    assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
+
+
+async def test_connecting_again_after_a_disconnect_mints_a_new_key(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    first = await stage.clear_key(install_id)
+    await stage.provisioner.disconnect(install_id, actor="operator")
+    await stage.worker.run_due()
+    async with stage.database.transaction() as session:
+        await installs.set_status(session, install_id, InstallStatus.PROVISIONING, now=stage.clock())
+    await stage.provisioner.provision(install_id)
+    assert await stage.outcome(install_id) == CONNECTED
+    assert stage.destination().enabled
+    assert stage.destination().config["apiKey"] == await stage.clear_key(install_id) != first
+
+
+async def test_case_059_rotation_overlaps_from_when_segment_has_the_new_key(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    old = await stage.clear_key(install_id)
+    stage.fault("PATCH .*", status=503, body=UPSTREAM)
+    await stage.provisioner.rotate_key(install_id, actor="operator")
+    await stage.worker.run_due()
+    assert len(await stage.usable_keys(install_id)) == 2, "the old key has no end while Segment still sends it"
+    stage.clock.advance(minutes=1)
+    await stage.worker.run_due()
+    new = await stage.clear_key(install_id)
+    assert stage.destination().config["apiKey"] == new != old
+    assert await stage.outcome(install_id) == CONNECTED
+    async with stage.database.transaction() as session:
+        (replaced,) = [key for key in await stored_keys.list_all(session) if key.expires_at is not None]
+    assert replaced.expires_at is not None
+    assert (replaced.expires_at - stage.clock()).total_seconds() == 24 * 3600
+
+
+@pytest.mark.parametrize("masked", [False, True])
+async def test_case_059_rotation_never_asks_about_our_own_key(stage: Stage, masked: bool) -> None:
+    stage.sandbox.state.set_switches({"mask_sensitive_settings": masked})
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    await stage.provisioner.rotate_key(install_id, actor="operator")
+    await stage.worker.run_due()
+    assert await stage.outcome(install_id) == CONNECTED
+    assert stage.destination().config["apiKey"] == await stage.clear_key(install_id)
+
+
+async def test_rotation_of_an_install_without_a_destination_is_refused(stage: Stage) -> None:
+    with pytest.raises(KeyError):
+        await stage.provisioner.rotate_key(await stage.install(), actor="operator")
+
+
+async def test_case_040_an_uninstalled_install_ends_disconnected(stage: Stage) -> None:
+    install_id = await stage.install()
+    stage.sandbox.state.world.uninstall((await stage.row(install_id)).install_name)
+    await stage.worker.run_due()
+    assert await stage.outcome(install_id) == ("disconnected", "install_removed")
+    assert len(stage.wire.sent) == 2
+    assert await stage.open_entries(install_id) == []

@@ -1,7 +1,0 @@
-"""A stage on both engines, for tests about tokens."""
-
-from __future__ import annotations
-
-from tests.provisioning.conftest import stage
-
-__all__ = ["stage"]
