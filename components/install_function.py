@@ -5,11 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 
-from enable_with_segment.components.connection_state import StateChange
 from enable_with_segment.components.errors import HandlerInvalid
 from enable_with_segment.components.handler import HandlerFunction, is_async
 from enable_with_segment.components.install_context import InstallContext
+
+
+class StateChange(StrEnum):
+    """A change of an install's connection state that a function can be registered for."""
+
+    CONNECTED = "connected"
+    FAILING = "failing"
+    RECOVERED = "recovered"
+    DRIFTED = "drifted"
+    REVOKED = "revoked"
+
 
 _ARGUMENTS = ("install", "change", "reason", "detail")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from enable_with_segment.components.connection_state import ANNOUNCE, StateChange
 from enable_with_segment.components.install_context import InstallContext
+from enable_with_segment.components.install_function import StateChange
 from enable_with_segment.components.subscription import Subscription
 from enable_with_segment.db.control import installs
 from enable_with_segment.db.control.tables import OutboxEntry
 from enable_with_segment.db.database import Database
+from enable_with_segment.installs.connection_state import ANNOUNCE
 
 
 class InstallAnnouncer:

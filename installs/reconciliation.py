@@ -14,19 +14,19 @@ from typing import Literal, TypeAlias
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from enable_with_segment.components import connection_state
-from enable_with_segment.components.connection_state import ANNOUNCE, ConnectionState
-from enable_with_segment.components.provisioning_reasons import Reason, explain
 from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import audit, destinations, install_tokens, installs, outbox
 from enable_with_segment.db.control.tables import Install, InstallStatus, OutboxEntry
 from enable_with_segment.db.database import Database
+from enable_with_segment.installs import connection_state
 from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.connection_state import ANNOUNCE, ConnectionState
 from enable_with_segment.installs.drift import SENTENCES, Drift, drift_of
-from enable_with_segment.installs.provisioning.access import AccessHeldBack, AccessLost, AccessTokens
 from enable_with_segment.installs.provisioning.calls import InstallCalls
 from enable_with_segment.installs.provisioning.decision import held_key
-from enable_with_segment.installs.provisioning.provisioner import PROVISION
+from enable_with_segment.installs.reasons import Reason, explain
+from enable_with_segment.installs.record import PROVISION
+from enable_with_segment.installs.tokens import AccessHeldBack, AccessLost, InstallTokens
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.destination import Destination
 from enable_with_segment.segment_api.errors import ConfigApiError, Unauthenticated
@@ -62,7 +62,7 @@ class Reconciler:
         self,
         database: Database,
         api_keys: ApiKeys,
-        tokens: AccessTokens,
+        tokens: InstallTokens,
         config_api: ConfigApi,
         *,
         policy: Policy = "report",

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from enable_with_segment.components.provisioning_reasons import Reason, explain
 from enable_with_segment.db.control import audit, install_tokens, installs, outbox
 from enable_with_segment.db.control.tables import FlowState, Install, InstallStatus
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.installs.reasons import Reason, explain
 from enable_with_segment.segment_api.grants import InstallGrant
 
 logger = logging.getLogger(__name__)

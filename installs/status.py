@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from enable_with_segment.components.connection_state import ConnectionState
-from enable_with_segment.components.provisioning_reasons import Reason
 from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.installs.connection_state import ConnectionState
 from enable_with_segment.installs.drift import SENTENCES, Drift
+from enable_with_segment.installs.reasons import Reason
 
 _REFRESH_SECONDS = 2
 _WATCHED_FOR = timedelta(hours=1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from enable_with_segment.components.provisioning_reasons import Reason
 from enable_with_segment.db.backoff import RetryPolicy
 from enable_with_segment.db.control.install_tokens import TokenHealth
 from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.installs.reasons import Reason
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
     InvalidAnswer,

@@ -17,8 +17,6 @@ from weakref import WeakValueDictionary
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from enable_with_segment.components import connection_state
-from enable_with_segment.components.provisioning_reasons import EXPLANATIONS, Reason, explain
 from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import api_keys, audit, install_tokens, installs, token_leases
 from enable_with_segment.db.control.install_tokens import TokenHealth
@@ -26,7 +24,8 @@ from enable_with_segment.db.control.tables import Install, InstallStatus, Instal
 from enable_with_segment.db.control.token_leases import TokenLease
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
-from enable_with_segment.installs.provisioning.access import AccessHeldBack, AccessLost
+from enable_with_segment.installs import connection_state
+from enable_with_segment.installs.reasons import EXPLANATIONS, Reason, explain
 from enable_with_segment.installs.record import queue_provisioning
 from enable_with_segment.installs.token_decision import (
     AFTER_REFUSAL,
@@ -50,8 +49,25 @@ _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 
 
+class AccessLost(Exception):
+    """Segment refuses further tokens for this install. The install's record says so already; do not retry.
+
+    Attributes:
+        reason: the reason stored with the install.
+    """
+
+    def __init__(self, install_id: str, reason: Reason) -> None:
+        super().__init__(f"no access token for {install_id}: {reason.value}")
+        self.install_id = install_id
+        self.reason = reason
+
+
+class AccessHeldBack(SegmentUnavailable):
+    """Segment was not asked: it refused this install or failed lately. Ask again after ``retry_after`` seconds."""
+
+
 class InstallTokens:
-    """Implements ``installs.provisioning.access.AccessTokens``.
+    """Hands out install tokens, and refreshes them.
 
     Args:
         lease: how long a refresh belongs to whoever began it. Clocks of different hosts may differ by less than this.

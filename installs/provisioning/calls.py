@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from enable_with_segment.installs.provisioning.access import AccessTokens
+from enable_with_segment.installs.tokens import InstallTokens
 from enable_with_segment.segment_api.catalog import CatalogDestination
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.destination import Destination, DestinationRequest
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 class InstallCalls:
     """The Config API as one install sees it. Raises ``SegmentError`` and ``AccessLost``."""
 
-    def __init__(self, config_api: ConfigApi, tokens: AccessTokens, install_id: str) -> None:
+    def __init__(self, config_api: ConfigApi, tokens: InstallTokens, install_id: str) -> None:
         self._config_api = config_api
         self._tokens = tokens
         self._install_id = install_id

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
 
-from enable_with_segment.components.provisioning_reasons import Reason
+from enable_with_segment.components.subscription import Subscription
+from enable_with_segment.installs.reasons import Reason
 
 
-class Component(Protocol):
-    """What provisioning has to know of a component."""
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A component as provisioning uses it.
 
-    @property
-    def name(self) -> str:
-        """Our name for it."""
+    Attributes:
+        name: the Subscription's name.
+        destination_slug: the destination's slug in Segment's catalog.
+        default_settings: settings of a new destination, by key; the customer's own choices replace them.
+    """
 
-    @property
-    def destination_slug(self) -> str:
-        """Its slug in Segment's catalog."""
+    name: str
+    destination_slug: str
+    default_settings: Mapping[str, object] = field(default_factory=dict)
 
-    @property
-    def default_settings(self) -> Mapping[str, object]:
-        """Settings of a new destination, by key, under the customer's own choices."""
+    @classmethod
+    def of(cls, subscription: Subscription, destination_slug: str) -> Component:
+        """Describe a Subscription. A setting without a default is left to the catalog's own default."""
+        defaults = {setting.key: setting.default for setting in subscription.settings if setting.default is not None}
+        return cls(subscription.name, destination_slug, defaults)
 
 
 @dataclass(frozen=True, slots=True)

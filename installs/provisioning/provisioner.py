@@ -11,19 +11,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Literal
 
-from enable_with_segment.components import connection_state
-from enable_with_segment.components.provisioning_reasons import Reason, explain
 from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control import audit, destinations, install_tokens, installs, outbox
 from enable_with_segment.db.control.tables import OutboxEntry
 from enable_with_segment.db.database import Database
+from enable_with_segment.installs import connection_state
 from enable_with_segment.installs.api_keys import ApiKeys
-from enable_with_segment.installs.provisioning.access import AccessLost, AccessTokens
 from enable_with_segment.installs.provisioning.calls import InstallCalls
 from enable_with_segment.installs.provisioning.plan import Component, ProvisioningEnded
 from enable_with_segment.installs.provisioning.records import DISCONNECT, ProvisioningRecords
 from enable_with_segment.installs.provisioning.run import ProvisioningRun
+from enable_with_segment.installs.reasons import Reason, explain
+from enable_with_segment.installs.record import PROVISION
+from enable_with_segment.installs.tokens import AccessLost, InstallTokens
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
@@ -35,7 +36,6 @@ from enable_with_segment.segment_api.errors import (
 
 logger = logging.getLogger(__name__)
 
-PROVISION = "provision"
 ROTATE_KEY = "rotate_key"
 
 OVERLAP = timedelta(hours=24)
@@ -54,7 +54,7 @@ class Provisioner:
         self,
         database: Database,
         api_keys: ApiKeys,
-        tokens: AccessTokens,
+        tokens: InstallTokens,
         config_api: ConfigApi,
         components: Mapping[str, Component],
         *,

@@ -8,17 +8,17 @@ from dataclasses import replace
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from enable_with_segment.components import connection_state
-from enable_with_segment.components.connection_state import ConnectionState
-from enable_with_segment.components.provisioning_reasons import EXPLANATIONS, WAITING, Reason, explain
 from enable_with_segment.db.clock import Clock
 from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control import audit, destinations, install_tokens, installs, outbox
 from enable_with_segment.db.control.tables import Install, InstallStatus
 from enable_with_segment.db.database import Database
+from enable_with_segment.installs import connection_state
 from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.connection_state import ConnectionState
 from enable_with_segment.installs.provisioning.decision import Seen
 from enable_with_segment.installs.provisioning.plan import Component, Plan, ProvisioningEnded
+from enable_with_segment.installs.reasons import EXPLANATIONS, WAITING, Reason, explain
 from enable_with_segment.segment_api.names import destination_name
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from enable_with_segment.components.provisioning_reasons import Reason
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.provisioning.calls import InstallCalls
 from enable_with_segment.installs.provisioning.decision import (
@@ -18,6 +17,7 @@ from enable_with_segment.installs.provisioning.decision import (
 )
 from enable_with_segment.installs.provisioning.plan import Plan, ProvisioningEnded
 from enable_with_segment.installs.provisioning.records import ProvisioningRecords
+from enable_with_segment.installs.reasons import Reason
 from enable_with_segment.segment_api.destination import DestinationRequest
 from enable_with_segment.segment_api.errors import AlreadyExists, InternalFailure, NotFound
 

@@ -11,9 +11,9 @@ from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import destinations, install_tokens, outbox
 from enable_with_segment.db.control import installs as stored_installs
 from enable_with_segment.db.control.tables import Install
-from enable_with_segment.installs.provisioning.access import AccessLost
 from enable_with_segment.installs.reconciliation import queue_checks
 from enable_with_segment.installs.record import queue_provisioning
+from enable_with_segment.installs.tokens import AccessLost
 from enable_with_segment.oauth_app.cli.output import (
     FAILED,
     AsJson,

@@ -1,11 +1,10 @@
-"""The partner's component: loaded from HANDLERS, and what provisioning has to know of it."""
+"""The partner's Subscription and hooks, loaded from the settings that name them."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +15,6 @@ from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInv
 
 if TYPE_CHECKING:
     from enable_with_segment.oauth_app.web.services import PartnerSession
-
-
-@dataclass(frozen=True, slots=True)
-class ProvisionedComponent:
-    """Implements ``installs.provisioning.provisioner.Component`` over a :class:`Subscription`."""
-
-    name: str
-    destination_slug: str
-    default_settings: Mapping[str, object]
-
-    @classmethod
-    def of(cls, subscription: Subscription, destination_slug: str) -> ProvisionedComponent:
-        """Describe a subscription; settings without a default are left to the catalog's own."""
-        defaults = {setting.key: setting.default for setting in subscription.settings if setting.default is not None}
-        return cls(subscription.name, destination_slug, defaults)
 
 
 def load_component(settings: Settings) -> Subscription:

@@ -19,6 +19,7 @@ from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
 from enable_with_segment.installs.announcer import InstallAnnouncer
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.outbox_worker import OutboxWorker
+from enable_with_segment.installs.provisioning.plan import Component
 from enable_with_segment.installs.provisioning.provisioner import Provisioner
 from enable_with_segment.installs.reconciliation import Reconciler
 from enable_with_segment.installs.reconciliation_sweep import ReconciliationSweep
@@ -37,7 +38,6 @@ from enable_with_segment.oauth_app.operators.roles import AccessLists
 from enable_with_segment.oauth_app.operators.sessions import Sessions
 from enable_with_segment.oauth_app.runtime.background import BackgroundJob, running
 from enable_with_segment.oauth_app.runtime.component import (
-    ProvisionedComponent,
     component_name,
     load_component,
     load_partner_session,
@@ -155,7 +155,7 @@ async def segment_of(
     config_api = ConfigApi(settings.segment_config_api_url, limiter=limiter, before_request=panic.refuse_use_of_segment)
     tokens = InstallTokens(stores.control, stores.encryption, identity)
     subscription = load_component(settings)
-    component = ProvisionedComponent.of(subscription, settings.segment_destination or subscription.name)
+    component = Component.of(subscription, settings.segment_destination or subscription.name)
     api_keys = api_keys or api_keys_of(settings, stores)
     provisioner = Provisioner(
         stores.control,

@@ -10,14 +10,13 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from enable_with_segment.components.provisioning_reasons import Reason
 from enable_with_segment.db.control import install_tokens
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.installs.api_keys import ApiKeys
-from enable_with_segment.installs.provisioning.access import AccessLost
+from enable_with_segment.installs.reasons import Reason
 from enable_with_segment.installs.token_decision import reason_for_refusal
-from enable_with_segment.installs.tokens import InstallTokens
+from enable_with_segment.installs.tokens import AccessLost, InstallTokens
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
     NotFound,

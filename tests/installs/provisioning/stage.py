@@ -18,8 +18,10 @@ from enable_with_segment.db.identifiers import new_id
 from enable_with_segment.installs.announcer import InstallAnnouncer
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.outbox_worker import OutboxWorker
-from enable_with_segment.installs.provisioning.provisioner import PROVISION, Provisioner
+from enable_with_segment.installs.provisioning.plan import Component
+from enable_with_segment.installs.provisioning.provisioner import Provisioner
 from enable_with_segment.installs.reconciliation import Policy, Reconciler
+from enable_with_segment.installs.record import PROVISION
 from enable_with_segment.installs.tokens import InstallTokens
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.grants import InstallGrant
@@ -48,15 +50,6 @@ class TestClock:
 
     def advance(self, **span: float) -> None:
         self.now += timedelta(**span)
-
-
-@dataclass(frozen=True)
-class AcmeCrm:
-    """The component under test."""
-
-    name: str = "acme-crm"
-    destination_slug: str = "acme-crm"
-    default_settings: Mapping[str, object] = field(default_factory=dict)
 
 
 class Stage:
@@ -88,7 +81,7 @@ class Stage:
             api_keys,
             self.tokens,
             self.config_api,
-            {"acme-crm": AcmeCrm(default_settings=defaults or {})},
+            {"acme-crm": Component("acme-crm", "acme-crm", defaults or {})},
             clock=self.clock,
             overwrite_policy=overwrite_policy,
         )
@@ -96,12 +89,12 @@ class Stage:
             database, api_keys, self.tokens, self.config_api, policy=reconcile, clock=self.clock
         )
         self.subscription = Subscription("acme-crm")
-        self.turns: list[tuple[str, str | None]] = []
+        self.changes: list[tuple[str, str | None]] = []
         self.announcer = InstallAnnouncer(database, {"acme-crm": self.subscription})
 
         @self.subscription.on_install()
-        async def remember(turn: str, reason: str | None) -> None:
-            self.turns.append((turn, reason))
+        async def remember(change: str, reason: str | None) -> None:
+            self.changes.append((change, reason))
 
         self.worker = OutboxWorker(
             database,

@@ -6,7 +6,7 @@ from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control import emergency_stop, install_tokens, installs, outbox
 from enable_with_segment.db.control.tables import InstallStatus
 from enable_with_segment.installs.key_cache import KeyState
-from enable_with_segment.installs.provisioning.provisioner import PROVISION
+from enable_with_segment.installs.record import PROVISION
 from enable_with_segment.installs.status import tell_status
 from tests.installs.provisioning.stage import UPSTREAM, Stage
 
@@ -45,7 +45,7 @@ async def test_tk_11_upstream_is_switched_off_before_key_and_token_are_erased(st
     assert not stage.destination().enabled
     assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
     assert await audited(stage) == {"install.disconnect", "api_key.revoke_of_install", "destination.switch_off"}
-    assert stage.turns[-1] == ("revoked", "disconnected_by_request")
+    assert stage.changes[-1] == ("revoked", "disconnected_by_request")
 
 
 async def test_tk_11_what_arrives_before_the_switch_off_is_still_taken(stage: Stage) -> None:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enable_with_segment.components.provisioning_reasons import EXPLANATIONS, Reason, explain
 from enable_with_segment.installs.provisioning.decision import (
     HeldKey,
     Progress,
@@ -17,6 +16,7 @@ from enable_with_segment.installs.provisioning.decision import (
     next_step,
     settings_to_create,
 )
+from enable_with_segment.installs.reasons import EXPLANATIONS, Reason, explain
 from enable_with_segment.segment_api.catalog import CatalogDestination, CatalogSetting
 from enable_with_segment.segment_api.destination import Destination
 

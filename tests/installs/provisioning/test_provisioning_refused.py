@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from enable_with_segment.db.control import outbox
-from enable_with_segment.installs.provisioning.provisioner import PROVISION
+from enable_with_segment.installs.record import PROVISION
 from enable_with_segment.segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
 from tests.installs.provisioning.stage import CONNECTED, ONE, UPSTREAM, Stage
 from tests.segment_api.wire import SOURCE

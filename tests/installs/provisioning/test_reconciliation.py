@@ -38,8 +38,8 @@ async def connected(stage: Stage) -> str:
     """An install that works, its first turn told."""
     install_id = await stage.install()
     await stage.worker.run_due()
-    assert stage.turns == [("connected", None)]
-    stage.turns.clear()
+    assert stage.changes == [("connected", None)]
+    stage.changes.clear()
     stage.wire.sent.clear()
     return install_id
 
@@ -65,7 +65,7 @@ async def test_what_is_as_we_left_it_costs_one_look_and_tells_nobody(stage: Stag
     assert await stage.reconciler.check(install_id) is None
     assert [sent.method for sent in stage.wire.sent] == ["GET"]
     await stage.worker.run_due()
-    assert stage.turns == []
+    assert stage.changes == []
 
 
 @pytest.mark.parametrize("drift", list(Drift))
@@ -76,7 +76,7 @@ async def test_drift_is_reported_once_and_nothing_is_written(stage: Stage, drift
         assert await stage.reconciler.check(install_id) is drift
         await stage.worker.run_due()
     assert {sent.method for sent in stage.wire.sent} == {"GET"}
-    assert stage.turns == [("drifted", drift.value)]
+    assert stage.changes == [("drifted", drift.value)]
     assert await connection(stage, install_id) == ("drifted", drift.value)
     assert await stage.outcome(install_id) == ("connected", None)
     assert not (await stage.stored_destination(install_id))["verified"]
@@ -90,7 +90,7 @@ async def test_drift_is_repaired_when_the_policy_says_so(repairing: Stage, drift
     await repairing.worker.run_due()
     assert repairing.destination().enabled
     assert repairing.destination().config["apiKey"] == await repairing.clear_key(install_id)
-    assert repairing.turns == [("drifted", drift.value), ("recovered", None)]
+    assert repairing.changes == [("drifted", drift.value), ("recovered", None)]
     assert await connection(repairing, install_id) == ("connected", None)
 
 
@@ -110,7 +110,7 @@ async def test_drift_that_somebody_mended_is_noticed_too(stage: Stage) -> None:
     stage.destination().enabled = True
     await stage.reconciler.check(install_id)
     await stage.worker.run_due()
-    assert stage.turns == [("drifted", "destination_disabled"), ("recovered", None)]
+    assert stage.changes == [("drifted", "destination_disabled"), ("recovered", None)]
 
 
 async def test_a_masked_key_is_no_drift(stage: Stage) -> None:
@@ -126,7 +126,7 @@ async def test_tk_11_an_install_removed_in_segment_is_revoked_with_its_keys(stag
     assert await stage.reconciler.check(install_id) is None
     await stage.worker.run_due()
     assert await stage.outcome(install_id) == ("disconnected", "install_removed")
-    assert stage.turns == [("revoked", "install_removed")]
+    assert stage.changes == [("revoked", "install_removed")]
     stage.clock.advance(minutes=1)
     async with stage.database.transaction() as session:
         rows = await stored_keys.list_all(session)
@@ -145,7 +145,7 @@ async def test_tk_10_a_token_refused_for_ever_costs_three_calls_and_one_announce
         await stage.worker.run_due()
     assert [sent.path.rpartition("/")[2] for sent in stage.wire.sent] == ["acme-crm", "token", "acme-crm"]
     assert await stage.outcome(install_id) == ("needs_reconnect", "token_rejected")
-    assert stage.turns == [("failing", "token_rejected")]
+    assert stage.changes == [("failing", "token_rejected")]
 
 
 async def test_tk_10_the_backoff_grows_and_ends_by_itself(stage: Stage) -> None:
@@ -163,7 +163,7 @@ async def test_tk_10_the_backoff_grows_and_ends_by_itself(stage: Stage) -> None:
     await stage.reconciler.check(install_id)
     await stage.worker.run_due()
     assert await stage.outcome(install_id) == ("connected", None)
-    assert stage.turns == [("failing", "token_rejected"), ("recovered", None)]
+    assert stage.changes == [("failing", "token_rejected"), ("recovered", None)]
 
 
 async def test_what_was_changed_while_the_token_failed_is_only_reported_too(stage: Stage) -> None:
@@ -177,7 +177,7 @@ async def test_what_was_changed_while_the_token_failed_is_only_reported_too(stag
     await stage.worker.run_due()
     assert not stage.destination().enabled
     assert await stage.outcome(install_id) == ("connected", None)
-    assert stage.turns == [("failing", "token_rejected"), ("drifted", "destination_disabled")]
+    assert stage.changes == [("failing", "token_rejected"), ("drifted", "destination_disabled")]
 
 
 async def test_a_wrong_client_secret_costs_no_install_its_keys_and_heals_when_it_is_set_right(stage: Stage) -> None:
@@ -191,7 +191,7 @@ async def test_a_wrong_client_secret_costs_no_install_its_keys_and_heals_when_it
     await stage.reconciler.check(install_id)
     await stage.worker.run_due()
     assert await stage.outcome(install_id) == ("disconnected", "refresh_refused")
-    assert stage.turns == [("failing", "refresh_refused")]
+    assert stage.changes == [("failing", "refresh_refused")]
     assert (await stage.api_keys.look_up(key)).state is KeyState.USABLE
     stage.reconciler._tokens = stage.tokens
     await stage.reconciler.check(install_id)
@@ -200,7 +200,7 @@ async def test_a_wrong_client_secret_costs_no_install_its_keys_and_heals_when_it
     await stage.reconciler.check(install_id)
     await stage.worker.run_due()
     assert await stage.outcome(install_id) == ("connected", None)
-    assert stage.turns == [("failing", "refresh_refused"), ("recovered", None)]
+    assert stage.changes == [("failing", "refresh_refused"), ("recovered", None)]
 
 
 async def test_an_install_at_work_is_left_alone(stage: Stage) -> None:

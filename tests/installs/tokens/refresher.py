@@ -9,8 +9,7 @@ from multiprocessing.connection import Connection
 
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
-from enable_with_segment.installs.provisioning.access import AccessLost
-from enable_with_segment.installs.tokens import InstallTokens
+from enable_with_segment.installs.tokens import AccessLost, InstallTokens
 from enable_with_segment.segment_api.errors import SegmentError
 from enable_with_segment.segment_api.identity import IdentityClient
 from enable_with_segment.segment_api.rate_limiter import RateLimiter

@@ -11,8 +11,7 @@ import pytest
 from enable_with_segment.db.control import install_tokens, token_leases
 from enable_with_segment.db.control.install_tokens import TokenHealth
 from enable_with_segment.db.control.tables import InstallToken
-from enable_with_segment.installs.provisioning.access import AccessHeldBack, AccessLost
-from enable_with_segment.installs.tokens import LEASE, InstallTokens
+from enable_with_segment.installs.tokens import LEASE, AccessHeldBack, AccessLost, InstallTokens
 from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, RateLimited, SegmentUnavailable
 from enable_with_segment.segment_api.rate_limiter import RateLimiter
 from tests.installs.provisioning.stage import Stage

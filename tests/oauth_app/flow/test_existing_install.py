@@ -9,12 +9,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from enable_with_segment.components.provisioning_reasons import Reason
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import audit, install_tokens, installs, service_secrets
 from enable_with_segment.db.control.tables import Install, InstallStatus
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.installs.reasons import Reason
 from enable_with_segment.installs.record import PROVISION, may_be_meant
 from enable_with_segment.oauth_app.demo.browser import Browser
 from tests.leak_watch import FLOW, LeakWatch

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from enable_with_segment.components.provisioning_reasons import Reason
 from enable_with_segment.db.control import install_tokens
 from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.installs.reasons import Reason
 from enable_with_segment.installs.record import problem_of
 from enable_with_segment.segment_api.grants import InstallGrant
 from tests.oauth_app.conftest import FrontDoor

@@ -11,9 +11,10 @@ from enum import StrEnum
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from enable_with_segment.components.provisioning_reasons import Reason
+from enable_with_segment.components.install_function import StateChange
 from enable_with_segment.db.control import installs, outbox
 from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.installs.reasons import Reason
 
 ANNOUNCE = "announce"
 """The kind of the outbox entry that calls the partner's functions."""
@@ -24,16 +25,6 @@ class ConnectionState(StrEnum):
 
     CONNECTED = "connected"
     FAILING = "failing"
-    DRIFTED = "drifted"
-    REVOKED = "revoked"
-
-
-class StateChange(StrEnum):
-    """What a partner's function is called for."""
-
-    CONNECTED = "connected"
-    FAILING = "failing"
-    RECOVERED = "recovered"
     DRIFTED = "drifted"
     REVOKED = "revoked"
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enable_with_segment import HandlerInvalid, Subscription
-from enable_with_segment.components.connection_state import ConnectionState, StateChange, change_between, state_of
+from enable_with_segment.components.install_function import StateChange
 from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.installs.connection_state import ConnectionState, change_between, state_of
 from tests.installs.provisioning.stage import Stage
 from tests.installs.tokens.conftest import stage as stage_fixture
 
@@ -59,9 +60,9 @@ def test_functions_are_checked_when_they_are_registered() -> None:
 
     async def odd(install: Any, event: Any) -> None: ...
 
-    def plain(turn: str) -> None: ...
+    def plain(change: str) -> None: ...
 
-    async def good(turn: str) -> None: ...
+    async def good(change: str) -> None: ...
 
     with pytest.raises(HandlerInvalid, match="'event'"):
         crm.on_install("failing")(odd)
@@ -78,8 +79,8 @@ async def test_functions_get_what_they_ask_for_and_only_their_turns(stage: Stage
     told: list[object] = []
 
     @stage.subscription.on_install("connected")
-    async def first(install: Any, turn: str, reason: str | None, detail: str | None) -> None:
-        told.append((install.account, install.install_id, turn, reason, detail))
+    async def first(install: Any, change: str, reason: str | None, detail: str | None) -> None:
+        told.append((install.account, install.install_id, change, reason, detail))
 
     @stage.subscription.on_install("revoked")
     async def second(detail: str | None) -> None:
@@ -97,8 +98,8 @@ async def test_a_function_that_fails_is_called_again_later(stage: Stage) -> None
     calls: list[str] = []
 
     @stage.subscription.on_install()
-    async def shaky(turn: str) -> None:
-        calls.append(turn)
+    async def shaky(change: str) -> None:
+        calls.append(change)
         if len(calls) == 1:
             raise RuntimeError("the CRM is away")
 
