@@ -21,7 +21,7 @@ from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.message_key import key_of_message
 from enable_with_segment.db.event_log.postgresql import partitions
 from enable_with_segment.db.event_log.records import NewEvent, Settlement
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 
 COMPONENT = "acme-crm"
 _CHUNK = 100_000

@@ -33,7 +33,7 @@ from benchmarks.storing import store
 from enable_with_segment.db.event_log.message_key import key_of_message
 from enable_with_segment.db.event_log.records import EventFilter, NewEvent, Settlement
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 
 _GROUP = 64
 _CLAIM = 500

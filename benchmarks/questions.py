@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from enable_with_segment.db.event_log.records import EventFilter
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 
 RARE = "rare"
 """The account of one event in 100,000."""

@@ -6,7 +6,7 @@ import time
 
 from enable_with_segment.components.event import Event
 from enable_with_segment.db.event_log.records import Appended, ClaimedEvent, NewEvent
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 
 
 class Observer:

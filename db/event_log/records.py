@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 
 #: Outcomes after which a handler is called again.
 UNFINISHED = (HandlerState.RETRY, HandlerState.UNKNOWN)

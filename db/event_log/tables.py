@@ -1,4 +1,4 @@
-"""The tables of the event log in PostgreSQL, and the words that every engine uses for states."""
+"""The tables of the event log in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,37 +20,8 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.db.types import UtcDateTime
-
-
-class EventState(StrEnum):
-    """What became of an event."""
-
-    PENDING = "pending"
-    """Waiting for its first or next attempt."""
-    HANDLED = "handled"
-    """Every handler that wanted it is done with it, and at least one did something."""
-    UNSUPPORTED = "unsupported"
-    """No handler wanted it, or all said that they do not support it."""
-    SUPPRESSED = "suppressed"
-    """Not handed over, because the person was deleted at or after the event's time (contract 7.1)."""
-    REPEATED_DELETE = "repeated_delete"
-    """A further delete message for the same deletion; one job does the work."""
-    DEAD_LETTER = "dead_letter"
-    """Given up; the reason is in ``last_error``."""
-
-
-class HandlerState(StrEnum):
-    """What one handler made of one event."""
-
-    DONE = "done"
-    UNSUPPORTED = "unsupported"
-    RETRY = "retry"
-    UNKNOWN = "unknown"
-    """The attempt ended without a result: whoever made it died, or could not store what came of it."""
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    """Not called, because the event was handed out again for another handler alone; a retry of the event calls it."""
 
 
 class EventLogTable(SQLModel):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.cli.output import (
     FAILED,
     AsJson,

@@ -13,7 +13,7 @@ import typer
 
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.event_log.records import EventDetail, EventFilter, EventPage, Proof
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.cli import erasure, replay
 from enable_with_segment.oauth_app.cli.output import (
     AsJson,

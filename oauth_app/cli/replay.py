@@ -16,7 +16,7 @@ from enable_with_segment.components.errors import SubscriptionError
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import audit, pauses
 from enable_with_segment.db.event_log.records import EventFilter
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.cli.output import (
     AsJson,
     err,

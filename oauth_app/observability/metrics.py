@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from enable_with_segment.components.event import Event
 from enable_with_segment.db.event_log.records import Appended, ClaimedEvent, NewEvent
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.oauth_app.observability.exposition import Family, Histogram, Sample
 from enable_with_segment.subscriptions.observer import Observer
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from enable_with_segment.db.event_log.log import EventArchive
 from enable_with_segment.db.event_log.records import EventFilter, EventLogUnavailable, EventRecord, RetryCutShort
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.archive.causes import cause_of
 
 _PAGE = 1_000

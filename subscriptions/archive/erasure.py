@@ -15,7 +15,7 @@ from enable_with_segment.db.control import audit
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import EventArchive
 from enable_with_segment.db.event_log.records import Deletion
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.db.identifiers import new_id
 
 REQUESTED, ERASED = "person.erase", "person.erased"

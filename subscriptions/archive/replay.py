@@ -25,7 +25,7 @@ from enable_with_segment.db.control.tables import Replay
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.records import EventFilter, EventRecord
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.identifiers import new_id
 from enable_with_segment.subscriptions.archive.dead_letter_groups import group_of
 

@@ -26,7 +26,7 @@ from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import EventLog
 from enable_with_segment.db.event_log.records import ClaimedEvent, EventLogUnavailable, Predecessor, Settlement
-from enable_with_segment.db.event_log.tables import HandlerState
+from enable_with_segment.db.event_log.states import HandlerState
 from enable_with_segment.subscriptions.dispatch.attempt import Attempt
 from enable_with_segment.subscriptions.dispatch.calling import call_handler
 from enable_with_segment.subscriptions.dispatch.clock_watch import ClockWatch

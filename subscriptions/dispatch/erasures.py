@@ -14,7 +14,7 @@ from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.group_commit import GroupCommit
 from enable_with_segment.db.event_log.log import EventLog
 from enable_with_segment.db.event_log.records import ClaimedEvent, ErasureReport, Settlement
-from enable_with_segment.db.event_log.tables import HandlerState
+from enable_with_segment.db.event_log.states import HandlerState
 from enable_with_segment.subscriptions.archive.erasure import ERASED, REQUESTED
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from enable_with_segment.components.errors import (
 from enable_with_segment.components.event import Event
 from enable_with_segment.db.backoff import RetryPolicy
 from enable_with_segment.db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult, Settlement
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 
 DELETED = "the person was deleted at or after the event's time"
 _MAX_REASON = 500

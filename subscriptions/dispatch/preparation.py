@@ -14,7 +14,7 @@ from enable_with_segment.components.install_context import InstallContexts
 from enable_with_segment.components.subscription import Subscription
 from enable_with_segment.db.backoff import RetryPolicy
 from enable_with_segment.db.event_log.records import ClaimedEvent, Settlement
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.dispatch.attempt import Attempt
 from enable_with_segment.subscriptions.dispatch.late_merge import deletion_of_other_id
 from enable_with_segment.subscriptions.dispatch.outcome import DELETED, Verdict

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import EventLog
 from enable_with_segment.db.event_log.records import ClaimedEvent, EventLogUnavailable, Settlement
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.dispatch.erasures import Erasure, Erasures
 
 logger = logging.getLogger(__name__)

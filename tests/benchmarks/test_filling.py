@@ -13,7 +13,7 @@ from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql import partitions
 from enable_with_segment.db.event_log.records import EventFilter
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import later
 
 

@@ -12,7 +12,7 @@ import pytest
 from enable_with_segment.components.event import EVENT_TYPES
 from enable_with_segment.components.subscription import load_subscription
 from enable_with_segment.db.control import audit
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from examples.acme_crm.contacts import company_traits, list_contacts
 from examples.acme_crm.handlers import crm
 from tests.subscriptions.receiver import Receiver

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 
 from enable_with_segment import Event, EventNotSupported, InvalidEventPayload, RetryError, Subscription
-from enable_with_segment.db.event_log.tables import HandlerState
+from enable_with_segment.db.event_log.states import HandlerState
 from tests.subscriptions.mortal_log import Life
 
 #: What a handler can make of an event, and what that is to be noted as.

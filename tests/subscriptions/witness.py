@@ -11,7 +11,7 @@ from enable_with_segment.db.control import audit
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.records import EventDetail, EventRecord, HandlerRecord
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.archive.erasure import ERASED, REQUESTED
 from tests.subscriptions.ledger import Ledger, Message
 from tests.subscriptions.partner import ANSWERS, Partner

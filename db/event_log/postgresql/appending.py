@@ -16,7 +16,8 @@ from enable_with_segment.db.event_log.message_key import same_content
 from enable_with_segment.db.event_log.postgresql import erasing
 from enable_with_segment.db.event_log.postgresql.erasing import Repetition
 from enable_with_segment.db.event_log.records import Appended, NewEvent, ReplayPolicy
-from enable_with_segment.db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
+from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.db.event_log.tables import HandlerOutcome, StoredBody, StoredEvent
 
 
 async def append(

@@ -23,7 +23,8 @@ from enable_with_segment.db.event_log.deletion import id_to_delete, reach
 from enable_with_segment.db.event_log.postgresql.people import SUBJECT, merged_hashes
 from enable_with_segment.db.event_log.postgresql.statements import OLDEST_PENDING, is_any
 from enable_with_segment.db.event_log.postgresql.tombstones import is_covered_by, write_tombstones
-from enable_with_segment.db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredEvent
+from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.db.event_log.tables import Erasure, HandlerOutcome, StoredEvent
 
 _AT_ONCE = 20
 """Each takes a few questions, and what is claimed along with them waits meanwhile."""

@@ -42,8 +42,9 @@ from enable_with_segment.db.event_log.records import (
     EventRecord,
     Proof,
 )
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.storable_text import may_stand_for_others, storable
-from enable_with_segment.db.event_log.tables import Erasure, EventState, HandlerOutcome, MessageKey, StoredEvent
+from enable_with_segment.db.event_log.tables import Erasure, HandlerOutcome, MessageKey, StoredEvent
 
 #: An event that an index leads to takes as long as so many that are passed in the order of their ids.
 _LOOK_UP = 10

@@ -18,7 +18,8 @@ from enable_with_segment.db.event_log.postgresql.choosing import choose
 from enable_with_segment.db.event_log.postgresql.statements import in_state, is_any
 from enable_with_segment.db.event_log.postgresql.tombstones import complete, find_tombstones
 from enable_with_segment.db.event_log.records import ClaimedEvent, HandlerRecord, HandlerResult, Settlement
-from enable_with_segment.db.event_log.tables import EventState, HandlerOutcome, StoredBody, StoredEvent
+from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.db.event_log.tables import HandlerOutcome, StoredBody, StoredEvent
 from enable_with_segment.db.types import UtcDateTime
 
 _LEASE = (

@@ -20,7 +20,8 @@ from enable_with_segment.db.event_log.postgresql.people import SUBJECT, merged_h
 from enable_with_segment.db.event_log.postgresql.statements import is_any, is_any_of
 from enable_with_segment.db.event_log.postgresql.tombstones import is_covered_by, write_tombstones
 from enable_with_segment.db.event_log.records import NewEvent
-from enable_with_segment.db.event_log.tables import Erasure, EventState, HandlerOutcome, StoredBody, StoredEvent
+from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.db.event_log.tables import Erasure, HandlerOutcome, StoredBody, StoredEvent
 
 _UNTIL_DECIDED = timedelta(seconds=30)
 """How long nobody is handed a delete that may be a repeated one: longer than it takes to decide that."""

@@ -17,7 +17,8 @@ from enable_with_segment.db.event_log.postgresql import claiming
 from enable_with_segment.db.event_log.postgresql.people import SUBJECT
 from enable_with_segment.db.event_log.postgresql.statements import OLDEST_PENDING, in_state, is_any
 from enable_with_segment.db.event_log.records import UNFINISHED, Predecessor
-from enable_with_segment.db.event_log.tables import EventState, HandlerOutcome, HandlerState, StoredEvent
+from enable_with_segment.db.event_log.states import EventState, HandlerState
+from enable_with_segment.db.event_log.tables import HandlerOutcome, StoredEvent
 
 _FINISHED = (EventState.HANDLED, EventState.UNSUPPORTED, EventState.DEAD_LETTER)
 _PORTION = 1_000

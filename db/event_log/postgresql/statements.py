@@ -20,7 +20,8 @@ from sqlalchemy import (
 )
 from sqlmodel import col
 
-from enable_with_segment.db.event_log.tables import EventLogTable, EventState, StoredEvent
+from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.db.event_log.tables import EventLogTable, StoredEvent
 
 ERASURES = EventLogTable.metadata.tables["erasures"]
 

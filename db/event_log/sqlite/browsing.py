@@ -34,8 +34,8 @@ from enable_with_segment.db.event_log.sqlite.segment import (
 )
 from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.states import NUMBERS, STATES
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.storable_text import storable
-from enable_with_segment.db.event_log.tables import EventState
 
 _RECORD = (
     "events.id, message_id, received_at, occurred_at, origin, type, event, state, attempts, available_at, finished_at,"

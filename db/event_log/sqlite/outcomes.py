@@ -10,7 +10,7 @@ import orjson
 
 from enable_with_segment.db.event_log.instants import to_instant, to_microseconds
 from enable_with_segment.db.event_log.records import RETRIED, HandlerRecord, HandlerResult
-from enable_with_segment.db.event_log.tables import HandlerState
+from enable_with_segment.db.event_log.states import HandlerState
 
 
 def read(text: str | None) -> list[HandlerRecord]:

@@ -10,7 +10,7 @@ from enable_with_segment.db.event_log.sqlite.segment import (
     SUPPRESSED,
     UNSUPPORTED,
 )
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 
 NUMBERS = {
     EventState.PENDING: PENDING,

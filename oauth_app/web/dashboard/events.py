@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from starlette.responses import RedirectResponse, Response
 
 from enable_with_segment.db.event_log.records import EventFilter, EventPage
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.operators.actions import Act
 from enable_with_segment.oauth_app.web.dashboard.access import Visit
 from enable_with_segment.oauth_app.web.dashboard.payloads import in_full, masked

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.records import ClaimedEvent, EventFilter, Settlement
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import COMPONENTS, later, new_event
 
 Claimed: TypeAlias = dict[str, ClaimedEvent]

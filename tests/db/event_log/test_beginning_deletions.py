@@ -16,7 +16,7 @@ from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql import claiming, erasing
 from enable_with_segment.db.event_log.postgresql import log as sql
 from enable_with_segment.db.event_log.records import HandlerResult, Settlement
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from tests.db.event_log.claims import claim, ended, store
 from tests.db.event_log.events import COMPONENTS, NOON, erase, later, settle
 

@@ -12,7 +12,7 @@ import pytest
 from enable_with_segment.db.event_log.bug_log import BugLog
 from enable_with_segment.db.event_log.records import EventFilter, EventLogUnavailable, Settlement
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog, appending, claiming
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import COMPONENTS, NOON, later, new_event
 
 PERSON = "jane@customer.example"

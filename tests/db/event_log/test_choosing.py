@@ -12,7 +12,7 @@ from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql.choosing import choose
 from enable_with_segment.db.event_log.records import Settlement
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.claims import store
 from tests.db.event_log.events import COMPONENTS, later
 

@@ -17,7 +17,7 @@ from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql import claiming
 from enable_with_segment.db.event_log.records import ClaimedEvent, EventFilter, HandlerResult, Settlement
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from tests.db.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.records import EventFilter, EventLogUnavailable, HandlerResult, Settlement
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from tests.db.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 

@@ -17,7 +17,8 @@ from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventLogOutdated, HandlerResult, Settlement
 from enable_with_segment.db.event_log.sqlite import outcomes
-from enable_with_segment.db.event_log.tables import EventLogTable, EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
+from enable_with_segment.db.event_log.tables import EventLogTable
 from enable_with_segment.db.migrate import Patience, TablesInUse, is_current, migrate
 from enable_with_segment.oauth_app.cli.problems import told
 from tests.db.event_log.events import COMPONENTS, NOON, later, new_event, settle

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.records import EventDetail
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.claims import claim, ended
 from tests.db.event_log.events import erase, later, new_event, settle
 

@@ -16,7 +16,7 @@ from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql import partitions
 from enable_with_segment.db.event_log.records import EventFilter, Settlement
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import erase, later, new_event, settle
 
 DAILY = SegmentLimits(age=timedelta(days=1), dedupe=timedelta(days=30))

@@ -20,7 +20,7 @@ from enable_with_segment.db.event_log.records import (
     ReplayPolicy,
     Settlement,
 )
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import COMPONENTS, NOON, erase, later, new_event, settle
 
 AT = later(minutes=1)

@@ -26,7 +26,7 @@ from enable_with_segment.db.event_log.records import (
 from enable_with_segment.db.event_log.searching import SearchBounds, search
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import COMPONENTS, NOON, SMALL, later, new_event
 from tests.db.event_log.turns import turns_of_others
 

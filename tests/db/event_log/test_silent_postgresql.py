@@ -16,7 +16,7 @@ from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql import group_inserter, partitions
 from enable_with_segment.db.event_log.postgresql import log as sql
 from enable_with_segment.db.event_log.records import EventLogUnavailable, NewEvent, Settlement
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import COMPONENTS, NOON, later, new_event
 from tests.relay import Relay, relayed
 

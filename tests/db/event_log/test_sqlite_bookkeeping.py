@@ -14,7 +14,7 @@ from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
 from enable_with_segment.db.event_log.sqlite.held_file import HeldFile
 from enable_with_segment.db.event_log.sqlite.segment import Segment
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import COMPONENTS, NOON, SMALL, erase, later, new_event, settle
 from tests.db.event_log.full_disk import full_disk, largest_file_is
 

@@ -15,7 +15,7 @@ from enable_with_segment.db.event_log.records import ClaimedEvent, Settlement
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from enable_with_segment.db.event_log.sqlite.segment import Segment
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import NOON, erase, later, new_event
 
 SMALL = SegmentLimits(events=10, age=timedelta(days=1), dedupe=timedelta(days=30))

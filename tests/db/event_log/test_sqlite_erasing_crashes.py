@@ -9,7 +9,7 @@ import pytest
 
 from enable_with_segment.db.event_log.records import EventFilter, Settlement
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import COMPONENTS, NOON, SMALL, erase, later, new_event, settle
 from tests.subscriptions.mortal_disk import MortalDisk
 from tests.subscriptions.mortal_log import Life

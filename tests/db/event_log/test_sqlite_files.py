@@ -19,7 +19,7 @@ from enable_with_segment.db.event_log.records import (
 )
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from enable_with_segment.db.event_log.sqlite.connection import open_connection
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.migrate import migrate
 from tests.db.event_log.events import COMPONENTS, NOON, SMALL, later, new_event, settle
 from tests.db.event_log.full_disk import full_disk

@@ -19,7 +19,7 @@ from enable_with_segment.db.event_log.records import (
 )
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog, browsing, replaying
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.cli.problems import told
 from enable_with_segment.subscriptions.archive.dead_letter_groups import find_groups, retry_group
 from tests.db.event_log.events import COMPONENTS, NOON, later, new_event

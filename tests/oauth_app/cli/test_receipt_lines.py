@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from enable_with_segment.db.event_log.tables import HandlerState
+from enable_with_segment.db.event_log.states import HandlerState
 from enable_with_segment.oauth_app.cli.events import _outcome
 from enable_with_segment.subscriptions.archive.receipts import HandlerReceipt
 from tests.db.event_log.events import NOON, later

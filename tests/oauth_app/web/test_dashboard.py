@@ -21,7 +21,7 @@ from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import destinations, outbox
 from enable_with_segment.db.control.tables import AuditEntry, InstallStatus
 from enable_with_segment.db.event_log.records import EventFilter
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.operators.roles import Operator, Role
 from enable_with_segment.oauth_app.web.dashboard.pages import ago
 from enable_with_segment.oauth_app.web.dashboard.payloads import in_full, masked

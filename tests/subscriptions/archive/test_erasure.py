@@ -23,7 +23,7 @@ from enable_with_segment.db.control import audit
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.records import Settlement
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.archive.erasure import (
     ERASED,
     ErasureReceipt,

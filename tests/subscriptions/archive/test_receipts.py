@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from enable_with_segment import Event, RetryError, Subscription
 from enable_with_segment.db.encryption import EncryptionKeys
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.archive.receipts import Receipt, receipt_of
 from tests.subscriptions.receiver import Open, Receiver, Recorder, open_receiver, track
 

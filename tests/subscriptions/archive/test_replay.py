@@ -13,7 +13,7 @@ from enable_with_segment.components.handler import Handler
 from enable_with_segment.db.control import audit, pauses, replays
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.records import EventFilter
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.archive.dead_letter_groups import find_groups, retry_group
 from enable_with_segment.subscriptions.archive.replay import (
     ComponentPaused,

@@ -11,7 +11,7 @@ from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventFilter, Settlement
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.archive.retention import Retention
 from tests.db.event_log.events import NOON, later, new_event, settle
 from tests.subscriptions.receiver import Clock

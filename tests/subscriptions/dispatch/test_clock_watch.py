@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from enable_with_segment import Event, RetryError, Subscription
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from tests.db.event_log.events import new_event
 from tests.subscriptions.flaky_log import FlakyLog

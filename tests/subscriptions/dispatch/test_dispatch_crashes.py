@@ -23,7 +23,7 @@ from enable_with_segment import Event, InvalidEventPayload, Subscription
 from enable_with_segment.db.backoff import RetryPolicy
 from enable_with_segment.db.event_log.log import EventLog
 from enable_with_segment.db.event_log.records import Appended, EventFilter, EventLogUnavailable, NewEvent, Settlement
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.db.event_log.events import new_event, settle

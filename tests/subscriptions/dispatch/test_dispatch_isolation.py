@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from enable_with_segment import Event, InstallContext, RetryError, Subscription
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.dispatch.circuit import CircuitPolicy
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.receiver import Open, outcomes

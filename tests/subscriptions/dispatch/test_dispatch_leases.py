@@ -12,7 +12,7 @@ import pytest
 
 from enable_with_segment import Event, InstallContext, RetryError, Subscription
 from enable_with_segment.db.event_log.records import EventLogUnavailable, Settlement
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.flaky_log import FlakyLog

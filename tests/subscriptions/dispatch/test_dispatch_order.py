@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 from enable_with_segment import Event, InvalidEventPayload, RetryError, Subscription
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.subscriptions.receiver import Open, track

@@ -6,7 +6,7 @@ from collections import Counter
 
 from enable_with_segment import Event, Subscription
 from enable_with_segment.db.control import pauses
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.subscriptions.receiver import Open
 
 

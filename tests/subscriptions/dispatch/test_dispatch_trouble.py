@@ -10,7 +10,7 @@ from typing import Any
 from enable_with_segment import Event, Subscription
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.leases import Leases
 from tests.db.event_log.events import new_event

@@ -20,7 +20,7 @@ from enable_with_segment import (
 )
 from enable_with_segment.db.control import installs
 from enable_with_segment.db.control.tables import Install, InstallStatus
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from enable_with_segment.subscriptions.receiving.install_activity import InstallActivity

@@ -21,7 +21,7 @@ from hypothesis.stateful import initialize, rule
 
 from enable_with_segment import Event
 from enable_with_segment.db.event_log.records import Appended, EventFilter, EventLogUnavailable, Settlement
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from tests.db.event_log.events import settle

@@ -13,7 +13,7 @@ from sqlalchemy import event as on_engine
 from enable_with_segment import Event, EventNotSupported, Subscription
 from enable_with_segment.db.control import audit
 from enable_with_segment.db.event_log.records import ErasureReport, EventLogUnavailable
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.archive.erasure import ERASED, REQUESTED
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits

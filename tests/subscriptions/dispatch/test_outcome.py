@@ -13,7 +13,7 @@ from enable_with_segment.db.backoff import RetryPolicy
 from enable_with_segment.db.event_log.instants import to_microseconds
 from enable_with_segment.db.event_log.records import UNFINISHED, ClaimedEvent, HandlerRecord, HandlerResult
 from enable_with_segment.db.event_log.sqlite import outcomes
-from enable_with_segment.db.event_log.tables import EventState, HandlerState
+from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.dispatch.outcome import (
     Verdict,
     Waiting,

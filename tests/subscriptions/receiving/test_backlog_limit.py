@@ -13,7 +13,7 @@ import pytest
 from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
 from enable_with_segment.db.event_log.records import EventLogUnavailable, Settlement
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.receiving.backlog_limit import BacklogLimit
 from enable_with_segment.subscriptions.receiving.concurrency_limit import TURN_SECONDS, ConcurrencyLimit
 from tests.db.event_log.events import COMPONENTS

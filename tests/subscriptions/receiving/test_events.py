@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from enable_with_segment import Event
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.subscriptions.receiver import Open, Receiver, Recorder
 
 ANONYMOUS = "8b6f2f0e-30a1-4d3b-8a4e-0f7f6cf0c9ab"

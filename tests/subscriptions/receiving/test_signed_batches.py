@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable, NewEvent
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.subscriptions.answers import message
 from tests.subscriptions.receiver import Open, Receiver, Recorder
 from tests.subscriptions.signed_sender import TRACK, Sender, encode

@@ -14,7 +14,7 @@ import uvicorn
 
 from enable_with_segment import Event, Subscription
 from enable_with_segment.db.control import accounts
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.subscriptions.answers import check_form, message
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, basic
 

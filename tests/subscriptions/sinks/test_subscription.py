@@ -20,7 +20,7 @@ from enable_with_segment import (
     Subscription,
 )
 from enable_with_segment.db.encryption import EncryptionKeys
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from tests.subscriptions.receiver import open_receiver
 
 

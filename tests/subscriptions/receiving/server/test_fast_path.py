@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import api_keys
 from enable_with_segment.db.event_log.records import EventFilter
-from enable_with_segment.db.event_log.tables import EventState
+from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.cli.serve import HTTP
 from enable_with_segment.oauth_app.runtime.emergency_stop import lift_stop, stop_everything
 from enable_with_segment.subscriptions.receiving.exchange import Headers
