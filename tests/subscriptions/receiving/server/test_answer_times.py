@@ -132,7 +132,7 @@ async def test_stores_that_are_slow_together_but_not_too_slow_are_waited_for(slo
     slow.stop = slow.look_up = slow.commit = 1.0
     status, seconds = await slow.seconds_until(getattr(slow, way))
     assert status == 202
-    assert seconds >= 3
+    assert seconds > 2.9  # clocks of a loop round
 
 
 @pytest.mark.parametrize(("commit", "status"), [(1.4, 202), (3.0, 503), (FOREVER, 503)])
