@@ -1,4 +1,4 @@
-"""Doing what the outbox holds: claimed under a lease, tried again with backoff, given up after a day."""
+"""Runs what the outbox holds: claimed under a lease, retried with backoff, given up after 72 hours."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[OutboxEntry], Awaitable[None]]
 GivenUp: TypeAlias = Callable[[OutboxEntry, Exception], Awaitable[None]]
 
+PATIENCE = timedelta(hours=72)
+"""For how long work is retried: an outage of Segment or of our own store may last a weekend."""
+
 _FIRST_DELAY = 2.0
 _LONGEST_DELAY = 600.0
 _RATE_LIMIT_WINDOW = 60.0
@@ -39,8 +42,8 @@ class OutboxWorker:
         lease: how long an entry belongs to whoever claimed it.
         concurrency: entries worked on at the same time.
         poll: how often to look for entries that another process wrote.
-        patience: an entry that Segment's unavailability holds up is given up when it is this old.
-        attempts: an entry that fails in any other way is given up after so many.
+        patience: an entry that still fails when it is this old is given up, whatever it failed with.
+        attempts: an entry is given up after so many, too; ``None`` for no such limit.
         given_up: told about every entry that is given up, before it is closed.
         jitter: a number from 0 to 1.
     """
@@ -55,8 +58,8 @@ class OutboxWorker:
         lease: timedelta = timedelta(minutes=3),
         concurrency: int = 8,
         poll: timedelta = timedelta(seconds=5),
-        patience: timedelta = timedelta(hours=24),
-        attempts: int = 8,
+        patience: timedelta = PATIENCE,
+        attempts: int | None = None,
         given_up: GivenUp | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -147,8 +150,8 @@ class OutboxWorker:
 
     async def _failed(self, entry: OutboxEntry, error: Exception) -> None:
         text = describe(error)
-        age = self._clock() - entry.created_at
-        if is_hopeless(error, attempts=entry.attempts, most=self._attempts, age=age, patience=self._patience):
+        used_up = self._attempts is not None and entry.attempts >= self._attempts
+        if used_up or self._clock() - entry.created_at >= self._patience:
             if self._given_up is not None:
                 await self._given_up(entry, error)
             await self._close(entry, error=text)
@@ -190,13 +193,6 @@ def delay_after(error: Exception, attempts: int, jitter: float) -> float:
     if isinstance(error, RateLimited):
         floor = max(floor, _RATE_LIMIT_WINDOW)
     return max(delay, floor * (1 + jitter / 10))
-
-
-def is_hopeless(error: Exception, *, attempts: int, most: int, age: timedelta, patience: timedelta) -> bool:
-    """Tell whether to stop trying: Segment's outages are waited out, anything else only a few times."""
-    if isinstance(error, SegmentUnavailable):
-        return age >= patience
-    return attempts >= most
 
 
 def describe(error: Exception) -> str:

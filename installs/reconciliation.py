@@ -84,7 +84,7 @@ class Reconciler:
         to look at.
 
         Raises:
-            SegmentUnavailable, InvalidAnswer: not now; try again later.
+            SegmentUnavailable: not now; try again later.
         """
         try:
             subject = await self._subject(install_id)

@@ -11,7 +11,6 @@ from enable_with_segment.db.control.tables import InstallToken
 from enable_with_segment.installs.reasons import Reason
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
-    InvalidAnswer,
     NotFound,
     NotSent,
     SegmentError,
@@ -59,19 +58,13 @@ def is_usable(token: InstallToken, *, now: datetime) -> bool:
 
 
 def may_have_minted(failed: SegmentError) -> bool:
-    """Tell whether Segment may have issued a token that we did not get, which would have ended the stored one.
+    """Return True if Segment may have issued a token that was lost, which would have ended the stored one.
 
-    503 is the answer of a proxy that reached nobody (contract 3.7), and 429 and redirects are answers too.
+    3xx, 4xx and 503 mint nothing: 503 is the answer of a proxy that reached nobody (contract 3.7).
     """
-    match failed:
-        case NotSent():
-            return False
-        case SegmentUnavailable():
-            return failed.status not in {429, 503}
-        case InvalidAnswer():
-            return failed.status is None or not 300 <= failed.status < 400
-        case _:
-            return False
+    if isinstance(failed, NotSent) or not isinstance(failed, SegmentUnavailable):
+        return False
+    return failed.status is None or (failed.status != 503 and not 300 <= failed.status < 500)
 
 
 def retry_at(

@@ -35,7 +35,7 @@ from enable_with_segment.installs.token_decision import (
     reason_for_refusal,
     retry_at,
 )
-from enable_with_segment.segment_api.errors import ConfigApiError, InvalidAnswer, NotSent, SegmentUnavailable
+from enable_with_segment.segment_api.errors import ConfigApiError, NotSent, SegmentUnavailable
 from enable_with_segment.segment_api.grants import RefreshedToken
 from enable_with_segment.segment_api.identity import IdentityClient
 
@@ -101,8 +101,7 @@ class InstallTokens:
         Raises:
             AccessLost: Segment refused to refresh; the install is marked.
             AccessHeldBack: Segment refused lately; it was not asked.
-            SegmentUnavailable: not now; includes ``RateLimited``.
-            InvalidAnswer: the answer holds no token.
+            SegmentUnavailable: not now.
             KeyError: no such install.
         """
         async with self._locks.setdefault(install_id, asyncio.Lock()):
@@ -112,7 +111,7 @@ class InstallTokens:
         """Refresh now, whatever is stored and however often Segment refused before.
 
         Raises:
-            AccessLost, SegmentUnavailable, InvalidAnswer, KeyError: as :meth:`access_token`.
+            AccessLost, SegmentUnavailable, KeyError: as :meth:`access_token`.
         """
         async with self._database.transaction() as session:
             if await installs.lock(session, install_id) is None:
@@ -186,7 +185,7 @@ class InstallTokens:
             if lost is None:
                 return None
             raise lost from refused
-        except (SegmentUnavailable, InvalidAnswer) as failed:
+        except SegmentUnavailable as failed:
             if await self._looks_again(lease, failed):
                 return None
             raise
@@ -215,7 +214,7 @@ class InstallTokens:
             await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
             await queue_provisioning(session, install.id, now=now)
 
-    async def _looks_again(self, lease: TokenLease, failed: SegmentUnavailable | InvalidAnswer) -> bool:
+    async def _looks_again(self, lease: TokenLease, failed: SegmentUnavailable) -> bool:
         """Write down a failed refresh. Tells whether to go on at once.
 
         That is so once after an outcome that was not seen, because the stored token may be dead (one further mint,

@@ -3,17 +3,19 @@
 ::
 
     SegmentError
-    ├── SegmentUnavailable          5xx, no answer in time, no connection: try again later
+    ├── SegmentUnavailable          an outage: try again later, for days if need be
     │   ├── NotSent                 nothing went out, so nothing can have happened
-    │   ├── InternalFailure         500 with code 13, which may mean anything: decide by a GET
-    │   └── RateLimited             429 or code 8
-    ├── InvalidAnswer               an answer that is not what the contract describes
+    │   ├── InternalFailure         code 13, which may mean anything: decide by a GET
+    │   ├── RateLimited             429 or code 8
+    │   └── InvalidAnswer           an answer that is not in Segment's form: something else answered
     ├── TokenRequestRejected        the token endpoint said no (RFC 6749 section 5.2)
-    └── ConfigApiError              the Config API said no (contract 3.7)
-        ├── Unauthenticated         401 or code 16: the token is expired, replaced or unknown
-        ├── InsufficientScope       403 or code 7
-        ├── NotFound                404 or code 5
-        └── AlreadyExists           409, code 6, or the words "destination already exists"
+    └── ConfigApiError              the Config API said no, in its own form with a code (contract 3.7)
+        ├── Unauthenticated         code 16: the token is expired, replaced or unknown
+        ├── InsufficientScope       code 7
+        ├── NotFound                code 5
+        └── AlreadyExists           409, code 6, or the words "destination already exists" in answer to a create
+
+``segment_api.answers`` decides which one an answer of the Config API is.
 
 No message holds a token, a code or the client secret. Texts that came from Segment are cut to 300 characters
 and rid of control characters; they are still a stranger's words, so escape them in pages.
@@ -32,7 +34,7 @@ class SegmentError(Exception):
 
 
 class SegmentUnavailable(SegmentError):
-    """Segment did not answer, or answered that it cannot now.
+    """An outage: no answer, an answer that says "not now", or one that is not Segment's.
 
     Attributes:
         status: the HTTP status, ``None`` when there was no answer.
@@ -50,19 +52,15 @@ class NotSent(SegmentUnavailable):
 
 
 class InternalFailure(SegmentUnavailable):
-    """HTTP 500 with code 13: "exists", "absent" and "broken" all look like this (contract 3.7)."""
+    """Code 13: "exists", "absent" and "broken" all look like this (contract 3.7)."""
 
 
 class RateLimited(SegmentUnavailable):
     """More than 200 requests in a minute (contract 3.7). Wait at least that minute."""
 
 
-class InvalidAnswer(SegmentError):
-    """Not JSON, too large, a redirect, or without a field that the contract promises."""
-
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
+class InvalidAnswer(SegmentUnavailable):
+    """Not in Segment's form: HTML, broken JSON, too large, a redirect, or without a field that the contract has."""
 
 
 class TokenRequestRejected(SegmentError):
@@ -113,7 +111,7 @@ class InsufficientScope(ConfigApiError):
 
 
 class NotFound(ConfigApiError):
-    """No such thing, or no such path."""
+    """No such resource (code 5)."""
 
 
 class AlreadyExists(ConfigApiError):

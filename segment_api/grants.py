@@ -65,8 +65,8 @@ def read_install_grant(answer: Answer, *, requested_scope: str) -> InstallGrant:
 
     Raises:
         TokenRequestRejected: an OAuth error, or "install already exists" with any status.
-        SegmentUnavailable: 429 or 5xx.
         InvalidAnswer: anything else that is not a complete grant.
+        SegmentUnavailable: 429 or 5xx.
     """
     body = json_object(answer)
     if body is not None and isinstance(body.get("error"), str):

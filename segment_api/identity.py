@@ -9,7 +9,7 @@ import httpx
 
 from enable_with_segment.segment_api.answers import config_api_object
 from enable_with_segment.segment_api.authorization_code import AuthorizationCodeClient, basic_credentials
-from enable_with_segment.segment_api.errors import NotSent, SegmentUnavailable
+from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, SegmentUnavailable
 from enable_with_segment.segment_api.grants import InstallGrant, RefreshedToken, read_refreshed_token
 from enable_with_segment.segment_api.http import BeforeRequest, answer_of, client_options
 from enable_with_segment.segment_api.names import install_name as normalised_install_name
@@ -77,13 +77,13 @@ class IdentityClient:
 
         Raises:
             TokenRequestRejected: the code, the client or the redirect URI was refused.
-            SegmentUnavailable: no answer, or 5xx, twice; the code may be spent.
             InvalidAnswer: an answer that holds no usable grant.
+            SegmentUnavailable: no answer, or 5xx, twice; the code may be spent.
         """
         try:
             return await self._exchange_once(code, code_verifier)
         except SegmentUnavailable as error:
-            if error.status == 429:
+            if error.status == 429 or isinstance(error, InvalidAnswer):
                 raise
         return await self._exchange_once(code, code_verifier)
 
@@ -95,9 +95,8 @@ class IdentityClient:
 
         Raises:
             NotSent: ``may_send`` said no, or there was no connection.
-            Unauthenticated, NotFound: the client or the install is not known, or no longer.
-            SegmentUnavailable: no answer, 429 or 5xx. A token may have been issued and lost.
-            ConfigApiError, InvalidAnswer: any other failure.
+            ConfigApiError: Segment refused, in its own form; ``NotFound`` for an install that it does not know.
+            SegmentUnavailable: an outage. A token may have been issued and lost.
             NameInvalid: not an install's name.
         """
         path = path_of(normalised_install_name(install_name))

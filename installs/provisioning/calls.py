@@ -10,7 +10,7 @@ from enable_with_segment.installs.tokens import InstallTokens
 from enable_with_segment.segment_api.catalog import CatalogDestination
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.destination import Destination, DestinationRequest
-from enable_with_segment.segment_api.errors import NotFound, RateLimited, SegmentError, Unauthenticated
+from enable_with_segment.segment_api.errors import InvalidAnswer, NotFound, RateLimited, SegmentError, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,11 @@ class InstallCalls:
         try:
             return await call(token)
         except Unauthenticated:
-            token = await self._tokens.access_token(self._install_id, rejected=token)
+            pass
+        except InvalidAnswer as odd:  # how a replaced token is refused is not documented (contract 2.7)
+            if odd.status != 401:
+                raise
+        token = await self._tokens.access_token(self._install_id, rejected=token)
         try:
             return await call(token)
         except Unauthenticated:

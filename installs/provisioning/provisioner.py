@@ -29,7 +29,6 @@ from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
     InsufficientScope,
-    InvalidAnswer,
     SegmentUnavailable,
     Unauthenticated,
 )
@@ -86,7 +85,7 @@ class Provisioner:
             overwrite: the customer confirmed that another key in the destination may be replaced.
 
         Raises:
-            SegmentUnavailable, InvalidAnswer: not now; try again later.
+            SegmentUnavailable: not now; try again later.
             KeyError: no such install.
         """
         await self._provision(install_id, overwrite=overwrite)
@@ -187,7 +186,7 @@ class Provisioner:
         except ConfigApiError as refused:
             detail = refused.text or f"HTTP {refused.status}"
             await self._records.ended(install_id, Reason.REQUEST_REFUSED, detail=detail)
-        except (SegmentUnavailable, InvalidAnswer):
+        except SegmentUnavailable:
             await self._records.waiting(install_id)
             raise
         else:

@@ -30,12 +30,12 @@ async def exchange(identity: IdentityClient, code: str, *, code_verifier: str | 
             rejected.hint or "",
         )
         return reason_for_rejection(rejected)
-    except SegmentUnavailable as problem:
-        logger.warning("Segment's token endpoint is unavailable: %s", problem)
-        return FailureReason.SEGMENT_UNAVAILABLE
     except InvalidAnswer as problem:
         logger.warning("Segment's token endpoint sent an answer that can't be used: %s", problem)
         return FailureReason.ANSWER_UNREADABLE
+    except SegmentUnavailable as problem:
+        logger.warning("Segment's token endpoint is unavailable: %s", problem)
+        return FailureReason.SEGMENT_UNAVAILABLE
 
 
 def reason_for_rejection(rejected: TokenRequestRejected) -> FailureReason:

@@ -18,10 +18,13 @@ from enable_with_segment.segment_api.answers import (
     retry_after_seconds,
 )
 
+HTML = b"<html><body>We are doing maintenance.</body></html>"
+EXISTS = {"error": "destination already exists or other internal error", "code": 13}
 
-def failure(status: int, body: object) -> errors.SegmentError | None:
+
+def failure(status: int, body: object, *, creating: bool = False) -> errors.SegmentError | None:
     answer = Answer(status, body if isinstance(body, bytes) else json.dumps(body).encode())
-    return config_api_failure(answer, json_object(answer))
+    return config_api_failure(answer, json_object(answer), creating=creating)
 
 
 @pytest.mark.parametrize(
@@ -34,16 +37,10 @@ def failure(status: int, body: object) -> errors.SegmentError | None:
         (409, {"error": "taken", "code": 6}, errors.AlreadyExists),
         (429, {"error": "slow down", "code": 8}, errors.RateLimited),
         (500, {"error": "a Go nil pointer", "code": 13}, errors.InternalFailure),
-        (500, {"error": "destination already exists or other internal error", "code": 13}, errors.AlreadyExists),
-        (200, {"error": "destination already exists or other internal error", "code": 13}, errors.AlreadyExists),
         (503, {"error": "down", "code": 14}, errors.SegmentUnavailable),
         (501, {"error": "unimplemented", "code": 12}, errors.SegmentUnavailable),
         (503, b"upstream connect error or disconnect/reset before headers", errors.SegmentUnavailable),
-        (401, b"", errors.Unauthenticated),
-        (403, b"<html>", errors.InsufficientScope),
-        (404, b"[]", errors.NotFound),
         (400, {"error": "malformed token", "code": 16}, errors.Unauthenticated),
-        (302, b"", errors.InvalidAnswer),
         (429, b"", errors.RateLimited),
     ],
 )
@@ -53,10 +50,49 @@ def test_case_057_every_documented_failure_has_its_type(
     assert type(failure(status, body)) is kind
 
 
+@pytest.mark.parametrize(
+    "body", [b"", HTML, b"[]", b'{"error": "gone', b"Not found", {"message": "Forbidden"}, {"error": "x"}]
+)
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 408, 409, 410, 418, 425])
+def test_what_is_not_in_segments_form_is_an_outage_whatever_its_status(status: int, body: object) -> None:
+    found = failure(status, body)
+    assert type(found) is errors.InvalidAnswer
+    assert isinstance(found, errors.SegmentUnavailable)
+    assert found.status == status
+
+
+@pytest.mark.parametrize("body", [HTML, b"[]", b'{"name": "cut', b"ok", b""])
+@pytest.mark.parametrize("status", [200, 201, 204])
+def test_a_success_that_is_no_object_is_an_outage(status: int, body: bytes) -> None:
+    assert type(failure(status, body)) is errors.InvalidAnswer
+
+
+@pytest.mark.parametrize("code", [0, 17, 404, -5, "5", 5.0, True, None])
+def test_a_code_that_grpc_does_not_have_is_not_segments(code: object) -> None:
+    assert type(failure(404, {"error": "not found", "code": code})) is errors.InvalidAnswer
+
+
+@pytest.mark.parametrize("status", [200, 302, 408, 425, 500, 503])
+@pytest.mark.parametrize("code", [3, 5, 7, 16])
+def test_a_code_that_its_status_contradicts_is_an_outage(status: int, code: int) -> None:
+    assert isinstance(failure(status, {"error": "no", "code": code}), errors.SegmentUnavailable)
+
+
+@pytest.mark.parametrize("status", [200, 409, 500])
+def test_case_045_already_exists_is_believed_in_answer_to_a_create_only(status: int) -> None:
+    assert type(failure(status, EXISTS, creating=True)) is errors.AlreadyExists
+    assert type(failure(status, EXISTS)) is errors.InternalFailure
+
+
+def test_an_outage_says_what_answered() -> None:
+    assert "404 with HTML, not in Segment's form" in str(failure(404, HTML))
+    assert "wrong SEGMENT_CONFIG_API_URL" in str(failure(404, b""))
+
+
 def test_success_is_no_failure() -> None:
     assert failure(200, {"name": "x"}) is None
     assert failure(201, {"name": "x", "error": ""}) is None
-    assert failure(204, b"") is None
+    assert config_api_failure(Answer(204, b""), None, any_body=True) is None
 
 
 @given(st.integers(100, 599), st.binary(max_size=100))

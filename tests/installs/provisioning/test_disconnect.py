@@ -82,7 +82,7 @@ async def test_tk_11_everything_is_erased_even_if_segment_never_answers(stage: S
     stage.fault("GET .*/token", None, status=503, body=UPSTREAM)
     await stage.worker.run_due()
     assert await secrets(stage, install_id) == (True, 1)
-    stage.clock.advance(hours=25)
+    stage.clock.advance(hours=72)
     await stage.worker.run_due()
     await is_left_on(stage, install_id, key)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from enable_with_segment.db.control import outbox
 from enable_with_segment.db.control.tables import OutboxEntry
 from enable_with_segment.db.database import Database
-from enable_with_segment.installs.outbox_worker import Handler, OutboxWorker, delay_after, describe, is_hopeless
+from enable_with_segment.installs.outbox_worker import Handler, OutboxWorker, delay_after, describe
 from enable_with_segment.segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
 from tests.installs.provisioning.stage import TestClock
 
@@ -86,24 +86,30 @@ async def test_a_failure_is_postponed_and_noted_without_its_text(database: Datab
     assert entry.finished_at is None
 
 
-async def test_a_failure_that_goes_on_is_given_up_after_eight_attempts(database: Database) -> None:
+@pytest.mark.parametrize("error", [InvalidAnswer("never readable"), RuntimeError("a bug, or the store")], ids=repr)
+async def test_a_failure_that_goes_on_is_given_up_after_72_hours(database: Database, error: Exception) -> None:
     clock, given_up = TestClock(), list[str]()
 
     async def handler(_: OutboxEntry) -> None:
-        raise InvalidAnswer("never readable")
+        raise error
 
     async def note(entry: OutboxEntry, error: Exception) -> None:
         given_up.append(f"{entry.id} {error}")
 
     entry_id = await put(database, clock)
     worker = OutboxWorker(database, {"work": handler}, owner="a", clock=clock, given_up=note)
-    for _ in range(12):
-        await worker.run_due()
-        clock.advance(minutes=11)
+    for _ in range(3):
+        for _ in range(12):
+            await worker.run_due()
+            clock.advance(minutes=11)
+        clock.advance(hours=20)
+    assert given_up == []
+    clock.advance(hours=8)
+    await worker.run_due()
     entry = await entry_of(database, entry_id)
-    assert (entry.attempts, entry.last_error) == (8, "InvalidAnswer: never readable")
+    assert (entry.attempts, entry.last_error) == (37, describe(error))
     assert entry.finished_at is not None
-    assert given_up == [f"{entry_id} never readable"]
+    assert given_up == [f"{entry_id} {error}"]
 
 
 async def test_an_entry_whose_giving_up_fails_is_kept_and_ends_nobody_else(database: Database) -> None:
@@ -239,22 +245,6 @@ def test_a_delay_is_bounded_and_respects_what_segment_asks_for(error: Exception,
 def test_delays_grow_until_ten_minutes(attempts: int, jitter: float) -> None:
     error = RuntimeError()
     assert delay_after(error, attempts, jitter) <= delay_after(error, attempts + 1, jitter) <= 600
-
-
-@pytest.mark.parametrize(
-    ("error", "attempts", "hours", "hopeless"),
-    [
-        (SegmentUnavailable("x"), 500, 23, False),
-        (SegmentUnavailable("x"), 1, 24, True),
-        (RuntimeError(), 7, 48, False),
-        (RuntimeError(), 8, 0, True),
-    ],
-)
-def test_outages_are_waited_out_and_other_failures_are_not(
-    error: Exception, attempts: int, hours: int, hopeless: bool
-) -> None:
-    age, patience = timedelta(hours=hours), timedelta(hours=24)
-    assert is_hopeless(error, attempts=attempts, most=8, age=age, patience=patience) is hopeless
 
 
 def test_only_our_own_errors_are_described() -> None:
