@@ -6,11 +6,8 @@ that somebody made up, before it costs anything.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-
 from enable_with_segment.db.control.flow_states import digest
+from enable_with_segment.db.signer import Signer
 
 _PREFIX = "segment_flow_"
 
@@ -28,17 +25,13 @@ class FlowCookies:
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        self._signer = Signer(secret, "flow")
 
     def make(self, state: str, random: str) -> str:
         """Return the cookie of a flow; ``random`` is what makes it a secret."""
-        return f"{random}.{self._signature(state, random)}"
+        return f"{random}.{self._signer.sign(state, random)}"
 
     def is_ours(self, state: str, cookie: str) -> bool:
         """Tell whether we made a cookie for this very state. What became of the flow is not looked at."""
         random, _, signature = cookie.rpartition(".")
-        return hmac.compare_digest(self._signature(state, random).encode(), signature.encode())
-
-    def _signature(self, state: str, random: str) -> str:
-        mac = hmac.new(self._secret, f"flow\x1f{state}\x1f{random}".encode(), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(mac).decode().rstrip("=")
+        return self._signer.verify(signature, state, random)

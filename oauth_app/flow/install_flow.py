@@ -19,6 +19,7 @@ from enable_with_segment.db.control import connect_links, flow_states, installs
 from enable_with_segment.db.control.tables import FlowState
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys, Place
+from enable_with_segment.db.identifiers import incident_id
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.record import (
     ContinuationUnclear,
@@ -340,7 +341,7 @@ def _verifier_place(state_hash: str) -> Place:
 
 def note_failure(reason: FailureReason, **facts: str | None) -> str:
     """Write the operator's line about a failed flow; returns the incident's id, which the page shows too."""
-    incident = secrets.token_hex(4)
+    incident = incident_id()
     level = logging.ERROR if FAILURES[reason].alarm else logging.WARNING
     told = ", ".join(f"{name}={value[:100]!r}" for name, value in facts.items() if value)
     logger.log(level, "install flow failed: %s (incident %s%s)", reason.value, incident, f", {told}" if told else "")

@@ -5,9 +5,6 @@ The PKCE verifier and the nonce are made from the state with a secret of the ser
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -17,6 +14,7 @@ from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import operator_logins
 from enable_with_segment.db.control.flow_states import digest
 from enable_with_segment.db.database import Database
+from enable_with_segment.db.signer import Signer
 from enable_with_segment.oauth_app.operators.identity_provider import IdentityProvider, IdTokenRefused
 from enable_with_segment.oauth_app.operators.roles import AccessLists, Operator
 
@@ -64,7 +62,7 @@ class Logins:
         self._database = database
         self._provider = provider
         self._access = access
-        self._secret = secret
+        self._nonces, self._verifiers = Signer(secret, "nonce"), Signer(secret, "verifier")
         self._clock = clock
 
     async def start(self, return_to: str) -> LoginStarted:
@@ -76,7 +74,7 @@ class Logins:
         """
         state, cookie = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
         url = await self._provider.authorization_url(
-            state=state, nonce=self._derived("nonce", state), code_verifier=self._derived("verifier", state)
+            state=state, nonce=self._nonces.sign(state), code_verifier=self._verifiers.sign(state)
         )
         now = self._clock()
         async with self._database.transaction() as session:
@@ -107,7 +105,7 @@ class Logins:
             raise LoginRefused(403, "The identity provider did not sign you in.")
         try:
             claims = await self._provider.claims_of(
-                code, nonce=self._derived("nonce", state), code_verifier=self._derived("verifier", state)
+                code, nonce=self._nonces.sign(state), code_verifier=self._verifiers.sign(state)
             )
         except IdTokenRefused as refused:
             logger.warning("an operator's login was refused: %s", refused)
@@ -117,7 +115,3 @@ class Logins:
             logger.warning("somebody who is on no list tried to sign in to the dashboard")
             raise LoginRefused(403, "You are signed in, but not allowed here. Ask to be added to OPERATORS or VIEWERS.")
         return operator, login.return_to
-
-    def _derived(self, purpose: str, state: str) -> str:
-        mac = hmac.new(self._secret, f"{purpose}\x1f{state}".encode("utf-8", "replace"), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(mac).decode().rstrip("=")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
@@ -18,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from enable_with_segment.db.identifiers import incident_id
 from enable_with_segment.oauth_app.flow.failures import FailureReason
 from enable_with_segment.oauth_app.observability.metrics import CountedResponses
 from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
@@ -123,7 +123,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _store_away(request: Request, error: Exception) -> Response:
     """Answer while the control store is away: it may be back in a moment, so nothing final is said."""
-    incident = secrets.token_hex(4)
+    incident = incident_id()
     logger.error(
         "a store is away (%s) on %s %r (incident %s)",
         type(error).__name__,
@@ -141,7 +141,7 @@ async def _store_away(request: Request, error: Exception) -> Response:
 
 async def _bug(request: Request, _error: Exception) -> Response:
     """Answer a bug of ours without a detail; the log line has the same incident id, and the traceback follows it."""
-    incident = secrets.token_hex(4)
+    incident = incident_id()
     logger.error("unexpected error on %s %r (incident %s)", request.method, _place(request), incident)
     if _wants_page(request):
         return services_of(request).pages.failure(FailureReason.OUR_FAULT, incident=incident)

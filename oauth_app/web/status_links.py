@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import re
 from datetime import UTC, datetime, timedelta
+
+from enable_with_segment.db.signer import Signer
 
 _FORM = re.compile(r"(ins_[a-z0-9]{20})\.([0-9]{1,12})\.([A-Za-z0-9_-]{43})")
 
@@ -20,13 +19,13 @@ class StatusLinks:
     """
 
     def __init__(self, secret: bytes, lifetime: timedelta = timedelta(hours=24)) -> None:
-        self._secret = secret
+        self._signer = Signer(secret, "status")
         self._lifetime = lifetime
 
     def make(self, install_id: str, *, now: datetime) -> str:
         """Return a token for an install."""
         expires = int((now + self._lifetime).timestamp())
-        return f"{install_id}.{expires}.{self._signature(install_id, expires)}"
+        return f"{install_id}.{expires}.{self._signer.sign(install_id, expires)}"
 
     def open(self, token: str, *, now: datetime) -> str | None:
         """Return the install's id, or ``None`` for a token that is malformed, changed or expired."""
@@ -34,10 +33,6 @@ class StatusLinks:
         if match is None:
             return None
         install_id, expires = match[1], int(match[2])
-        if not hmac.compare_digest(self._signature(install_id, expires), match[3]):
+        if not self._signer.verify(match[3], install_id, expires):
             return None
         return install_id if datetime.fromtimestamp(expires, UTC) > now else None
-
-    def _signature(self, install_id: str, expires: int) -> str:
-        mac = hmac.new(self._secret, f"status\x1f{install_id}\x1f{expires}".encode(), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(mac).decode().rstrip("=")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.db.identifiers import incident_id
 from enable_with_segment.subscriptions.receiving.exchange import RawHeaders, Send, answer, message_body, message_headers
 from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
 from enable_with_segment.subscriptions.receiving.reception import Reception
@@ -50,6 +50,6 @@ class Answers:
 
 def unexpected(what: str, error: Exception) -> tuple[int, str]:
     """Log a bug under an incident's id; returns status and message, which tell nothing of it but the id."""
-    incident = new_id("inc")
+    incident = incident_id()
     logger.error("%s failed unexpectedly (incident %s)", what, incident, exc_info=error)
     return 500, f"Something went wrong on our side (incident {incident})."
