@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,3 +27,10 @@ async def listening(app: ASGIApp, *, certificate: Path | None = None, key: Path 
     finally:
         server.should_exit = True
         await task
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nothing uses at present."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
