@@ -66,3 +66,12 @@ def test_the_changelog_speaks_of_this_version() -> None:
     from importlib.metadata import version
 
     assert f"## {version('enable-with-segment')}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_module_that_the_architecture_names_exists() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*/?(?:[a-z_]+\.py)?)`", text))
+    places = [ROOT, ROOT / "oauth_app", ROOT / "subscriptions"]
+    paths = {name for name in named if "/" in name}
+    assert len(paths) > 30
+    assert [name for name in sorted(paths) if not any((place / name).exists() for place in places)] == []
