@@ -70,7 +70,7 @@ def acting(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
     async def guarded(request: Request) -> Response:
         services = services_of(request)
-        if not is_same_site(request.headers):
+        if not is_same_site(request.headers, base_url=services.settings.base_url):
             return refuse(services, 403, "Please use our own page", "The request came from another site.")
         operator = await signed_in(services, request)
         if operator is None:

@@ -118,7 +118,7 @@ async def link_page(request: Request) -> Response:
 async def link_confirmed(request: Request) -> Response:
     """Use a sign-in link up."""
     services = services_of(request)
-    if not is_same_site(request.headers):
+    if not is_same_site(request.headers, base_url=services.settings.base_url):
         return refuse(services, 403, "Please use our own page", "The request came from another site.")
     links = services.operators.links
     operator = None if links is None else await links.use(request.path_params["token"])
@@ -133,7 +133,7 @@ async def sign_out(request: Request) -> Response:
     services = services_of(request)
     sessions = services.operators.sessions
     operator = await signed_in(services, request)
-    if not is_same_site(request.headers):
+    if not is_same_site(request.headers, base_url=services.settings.base_url):
         return refuse(services, 403, "Please use our own page", "The request came from another site.")
     if operator is not None:
         await sessions.end(request.cookies[sessions.cookie_name], operator)

@@ -59,7 +59,7 @@ async def connect_confirmed(request: Request) -> Response:
     services = services_of(request)
     if services.flow is None:
         return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
-    if not is_same_site(request.headers):
+    if not is_same_site(request.headers, base_url=services.settings.base_url):
         return services.pages.failure(FailureReason.CROSS_SITE)
     token = request.path_params["link"]
     if await services.panic.engaged():
@@ -123,7 +123,7 @@ async def manual_key(request: Request) -> Response:
     refused = too_often(Purpose.MANUAL_KEY, request, bucket=_own_flow(request, state))
     if refused is not None:
         return refused
-    if not is_same_site(request.headers):
+    if not is_same_site(request.headers, base_url=services.settings.base_url):
         return services.pages.failure(FailureReason.CROSS_SITE)
     if await services.panic.engaged():
         return services.pages.failure(FailureReason.SERVICE_STOPPED)

@@ -49,7 +49,7 @@ async def change(request: Request) -> Response:
         return services.pages.failure(FailureReason.LINK_UNUSABLE)
     if await is_other_account(services, request, install.account):
         return services.pages.failure(FailureReason.OTHER_ACCOUNT)
-    if not is_same_site(request.headers):
+    if not is_same_site(request.headers, base_url=services.settings.base_url):
         return services.pages.failure(FailureReason.CROSS_SITE)
     action = (await read_form(request)).get("action", "")
     if await _provision_again(services, install.id, action):
