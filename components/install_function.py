@@ -27,8 +27,12 @@ _ARGUMENTS = ("install", "change", "reason", "detail")
 
 @dataclass(frozen=True, slots=True)
 class InstallFunction:
-    """An async function registered for some changes, made by :func:`make_install_function`."""
+    """An async function registered for some changes, made by :func:`make_install_function`.
 
+    ``name`` is the function's own.
+    """
+
+    name: str
     function: HandlerFunction
     changes: frozenset[StateChange]
     arguments: frozenset[str]
@@ -57,4 +61,5 @@ def make_install_function(function: HandlerFunction, *, changes: Collection[str]
     for parameter in asked:
         if parameter not in _ARGUMENTS:
             raise HandlerInvalid(f"'{name}' asks for '{parameter}'; it can have {', '.join(_ARGUMENTS)}")
-    return InstallFunction(function, frozenset(map(StateChange, changes)) or frozenset(StateChange), frozenset(asked))
+    wanted = frozenset(map(StateChange, changes)) or frozenset(StateChange)
+    return InstallFunction(name, function, wanted, frozenset(asked))

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from enable_with_segment.components.partner_call import PartnerFunctionFailed
 from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import outbox
 from enable_with_segment.db.control.tables import OutboxEntry
@@ -37,7 +38,7 @@ class OutboxWorker:
     the lease to finish.
 
     Args:
-        handlers: by kind of entry.
+        handlers: by kind of entry; entries of other kinds are left to other workers.
         owner: this process, told apart from every other one.
         lease: how long an entry belongs to whoever claimed it.
         concurrency: entries worked on at the same time.
@@ -45,6 +46,7 @@ class OutboxWorker:
         patience: an entry that still fails when it is this old is given up, whatever it failed with.
         attempts: an entry is given up after so many, too; ``None`` for no such limit.
         given_up: told about every entry that is given up, before it is closed.
+        worked: called after each entry, which may have added entries for another worker.
         jitter: a number from 0 to 1.
     """
 
@@ -61,6 +63,7 @@ class OutboxWorker:
         patience: timedelta = PATIENCE,
         attempts: int | None = None,
         given_up: GivenUp | None = None,
+        worked: Callable[[], None] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._database = database
@@ -72,6 +75,7 @@ class OutboxWorker:
         self._patience = patience
         self._attempts = attempts
         self._given_up = given_up
+        self._worked = worked
         self._jitter = jitter
         self._slots = asyncio.Semaphore(concurrency)
         self._woken = asyncio.Event()
@@ -119,13 +123,15 @@ class OutboxWorker:
 
     async def _free_leases(self) -> None:
         async with self._database.transaction() as session:
-            await outbox.release_leases(session)
+            await outbox.release_leases(session, kinds=self._handlers)
 
     async def _start_next(self, tasks: asyncio.TaskGroup) -> bool:
         await self._slots.acquire()
         try:
             async with self._database.transaction() as session:
-                entry = await outbox.claim(session, owner=self._owner, now=self._clock(), lease=self._lease)
+                entry = await outbox.claim(
+                    session, kinds=self._handlers, owner=self._owner, now=self._clock(), lease=self._lease
+                )
         except BaseException:
             self._slots.release()
             raise
@@ -147,6 +153,8 @@ class OutboxWorker:
                 await self._close(entry, error=None)
         except Exception:  # the store is away, or ``given_up`` failed: the entry is run again when its lease ends
             logger.exception("%s of %s stays leased", entry.kind, entry.install_id)
+        if self._worked is not None:
+            self._worked()
 
     async def _failed(self, entry: OutboxEntry, error: Exception) -> None:
         text = describe(error)
@@ -197,7 +205,8 @@ def delay_after(error: Exception, attempts: int, jitter: float) -> float:
 
 def describe(error: Exception) -> str:
     """Return what to store about a failure. Only our own errors are known to hold no secret."""
-    return f"{type(error).__name__}: {error}" if isinstance(error, SegmentError) else type(error).__name__
+    ours = isinstance(error, SegmentError | PartnerFunctionFailed)
+    return f"{type(error).__name__}: {error}" if ours else type(error).__name__
 
 
 async def _wait(event: asyncio.Event, longest: timedelta) -> None:

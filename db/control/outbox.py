@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,11 +37,14 @@ async def add(
     return entry.id
 
 
-async def claim(session: AsyncSession, *, owner: str, now: datetime, lease: timedelta) -> OutboxEntry | None:
-    """Lease the entry that has been due longest, so that no other worker runs it at the same time."""
+async def claim(
+    session: AsyncSession, *, kinds: Collection[str], owner: str, now: datetime, lease: timedelta
+) -> OutboxEntry | None:
+    """Lease the entry of these kinds that has been due longest, so that no other worker runs it at the same time."""
     due = (
         select(OutboxEntry.id)
         .where(
+            col(OutboxEntry.kind).in_(kinds),
             col(OutboxEntry.finished_at).is_(None),
             col(OutboxEntry.available_at) <= now,
             or_(col(OutboxEntry.leased_until).is_(None), col(OutboxEntry.leased_until) <= now),
@@ -68,10 +72,12 @@ async def postpone(session: AsyncSession, entry_id: str, *, owner: str, until: d
     return await _release(session, entry_id, owner, available_at=until, last_error=error)
 
 
-async def release_leases(session: AsyncSession) -> None:
-    """Free every lease: for a start on SQLite, where no other worker can be alive."""
+async def release_leases(session: AsyncSession, *, kinds: Collection[str]) -> None:
+    """Free every lease on these kinds: for a start on SQLite, where no other worker of them can be alive."""
     await session.exec(
-        update(OutboxEntry).where(col(OutboxEntry.finished_at).is_(None)).values(lease_owner=None, leased_until=None)
+        update(OutboxEntry)
+        .where(col(OutboxEntry.kind).in_(kinds), col(OutboxEntry.finished_at).is_(None))
+        .values(lease_owner=None, leased_until=None)
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -66,17 +67,26 @@ async def examine(
     event_log: StoredEventLog,
     recent_backlog: RecentBacklog,
     backlog_limit: BacklogLimit | None = None,
+    *,
+    job_troubles: Mapping[str, str] = MappingProxyType({}),
 ) -> Readiness:
-    """Look at both stores and the disk."""
+    """Look at both stores, the disk, and the background jobs.
+
+    Args:
+        job_troubles: the jobs of this process that do not run, with what they ended with.
+    """
     backlog = await _backlog(event_log, recent_backlog)
     may_write, reasons = backlog is not None, dict[str, str]()
     if may_write:
         may_write, reasons = await _may_write(event_log)
+    if job_troubles:
+        reasons = {**reasons, "background": "; ".join(job_troubles.values())}
     return Readiness(
         {
             "control_store": await _is_current(database),
             "event_log": may_write,
             "disk": has_room((settings.database_url, settings.effective_event_log_url)),
+            "background": not job_troubles,
         },
         backlog,
         backlog_limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from starlette.types import ASGIApp
 
+from enable_with_segment.components.subscription import Subscription
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control.tables import OutboxEntry
 from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
@@ -36,7 +37,7 @@ from enable_with_segment.oauth_app.operators.identity_provider import identity_p
 from enable_with_segment.oauth_app.operators.logins import Logins
 from enable_with_segment.oauth_app.operators.roles import AccessLists
 from enable_with_segment.oauth_app.operators.sessions import Sessions
-from enable_with_segment.oauth_app.runtime.background import BackgroundJob, running
+from enable_with_segment.oauth_app.runtime.background import BackgroundJob, BackgroundJobs
 from enable_with_segment.oauth_app.runtime.component import (
     component_name,
     load_component,
@@ -174,6 +175,15 @@ async def segment_of(
         await panic.close()
 
 
+def announcements_of(
+    settings: Settings, stores: Stores, components: Mapping[str, Subscription], *, owner: str
+) -> OutboxWorker:
+    """Build the queue of the partner's ``on_install`` functions, apart from what is done at Segment."""
+    announcer = InstallAnnouncer(stores.control, components, seconds=settings.handler_seconds)
+    lease = timedelta(minutes=3) + 2 * timedelta(seconds=settings.handler_seconds)
+    return OutboxWorker(stores.control, announcer.outbox_handlers(), owner=owner, lease=lease)
+
+
 @asynccontextmanager
 async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[RunningService]:
     """Build everything and run the background work of a role while the block lasts.
@@ -201,12 +211,13 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         observer: Observer = Observers(metrics, Traces()) if settings.traces else metrics
         limits = DispatchLimits(handler_seconds=settings.handler_seconds, calls_per_handler=settings.calls_per_handler)
         dispatcher = Dispatcher(components, stores.event_log, stores.control, limits=limits, observer=observer)
-        announcer = InstallAnnouncer(stores.control, components)
+        announcements = announcements_of(settings, stores, components, owner=owner)
         outbox = OutboxWorker(
             stores.control,
-            {**announcer.outbox_handlers(), **({} if segment is None else segment.outbox_handlers())},
+            {} if segment is None else segment.outbox_handlers(),
             owner=owner,
             given_up=None if segment is None else segment.provisioner.give_up,
+            worked=announcements.wake,
         )
         reception = Reception(
             components,
@@ -234,10 +245,12 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             jobs.append(BackgroundJob("retention", _retention(settings, stores).run))
             if segment is not None:
                 jobs.append(BackgroundJob("outbox", outbox.run, outbox.stop))
+                jobs.append(BackgroundJob("announcements", announcements.run, announcements.stop))
                 if settings.reconcile_hours:
                     interval = timedelta(hours=settings.reconcile_hours)
                     sweep = ReconciliationSweep(stores.control, interval=interval, wake=outbox.wake)
                     jobs.append(BackgroundJob("reconciliation", sweep.run))
+        background = BackgroundJobs(jobs)
         services = _services(
             settings,
             stores,
@@ -249,8 +262,9 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
             metrics=metrics,
             backlog_limit=backlog_limit,
             recent_backlog=recent_backlog,
+            background=background,
         )
-        await stack.enter_async_context(running(jobs))
+        await stack.enter_async_context(background.running())
         fast_path = webhook.fast_path(is_open=lambda: panic.known() is False)
         yield RunningService(services, EmergencyStopGate(endpoint, panic), webhook.load_shedding, fast_path)
 
@@ -284,6 +298,7 @@ def _services(
     metrics: Metrics,
     backlog_limit: BacklogLimit | None,
     recent_backlog: RecentBacklog,
+    background: BackgroundJobs,
 ) -> Services:
     partner_session = load_partner_session(settings)
     flow = None
@@ -324,6 +339,7 @@ def _services(
         wake_outbox=outbox.wake,
         clock=utc_now,
         backlog_limit=backlog_limit,
+        background=background,
     )
 
 

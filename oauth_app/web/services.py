@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from starlette.requests import Request
@@ -20,6 +20,7 @@ from enable_with_segment.oauth_app.observability.metrics import Metrics
 from enable_with_segment.oauth_app.observability.store_metrics import StoreMetrics
 from enable_with_segment.oauth_app.operators import Operators
 from enable_with_segment.oauth_app.operators.api_tokens import ApiTokens
+from enable_with_segment.oauth_app.runtime.background import BackgroundJobs
 from enable_with_segment.oauth_app.runtime.emergency_stop import EmergencyStopSwitch
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.web.pages import Pages
@@ -56,6 +57,7 @@ class Services:
     clock: Clock
     backlog_limit: BacklogLimit | None = None
     """Missing where no deliveries are taken, or as many as fit on the disk."""
+    background: BackgroundJobs = field(default_factory=lambda: BackgroundJobs([]))
 
 
 def services_of(request: Request) -> Services:

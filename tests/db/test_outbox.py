@@ -22,7 +22,7 @@ async def put(database: Database, install_id: str = "ins_1") -> str:
 
 async def claim(database: Database, owner: str, *, later: timedelta = timedelta(0)) -> OutboxEntry | None:
     async with database.transaction() as session:
-        return await outbox.claim(session, owner=owner, now=utc_now() + later, lease=LEASE)
+        return await outbox.claim(session, kinds=["provision"], owner=owner, now=utc_now() + later, lease=LEASE)
 
 
 async def test_an_entry_disappears_with_the_transaction_that_wrote_it(database: Database) -> None:
@@ -112,5 +112,5 @@ async def test_leases_can_be_freed_at_a_start(database: Database) -> None:
     await put(database)
     assert await claim(database, "dead") is not None
     async with database.transaction() as session:
-        await outbox.release_leases(session)
+        await outbox.release_leases(session, kinds=["provision"])
     assert await claim(database, "alive") is not None

@@ -52,5 +52,6 @@ async def readyz(request: Request) -> Response:
         services.event_log,
         services.recent_backlog,
         services.backlog_limit,
+        job_troubles=services.background.troubles,
     )
     return JSONResponse(found.as_json(services.clock()), status_code=200 if found.ready else 503)

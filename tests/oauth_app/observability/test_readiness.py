@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from enable_with_segment.db.event_log.records import Backlog
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from enable_with_segment.oauth_app.observability.exposition import render
 from enable_with_segment.oauth_app.observability.readiness import Readiness, has_room
-from tests.oauth_app.conftest import SERVICE, build_front_door
+from enable_with_segment.oauth_app.runtime.background import BackgroundJob, BackgroundJobs
+from tests.oauth_app.conftest import SERVICE, FrontDoor, build_front_door
 from tests.oauth_app.operations import Operations, running_service
 
 
@@ -45,7 +48,7 @@ async def test_what_does_not_answer_is_named(postgresql_url: str, encryption: En
     ):
         fine = await http.get("/readyz")
         assert fine.status_code == 200
-        assert fine.json()["checks"] == {"control_store": True, "event_log": True, "disk": True}
+        assert fine.json()["checks"] == {"control_store": True, "event_log": True, "disk": True, "background": True}
         assert fine.json()["backlog"] == {"pending": 0, "oldest_seconds": 0}
         async with front_door.database.engine.begin() as connection:
             await connection.exec_driver_sql("ALTER TABLE events RENAME TO elsewhere")
@@ -65,7 +68,7 @@ async def test_only_the_process_that_may_write_to_an_sqlite_log_is_ready(tmp_pat
             assert refused.status_code == 503
             assert refused.json() == {
                 "ready": False,
-                "checks": {"control_store": True, "event_log": False, "disk": True},
+                "checks": {"control_store": True, "event_log": False, "disk": True, "background": True},
                 "reasons": {"event_log": "another process writes to this event log"},
                 "backlog": refused.json()["backlog"],
             }
@@ -78,3 +81,23 @@ async def test_only_the_process_that_may_write_to_an_sqlite_log_is_ready(tmp_pat
 
 async def _measured(service: Operations) -> str:
     return render(await service.services.store_metrics.families())
+
+
+async def test_a_background_job_that_does_not_run_is_named(front_door: FrontDoor) -> None:
+    waiting, release = asyncio.Event(), asyncio.Event()
+
+    async def ends() -> None:
+        raise GeneratorExit
+
+    async def sleep(_seconds: float) -> None:
+        waiting.set()
+        await release.wait()
+
+    jobs = BackgroundJobs([BackgroundJob("outbox", ends)], sleep=sleep)
+    front_door.app.state.services = replace(front_door.services, background=jobs)
+    async with front_door.client() as http, jobs.running():
+        await waiting.wait()
+        broken = await http.get(f"{SERVICE}/readyz")
+    assert broken.status_code == 503
+    assert broken.json()["checks"]["background"] is False
+    assert broken.json()["reasons"] == {"background": "outbox failed (GeneratorExit)"}

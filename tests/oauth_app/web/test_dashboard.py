@@ -137,7 +137,7 @@ async def test_the_list_says_where_each_install_stands(service: Operations) -> N
     waiting = await service.install("acct_8", 2)
     async with service.services.database.transaction() as session:
         entry = await outbox.add(session, "provision", waiting.id, now=now)
-        claimed = await outbox.claim(session, owner="o", now=now, lease=timedelta(minutes=1))
+        claimed = await outbox.claim(session, kinds=["provision"], owner="o", now=now, lease=timedelta(minutes=1))
         assert claimed is not None
         await outbox.postpone(session, entry, owner="o", until=now, error="SegmentUnavailable: 503")
     await _sign_in(service, Role.VIEWER)
