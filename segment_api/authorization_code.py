@@ -6,8 +6,7 @@ import base64
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.grants import InstallGrant, read_install_grant
 from enable_with_segment.segment_api.http import to_answer
 from enable_with_segment.segment_api.oauth_client import AsyncOAuth2Client

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.answers import Answer, config_api_failure, config_api_object, json_object
 from enable_with_segment.segment_api.catalog import CatalogDestination, read_catalog_destination
 from enable_with_segment.segment_api.destination import (

@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.answers import Answer, retry_after_seconds
 from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, SegmentUnavailable
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.answers import config_api_object
 from enable_with_segment.segment_api.authorization_code import AuthorizationCodeClient, basic_credentials
 from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, SegmentUnavailable

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
-import httpx
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import Message, Receive, Scope, Send
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox.clock import timestamp
 from enable_with_segment.segment_sandbox.faults import Fault
 from enable_with_segment.segment_sandbox.state import State

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 from starlette.applications import Starlette
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox.application import SandboxApplication
 from enable_with_segment.segment_sandbox.config import SandboxConfig
 from enable_with_segment.segment_sandbox.config_api.endpoints import ConfigApi

@@ -18,7 +18,7 @@ from enable_with_segment.db.encryption import EncryptionKeysInvalid
 from enable_with_segment.db.key_providers.provider import KeysUnavailable
 
 if TYPE_CHECKING:
-    import httpx
+    from enable_with_segment.http_client import httpx
 
 SETTING = "ENCRYPTION_KMS_URL"
 _ATTEMPTS = 3
@@ -67,7 +67,8 @@ class WrappingService:
         return await self._ask("unwrap", key_id, "wrapped", wrapped, "plaintext")
 
     async def _ask(self, action: str, key_id: str, given: str, value: bytes, wanted: str) -> bytes:
-        import httpx  # noqa: PLC0415 - most deployments have no key service, and every command would wait for it
+        # Most deployments have no key service, and importing it would delay every command.
+        from enable_with_segment.http_client import httpx  # noqa: PLC0415
 
         body = {"key_id": key_id, given: base64.b64encode(value).decode()}
         problem = ""

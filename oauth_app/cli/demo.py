@@ -12,11 +12,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.console import Console
 
 from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.cli.output import err, print_json, run, settings_or_exit, stop
 from enable_with_segment.oauth_app.demo.journey import Journey, Result
 from enable_with_segment.oauth_app.demo.narrator import Narrator

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.demo.forms import Form, read_forms
 
 _MOST_HOPS = 12

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
-import httpx
-
 from enable_with_segment.db.event_log.records import EventFilter
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.demo.browser import Browser
 from enable_with_segment.oauth_app.demo.narrator import Narrator
 from enable_with_segment.oauth_app.demo.processes import DemoFailed

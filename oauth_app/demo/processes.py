@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
+from enable_with_segment.http_client import httpx
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0

@@ -9,9 +9,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-import httpx
-
 from enable_with_segment.db.clock import Clock
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.doctor.finding import Finding, failure, ok, warning
 from enable_with_segment.oauth_app.operators.identity_provider import ProviderUnavailable, identity_provider_of
 from enable_with_segment.oauth_app.runtime.settings import Settings

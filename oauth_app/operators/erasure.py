@@ -6,7 +6,6 @@ import asyncio
 import time
 from http import HTTPStatus
 
-import httpx
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -14,6 +13,7 @@ from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import audit
 from enable_with_segment.db.event_log.records import AnotherProcessWrites
 from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.runtime.component import component_name, load_component
 from enable_with_segment.oauth_app.runtime.factories import api_keys_of
 from enable_with_segment.oauth_app.runtime.settings import Settings

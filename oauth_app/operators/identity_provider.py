@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.segment_api.http import trusted
 from enable_with_segment.segment_api.oauth_client import AsyncOAuth2Client

@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox.clock import timestamp
 from enable_with_segment.segment_sandbox.config import LOOPBACK_HOSTS
 from enable_with_segment.segment_sandbox.delivery.deliveries import Attempt, Delivery

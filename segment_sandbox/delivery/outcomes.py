@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox.switches import Switches
 
 MOST_ATTEMPTS = 10

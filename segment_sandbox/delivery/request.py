@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox.config import CatalogDestination
 from enable_with_segment.segment_sandbox.config_api.destinations import setting_value
 from enable_with_segment.segment_sandbox.jsontext import encode

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox.config import ConfigError
 from enable_with_segment.segment_sandbox.jsontext import encode
 from enable_with_segment.segment_sandbox.tracking.events import Event

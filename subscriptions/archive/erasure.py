@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import httpx
-
 from enable_with_segment.db.control import audit
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import EventArchive
 from enable_with_segment.db.event_log.records import Deletion
 from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.http_client import httpx
 
 REQUESTED, ERASED = "person.erase", "person.erased"
 

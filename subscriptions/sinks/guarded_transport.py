@@ -8,8 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.subscriptions.sinks.address_guard import Network, check_addresses
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]

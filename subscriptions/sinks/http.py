@@ -11,12 +11,11 @@ from email.utils import parsedate_to_datetime
 from ipaddress import ip_network
 from urllib.parse import urlsplit
 
-import httpx
-
 from enable_with_segment.components.errors import InvalidEventPayload, RetryError
 from enable_with_segment.components.event import Event
 from enable_with_segment.components.install_context import InstallContext
 from enable_with_segment.db.clock import Clock, utc_now
+from enable_with_segment.http_client import httpx
 from enable_with_segment.subscriptions.sinks.address_guard import AddressRefused
 from enable_with_segment.subscriptions.sinks.guarded_transport import GuardedTransport, Resolve, resolve
 from enable_with_segment.subscriptions.sinks.record import SinkRecord, record_of

@@ -15,8 +15,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import httpx
-
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import generate_encryption_key
 from enable_with_segment.db.event_log.log import StoredEventLog
@@ -24,6 +22,7 @@ from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventFilter
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.migrate import migrate
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.runtime.factories import api_keys_of
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.stores import open_stores

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
 from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.demo.processes import free_port
 from tests.journey.chromium import running_chromium
 from tests.journey.deployment import Deployment, sandbox_environment

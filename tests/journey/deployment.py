@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.demo.browser import Browser
 from enable_with_segment.oauth_app.runtime.factories import connect_links_of
 from enable_with_segment.oauth_app.runtime.settings import Settings

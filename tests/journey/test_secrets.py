@@ -12,13 +12,13 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 from sqlmodel import select
 from typer.testing import CliRunner
 
 from enable_with_segment.db.control.tables import FlowState, ServiceSecret
 from enable_with_segment.db.encryption import Place
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.cli import app
 from enable_with_segment.oauth_app.demo.browser import Browser
 from enable_with_segment.oauth_app.runtime.stores import open_stores

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from sqlmodel import select
 from starlette.applications import Starlette
@@ -22,6 +21,7 @@ from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
+from enable_with_segment.http_client import httpx
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.connect_links import ConnectLinks
 from enable_with_segment.oauth_app.demo.browser import Browser

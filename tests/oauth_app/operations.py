@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 from starlette.applications import Starlette
 
 from enable_with_segment import Setting, Subscription
@@ -18,6 +17,7 @@ from enable_with_segment.db.control import audit, installs
 from enable_with_segment.db.control.tables import AuditEntry, Install, InstallStatus
 from enable_with_segment.db.encryption import generate_encryption_key
 from enable_with_segment.db.identifiers import new_id
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.operators.api_tokens import Scope
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.web.application import create_application

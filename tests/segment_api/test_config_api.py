@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.errors import InvalidAnswer, NotFound, SegmentUnavailable
 from enable_with_segment.segment_api.urls import BaseUrlRefused

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.errors import InvalidAnswer, SegmentUnavailable, TokenRequestRejected
 from enable_with_segment.segment_api.grants import InstallGrant
 from enable_with_segment.segment_api.identity import IdentityClient

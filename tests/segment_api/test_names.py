@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api import names
 
 SOURCE = "workspaces/northwind/sources/web-prod"

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.grants import InstallGrant
 from enable_with_segment.segment_api.identity import IdentityClient
 from enable_with_segment.segment_api.secret import Secret

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.http import trusted
 from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig, acme_crm
 from tests.segment_sandbox.customer import Customer

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import Sandbox
 
 STATE = "0123456789abcdef0123456789abcdef"

@@ -3,9 +3,9 @@ from __future__ import annotations
 import re
 from urllib.parse import urlencode
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import ConfigError, Sandbox, SandboxConfig, acme_app
 from tests.segment_sandbox.customer import MOBILE, OWNER, STATE, WEB, Customer, hidden, query_of
 

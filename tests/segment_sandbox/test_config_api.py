@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import AppSeed, Sandbox, SandboxConfig, acme_app
 from tests.segment_sandbox.customer import MOBILE, OWNER, WEB, WEB_DESTINATION, Customer, bearer
 

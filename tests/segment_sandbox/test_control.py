@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import PROFILES, Sandbox, SandboxConfig, Switches, UnknownSwitch
 from enable_with_segment.segment_sandbox.transcript import redact_body
 from tests.segment_sandbox.customer import OWNER, WEB, WEB_DESTINATION, Customer

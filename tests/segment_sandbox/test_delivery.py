@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig, Switches, acme_crm
 from enable_with_segment.segment_sandbox.delivery.request import allowed_by_integrations, basic, settings_header
 from tests.segment_sandbox.customer import TRACK, WEB_DESTINATION, Customer, bearer

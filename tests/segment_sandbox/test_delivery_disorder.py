@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import PROFILES, Sandbox, SandboxConfig, acme_crm
 from enable_with_segment.segment_sandbox.delivery.anomalies import go_time, vary
 from enable_with_segment.segment_sandbox.delivery.request import basic

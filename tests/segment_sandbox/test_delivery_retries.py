@@ -8,11 +8,11 @@ import random
 import socket
 from datetime import datetime
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import PROFILES, Sandbox, SandboxConfig, Switches, acme_crm
 from enable_with_segment.segment_sandbox.delivery.outcomes import outcome_of_error, outcome_of_status, retry_delay
 from tests.segment_sandbox.customer import TRACK, WEB_DESTINATION, Customer

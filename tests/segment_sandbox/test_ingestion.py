@@ -5,12 +5,12 @@ import gzip
 import json
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from segment.analytics.client import Client
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox.jsontext import InvalidJson, encode, parse_object
 from enable_with_segment.segment_sandbox.tracking.events import (
     Arrival,

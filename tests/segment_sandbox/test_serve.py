@@ -5,9 +5,9 @@ import signal
 import socket
 import sys
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
 from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_ENDPOINT
 from enable_with_segment.segment_sandbox.serve import NotLoopback, is_loopback, serve

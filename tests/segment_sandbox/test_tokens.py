@@ -5,9 +5,9 @@ import hashlib
 import re
 from urllib.parse import quote
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import AppSeed, Sandbox, SandboxConfig, acme_app
 from tests.segment_sandbox.customer import MOBILE, WEB, Customer, bearer
 

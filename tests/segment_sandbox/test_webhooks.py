@@ -6,11 +6,11 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
 from enable_with_segment.segment_sandbox.config import ConfigError
 from enable_with_segment.segment_sandbox.delivery.webhooks import WebhooksDestination, as_javascript, signature

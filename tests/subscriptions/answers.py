@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+from enable_with_segment.http_client import httpx
 
 
 def message(response: httpx.Response) -> str:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import httpx
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -25,6 +24,7 @@ from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.log import EventLog, StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventFilter, EventRecord, HandlerRecord
+from enable_with_segment.http_client import httpx
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits

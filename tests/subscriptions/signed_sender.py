@@ -7,8 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
-
+from enable_with_segment.http_client import httpx
 from enable_with_segment.subscriptions.receiving.signature import sign, signed_text
 from tests.subscriptions.receiver import Receiver
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -13,6 +12,7 @@ from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import install_tokens, service_secrets
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.http_client import httpx
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.key_cache import KeyState
 from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig

@@ -7,9 +7,9 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 
+from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.errors import SegmentError
 from enable_with_segment.segment_api.identity import IdentityClient

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-import httpx
 import pytest
 
 from enable_with_segment.db.control import install_tokens, token_leases
 from enable_with_segment.db.control.install_tokens import TokenHealth
 from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.http_client import httpx
 from enable_with_segment.installs.tokens import LEASE, AccessHeldBack, AccessLost, InstallTokens
 from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, RateLimited, SegmentUnavailable
 from enable_with_segment.segment_api.rate_limiter import RateLimiter

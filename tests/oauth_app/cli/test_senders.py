@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
 from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.cli import app
 from enable_with_segment.oauth_app.runtime.settings import load_settings
 from enable_with_segment.oauth_app.web.application import create_application

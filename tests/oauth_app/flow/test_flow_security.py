@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,6 +23,7 @@ from starlette.routing import Route
 from enable_with_segment.db.control import flow_states
 from enable_with_segment.db.control.tables import FlowState
 from enable_with_segment.db.encryption import EncryptionKeys, Place
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.demo.browser import Browser
 from enable_with_segment.oauth_app.flow.install_flow import FlowStarted
 from enable_with_segment.segment_api.errors import SegmentUnavailable

@@ -6,7 +6,6 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 from starlette.requests import Request
 
@@ -20,6 +19,7 @@ from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
 from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
 from enable_with_segment.db.event_log.records import Backlog, EventLogUnavailable
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.observability.exposition import render
 from enable_with_segment.oauth_app.observability.metrics import Metrics
 from enable_with_segment.oauth_app.observability.store_metrics import StoreMetrics

@@ -7,13 +7,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
-
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.records import Backlog
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.observability.exposition import render
 from enable_with_segment.oauth_app.observability.readiness import Readiness, has_room
 from enable_with_segment.oauth_app.runtime.background import BackgroundJob, BackgroundJobs

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 from sqlmodel import select
 
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control.tables import OperatorLogin, OperatorSession
 from enable_with_segment.db.database import Database
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.operators.roles import AccessLists, Operator, Role
 from enable_with_segment.oauth_app.operators.sessions import IDLE, LIFETIME, Sessions
 from enable_with_segment.oauth_app.web.dashboard.sign_in import own_page

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +16,7 @@ from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import emergency_stop, install_tokens
 from enable_with_segment.db.control.tables import ApiKey, ConnectLink, FlowState, InstallStatus, InstallToken
 from enable_with_segment.db.database import Database
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.operators.api_tokens import Scope
 from enable_with_segment.oauth_app.operators.roles import Operator, Role
 from enable_with_segment.oauth_app.runtime.emergency_stop import (

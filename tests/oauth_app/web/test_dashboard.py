@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from enable_with_segment.db.control import destinations, outbox
 from enable_with_segment.db.control.tables import AuditEntry, InstallStatus
 from enable_with_segment.db.event_log.records import EventFilter
 from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.operators.roles import Operator, Role
 from enable_with_segment.oauth_app.web.dashboard.pages import ago
 from enable_with_segment.oauth_app.web.dashboard.payloads import in_full, masked

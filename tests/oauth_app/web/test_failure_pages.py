@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 
-import httpx
 import pytest
 from sqlalchemy import text
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from starlette.requests import Request
 from enable_with_segment.db.control import connect_links
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.flow.failures import FAILURES, FailureReason
 from tests.oauth_app.conftest import SERVICE, FrontDoor, build_front_door
 

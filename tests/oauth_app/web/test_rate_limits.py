@@ -6,7 +6,6 @@ import ipaddress
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from sqlalchemy import func
 from sqlmodel import select
 
 from enable_with_segment.db.control.tables import FlowState
+from enable_with_segment.http_client import httpx
 from enable_with_segment.installs import status as install_status
 from enable_with_segment.oauth_app.demo.browser import Browser
 from enable_with_segment.oauth_app.flow import install_flow

@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import httpx
 import pytest
-from httpx import Response
 
 from enable_with_segment.db.control import api_keys
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.records import Appended, NewEvent
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
+from enable_with_segment.http_client import httpx
 from enable_with_segment.subscriptions.receiving.concurrency_limit import TURN_SECONDS, ConcurrencyLimit, admissible
 from enable_with_segment.subscriptions.receiving.webhook import WebhookLimits
 from tests.subscriptions.receiver import Open, Receiver, Recorder, basic
@@ -107,7 +106,7 @@ async def test_wh_14_who_sends_too_much_leaves_places_for_everybody_else(
     async with on_sqlite(recorder.subscription, event_log=held_up, webhook_limits=limits) as receiver:
         loud, others = receiver.key, [await receiver.mint(f"customer-{number}") for number in range(4)]
 
-        def send(key: str, name: str) -> asyncio.Task[Response]:
+        def send(key: str, name: str) -> asyncio.Task[httpx.Response]:
             return asyncio.create_task(receiver.deliver({**EVENT, "messageId": name}, key=key))
 
         flood = [send(loud, f"m-{number}") for number in range(60)]
@@ -157,7 +156,7 @@ async def test_wh_14_one_key_presented_in_many_ways_is_one_sender(
         for key in (receiver.key, other):
             await _recognise(receiver, key)
 
-        def send(name: str) -> asyncio.Task[Response]:
+        def send(name: str) -> asyncio.Task[httpx.Response]:
             authorization = httpx.BasicAuth(receiver.key, name)
             return asyncio.create_task(receiver.client.post("/subscriptions/acme-crm", json=EVENT, auth=authorization))
 

@@ -7,7 +7,6 @@ import json
 import re
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
 from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable, NewEvent
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.waiter import Waiter
+from enable_with_segment.http_client import httpx
 from tests.subscriptions.answers import message
 from tests.subscriptions.broken_log import BrokenLog
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, Recorder, open_receiver

@@ -8,13 +8,13 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 import uvicorn
 
 from enable_with_segment import Event, Subscription
 from enable_with_segment.db.control import accounts
 from enable_with_segment.db.event_log.states import EventState
+from enable_with_segment.http_client import httpx
 from tests.subscriptions.answers import check_form, message
 from tests.subscriptions.receiver import IDENTIFY, Open, Receiver, basic
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import httpx
 import pytest
 
 from enable_with_segment.db.control import api_keys, emergency_stop
 from enable_with_segment.db.event_log.records import Appended
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.runtime import stoppable_webhook
 from enable_with_segment.subscriptions.receiving.signature import sign, signed_text
 from enable_with_segment.subscriptions.receiving.signed_webhook import SignedWebhookLimits

@@ -7,11 +7,11 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.event_log.message_key import key_of_message
+from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.runtime.stores import open_stores
 from enable_with_segment.subscriptions.receiving.backlog_limit import BacklogLimit
 from enable_with_segment.subscriptions.receiving.exchange import Headers
