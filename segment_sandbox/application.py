@@ -30,12 +30,12 @@ class SandboxApplication(Starlette):
 
     def __init__(
         self,
-        state: Callable[[], State],
+        state: State,
         routes: Sequence[BaseRoute],
         lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
     ) -> None:
         super().__init__(routes=routes, lifespan=lifespan)
-        self._current = state
+        self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or f"{scope['path']}/".startswith(f"{CONTROL_PREFIX}/"):
@@ -49,7 +49,7 @@ class SandboxApplication(Starlette):
         await self._answer(scope, body, receive, send)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        state = self._current()
+        state = self._state
         record = state.transcript.add(
             time=timestamp(state.now()),
             method=scope["method"],

@@ -13,7 +13,7 @@ from enable_with_segment.segment_sandbox.config import SandboxConfig
 from enable_with_segment.segment_sandbox.config_api.endpoints import ConfigApi
 from enable_with_segment.segment_sandbox.console.overview import Overview
 from enable_with_segment.segment_sandbox.control.actions import ControlActions
-from enable_with_segment.segment_sandbox.control.faults_and_switches import Control
+from enable_with_segment.segment_sandbox.control.conditions import Control
 from enable_with_segment.segment_sandbox.control.seed import ControlSeed
 from enable_with_segment.segment_sandbox.control.state import ControlState
 from enable_with_segment.segment_sandbox.control.webhooks import ControlWebhooks
@@ -42,21 +42,21 @@ class Sandbox:
         self.config = config or SandboxConfig()
         self.state = State(self.config)
         self.identity = Identity(self.state)
-        self.config_api = ConfigApi(self)
-        self.courier = Courier(self, delivery_transport)
-        self.deliveries = Deliveries(self)
-        self.ingestion = Ingestion(self)
-        self.erasure = Erasure(self)
+        self.config_api = ConfigApi(self.state, self.identity)
+        self.deliveries = Deliveries(self.state)
+        self.courier = Courier(self.state, self.deliveries, delivery_transport)
+        self.ingestion = Ingestion(self.state, self.deliveries)
+        self.erasure = Erasure(self.state, self.deliveries)
         self.app: Starlette = SandboxApplication(
-            lambda: self.state,
+            self.state,
             [
-                *Control(self).routes(),
-                *ControlState(self).routes(),
-                *ControlSeed(self).routes(),
-                *ControlActions(self).routes(),
-                *ControlWebhooks(self).routes(),
-                *Overview(self).routes(),
-                *IdentityRoutes(self).routes(),
+                *Control(self.state, self.deliveries, self.reset).routes(),
+                *ControlState(self.state, self.deliveries, self.courier, self.ingestion).routes(),
+                *ControlSeed(self.state).routes(),
+                *ControlActions(self.state, self.deliveries, self.courier, self.ingestion, self.erasure).routes(),
+                *ControlWebhooks(self.state).routes(),
+                *Overview(self.state, self.deliveries, self.ingestion).routes(),
+                *IdentityRoutes(self.state, self.identity).routes(),
                 *self.config_api.routes(),
                 *self.ingestion.routes(),
             ],
@@ -65,13 +65,9 @@ class Sandbox:
 
     def reset(self) -> None:
         """Start again from the configuration: every install, token, event, fault and changed switch is gone."""
-        self.state = State(self.config)
-        self.identity = Identity(self.state)
-        self.config_api.reset()
-        self.deliveries.reset()
-        self.ingestion.reset()
-        self.erasure.reset()
-        self.courier.wake()
+        for part in (self.state, self.identity, self.config_api, self.deliveries, self.ingestion, self.erasure):
+            part.reset()
+        self.deliveries.wake()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

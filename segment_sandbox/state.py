@@ -1,4 +1,4 @@
-"""Everything that a sandbox knows at one moment. A reset replaces it as a whole."""
+"""Everything that a sandbox knows at one moment. Its parts are passed this object, and a reset happens in place."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ class State:
     transcript: Transcript = field(init=False)
 
     def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from the configuration."""
         self.profile = self.config.profile
         self.switches = self.config.starting_switches()
         self.clock = SandboxClock(self.config.time_scale, self.config.start)

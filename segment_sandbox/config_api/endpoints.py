@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -32,12 +31,10 @@ from enable_with_segment.segment_sandbox.config_api.errors import (
 )
 from enable_with_segment.segment_sandbox.jsontext import InvalidJson, parse_object
 from enable_with_segment.segment_sandbox.oauth import credentials
-from enable_with_segment.segment_sandbox.oauth.identity import TokenError
+from enable_with_segment.segment_sandbox.oauth.identity import Identity, TokenError
 from enable_with_segment.segment_sandbox.responses import AnyJson
+from enable_with_segment.segment_sandbox.state import State
 from enable_with_segment.segment_sandbox.world import Destination, NameTaken, Source, Token
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 DESTINATION_EXISTS = "destination already exists or other internal error"
@@ -74,8 +71,9 @@ class Call:
 class ConfigApi:
     """Handlers for platform.segmentapis.com."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State, identity: Identity) -> None:
+        self._state = state
+        self._identity = identity
         self._recent: dict[str, deque[datetime]] = {}
         self._conflicts = 0
 
@@ -100,10 +98,10 @@ class ConfigApi:
         except TokenError as error:
             return AnyJson(error.body, error.status)
         if answer is None:
-            if self._sandbox.state.switches.bad_path == "503_text":
+            if self._state.switches.bad_path == "503_text":
                 return PlainTextResponse(UNROUTABLE, 503)
             return AnyJson(not_found("not found").body, 404)
-        created = request.method == "POST" and self._sandbox.state.switches.create_status == "201"
+        created = request.method == "POST" and self._state.switches.create_status == "201"
         return AnyJson(answer, 201 if created else 200)
 
     def _answer(self, call: Call) -> Json | None:
@@ -111,11 +109,11 @@ class ConfigApi:
         authorization = call.request.headers.get("authorization")
         match call.route:
             case ("GET", "installs", number, "token"):
-                return self._sandbox.identity.refresh(f"installs/{number}", authorization)
+                return self._identity.refresh(f"installs/{number}", authorization)
             case ("POST", "access-tokens"):
-                return admin_api.create_access_token(self._sandbox.state, authorization, self._parsed(call))
+                return admin_api.create_access_token(self._state, authorization, self._parsed(call))
             case ("POST", "apps"):
-                return admin_api.create_app(self._sandbox.state, self._token(call), self._parsed(call))
+                return admin_api.create_app(self._state, self._token(call), self._parsed(call))
             case ("GET", "catalog", "destinations" | "sources" as kind, *names) if len(names) <= 1:
                 return self._catalog(call, kind, names)
             case (_, "workspaces", slug, "sources", source, "destinations", *names):
@@ -126,7 +124,7 @@ class ConfigApi:
 
     def _token(self, call: Call) -> Token:
         """The caller's token, counted against its requests per minute."""
-        state = self._sandbox.state
+        state = self._state
         value = credentials.bearer_token(call.request.headers.get("authorization"))
         token = state.world.live_token(value, state.now()) if value else None
         if token is None:
@@ -141,13 +139,13 @@ class ConfigApi:
 
     def _parsed(self, call: Call) -> Json:
         try:
-            return parse_object(call.body, lenient=self._sandbox.state.switches.lenient_json)
+            return parse_object(call.body, lenient=self._state.switches.lenient_json)
         except InvalidJson as error:
             raise invalid_argument(str(error)) from error
 
     def _catalog(self, call: Call, kind: str, names: Sequence[str]) -> Json:
         self._token(call)
-        state = self._sandbox.state
+        state = self._state
         if not state.switches.catalog_readable:
             raise permission_denied()
         if kind == "sources":
@@ -162,7 +160,7 @@ class ConfigApi:
         raise not_found(f"catalog/{kind}/{names[0]} not found")
 
     def _workspaces(self, call: Call, names: Sequence[str]) -> Json | None:
-        state, workspace = self._sandbox.state, f"workspaces/{names[0]}" if names else None
+        state, workspace = self._state, f"workspaces/{names[0]}" if names else None
         match (call.method, *names[1:]):
             case ("GET",):
                 token = self._token(call)
@@ -186,7 +184,7 @@ class ConfigApi:
         match (call.method, *names):
             case ("GET",):
                 _require_workspace_scope(self._token(call), _workspace_of(parent))
-                found = self._sandbox.state.world.destinations_of(self._source(parent).name)
+                found = self._state.world.destinations_of(self._source(parent).name)
                 return call.page([self._json(destination) for destination in found], "destinations")
             case ("POST",):
                 return self._create(self._token(call), parent, self._parsed(call))
@@ -202,7 +200,7 @@ class ConfigApi:
         prefix, _, slug = name.rpartition("/sources/") if isinstance(name, str) else ("", "", "")
         if prefix != workspace or not slug or not isinstance(catalog_name, str):
             raise invalid_argument("source.name or source.catalog_name is missing or malformed")
-        state = self._sandbox.state
+        state = self._state
         try:
             source = state.world.add_source(
                 state.world.workspaces[workspace], slug, state.now(), catalog_name=catalog_name
@@ -212,7 +210,7 @@ class ConfigApi:
         return source_json(source)
 
     def _create(self, token: Token, parent: str, body: Json) -> Json:
-        state, given = self._sandbox.state, body.get("destination")
+        state, given = self._state, body.get("destination")
         name = given.get("name") if isinstance(given, dict) else None
         prefix, _, slug = name.rpartition("/destinations/") if isinstance(name, str) else ("", "", "")
         if not slug:
@@ -239,13 +237,13 @@ class ConfigApi:
 
     def _destination_exists(self) -> ConfigApiError:
         self._conflicts += 1
-        choice = self._sandbox.state.switches.destination_exists
+        choice = self._state.switches.destination_exists
         if choice == "alternating":
             choice = "500" if self._conflicts % 2 else "409"
         return internal(DESTINATION_EXISTS) if choice == "500" else already_exists("destination already exists")
 
     def _destination(self, call: Call, source: Source, slug: str) -> Json:
-        state = self._sandbox.state
+        state = self._state
         destination = state.world.destinations.get(f"{source.name}/destinations/{slug}")
         if destination is None:
             raise not_found("destination not found")
@@ -265,13 +263,13 @@ class ConfigApi:
         return self._json(destination)
 
     def _source(self, name: str) -> Source:
-        source = self._sandbox.state.world.sources.get(name)
+        source = self._state.world.sources.get(name)
         if source is None:
             raise not_found("source not found")
         return source
 
     def _json(self, destination: Destination) -> Json:
-        state = self._sandbox.state
+        state = self._state
         return as_json(destination, state.world.catalog[destination.slug], state.switches)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast, get_args
+from typing import cast, get_args
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -17,17 +17,15 @@ from enable_with_segment.segment_sandbox.config import (
     User,
 )
 from enable_with_segment.segment_sandbox.control.http import Answer, ControlError, body_of, route, text, texts
+from enable_with_segment.segment_sandbox.state import State
 from enable_with_segment.segment_sandbox.world import NameTaken
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 
 class ControlSeed:
     """Handlers that create things, for tests and demos that need more than the seed."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     def routes(self) -> list[Route]:
         return [
@@ -44,12 +42,12 @@ class ControlSeed:
         body = await body_of(request)
         email = text(body, "email")
         user = User(email, text(body, "name", email))
-        self._sandbox.state.world.users[user.email] = user
+        self._state.world.users[user.email] = user
         return {"email": user.email, "name": user.name}
 
     async def add_workspace(self, request: Request) -> Answer:
         """`{"slug", "display_name"?, "owners": [email], "members": [email]}`"""
-        body, state = await body_of(request), self._sandbox.state
+        body, state = await body_of(request), self._state
         try:
             slug = text(body, "slug")
             workspace = state.world.add_workspace(slug, text(body, "display_name", slug), state.now())
@@ -61,7 +59,7 @@ class ControlSeed:
 
     async def add_source(self, request: Request) -> Answer:
         """`{"workspace": "workspaces/northwind", "slug", "display_name"?, "write_key"?}`"""
-        body, state = await body_of(request), self._sandbox.state
+        body, state = await body_of(request), self._state
         workspace = state.world.workspaces.get(text(body, "workspace"))
         if workspace is None:
             raise ControlError("There is no such workspace.", 404)
@@ -79,7 +77,7 @@ class ControlSeed:
 
     async def set_catalog_destination(self, request: Request) -> Answer:
         """Add or replace an entry: `{"slug", "endpoint", "display_name"?, "settings"?: [...], "supported_types"?}`"""
-        body, catalog = await body_of(request), self._sandbox.state.world.catalog
+        body, catalog = await body_of(request), self._state.world.catalog
         slug = text(body, "slug")
         known = catalog.get(slug)
         try:
@@ -100,7 +98,7 @@ class ControlSeed:
 
     async def add_app(self, request: Request) -> Answer:
         """`{"slug", "scope", "redirect_uris": [...], "display_name"?, "client_id"?, "client_secret"?}`"""
-        body, state = await body_of(request), self._sandbox.state
+        body, state = await body_of(request), self._state
         slug = text(body, "slug")
         try:
             seed = AppSeed(
@@ -121,7 +119,7 @@ class ControlSeed:
     async def set_filters(self, request: Request) -> Answer:
         """`{"destination_name", "drop_types": ["page"], "drop_events": ["Product Viewed"]}`"""
         body = await body_of(request)
-        destination = self._sandbox.state.world.destinations.get(text(body, "destination_name"))
+        destination = self._state.world.destinations.get(text(body, "destination_name"))
         if destination is None:
             raise ControlError("There is no such destination.", 404)
         destination.dropped_types = set(texts(body, "drop_types"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -12,11 +11,12 @@ from enable_with_segment.segment_sandbox.clock import timestamp
 from enable_with_segment.segment_sandbox.config import CatalogDestination
 from enable_with_segment.segment_sandbox.config_api.destinations import setting_value
 from enable_with_segment.segment_sandbox.control.http import Answer, ControlError, route
+from enable_with_segment.segment_sandbox.delivery.courier import Courier
+from enable_with_segment.segment_sandbox.delivery.deliveries import Deliveries
+from enable_with_segment.segment_sandbox.state import State
+from enable_with_segment.segment_sandbox.tracking.ingestion import Ingestion
 from enable_with_segment.segment_sandbox.transcript import MASK
 from enable_with_segment.segment_sandbox.world import App, Destination, Install, Source, Workspace
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 LONGEST_WAIT_SECONDS = 60.0
 DEFAULT_WAIT_SECONDS = 10.0
@@ -25,8 +25,11 @@ DEFAULT_WAIT_SECONDS = 10.0
 class ControlState:
     """Handlers that only look."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State, deliveries: Deliveries, courier: Courier, ingestion: Ingestion) -> None:
+        self._state = state
+        self._deliveries = deliveries
+        self._courier = courier
+        self._ingestion = ingestion
 
     def routes(self) -> list[Route]:
         return [
@@ -38,25 +41,25 @@ class ControlState:
 
     async def state(self, request: Request) -> Answer:
         """Everything that exists; secrets are masked unless `?secrets=1`."""
-        sandbox, world = self._sandbox, self._sandbox.state.world
+        world = self._state.world
         secrets = request.query_params.get("secrets") == "1"
         return {
-            "profile": sandbox.state.profile,
-            "now": timestamp(sandbox.state.now()),
+            "profile": self._state.profile,
+            "now": timestamp(self._state.now()),
             "users": [asdict(user) for user in world.users.values()],
             "workspaces": [self._workspace(workspace) for workspace in world.workspaces.values()],
             "catalog": [asdict(entry) for entry in world.catalog.values()],
             "apps": [_app(app, secrets=secrets) for app in world.apps.values()],
             "installs": [self._install(install, secrets=secrets) for install in world.installs.values()],
             "destinations": [self._destination(d, secrets=secrets) for d in world.destinations.values()],
-            "ingestion": {"accepted": sandbox.ingestion.accepted, "dropped": sandbox.ingestion.dropped},
-            "deliveries": sandbox.deliveries.summary(),
+            "ingestion": {"accepted": self._ingestion.accepted, "dropped": self._ingestion.dropped},
+            "deliveries": self._deliveries.summary(),
         }
 
     async def deliveries(self, request: Request) -> Answer:
         """The log of deliveries; `?source=`, `?destination=`, `?message_id=` and `?state=` select."""
         query = request.query_params
-        found = self._sandbox.deliveries.find(
+        found = self._deliveries.find(
             source=query.get("source"),
             destination=query.get("destination"),
             message_id=query.get("message_id"),
@@ -67,7 +70,7 @@ class ControlState:
 
     async def events(self, request: Request) -> Answer:
         """What ingestion accepted and what it dropped; `?source=` selects."""
-        source, ingestion = request.query_params.get("source"), self._sandbox.ingestion
+        source, ingestion = request.query_params.get("source"), self._ingestion
         accepted = [e.event for e in ingestion.archive if source in {None, e.source}]
         dropped = [drop.as_dict() for drop in ingestion.drops if source in {None, drop.source}]
         return {"accepted": accepted, "dropped": dropped}
@@ -80,8 +83,8 @@ class ControlState:
         except ValueError as error:
             raise ControlError("timeout_seconds is not a number.") from error
         bounded = max(0.0, min(timeout, LONGEST_WAIT_SECONDS))
-        idle = await self._sandbox.courier.settled(bounded, retries=query.get("retries") != "0")
-        return {"idle": idle, **self._sandbox.deliveries.summary()}
+        idle = await self._courier.settled(bounded, retries=query.get("retries") != "0")
+        return {"idle": idle, **self._deliveries.summary()}
 
     def _workspace(self, workspace: Workspace) -> Answer:
         return {
@@ -91,11 +94,11 @@ class ControlState:
             "owners": sorted(workspace.owners),
             "members": sorted(workspace.members),
             "suppressed_user_ids": sorted(workspace.suppressed_user_ids),
-            "sources": [_source(source) for source in self._sandbox.state.world.sources_of(workspace.name)],
+            "sources": [_source(source) for source in self._state.world.sources_of(workspace.name)],
         }
 
     def _install(self, install: Install, *, secrets: bool) -> Answer:
-        state = self._sandbox.state
+        state = self._state
         tokens = [
             {
                 "access_token": token.value if secrets else MASK,
@@ -108,7 +111,7 @@ class ControlState:
         return {**asdict(install), "created_at": timestamp(install.created_at), "tokens": tokens}
 
     def _destination(self, destination: Destination, *, secrets: bool) -> Answer:
-        entry = self._sandbox.state.world.catalog[destination.slug]
+        entry = self._state.world.catalog[destination.slug]
         return {
             "name": destination.name,
             "source": destination.source,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -11,17 +11,15 @@ from starlette.routing import Route
 from enable_with_segment.segment_sandbox.config import ConfigError
 from enable_with_segment.segment_sandbox.control.http import Answer, ControlError, body_of, route, text, texts
 from enable_with_segment.segment_sandbox.delivery.webhooks import Variant, WebhooksDestination
+from enable_with_segment.segment_sandbox.state import State
 from enable_with_segment.segment_sandbox.transcript import MASK
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 
 class ControlWebhooks:
     """Handlers that do what a customer does in the form of a Webhooks destination."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     def routes(self) -> list[Route]:
         return [route("POST", "webhooks", self.add), route("GET", "webhooks", self.all)]
@@ -31,7 +29,7 @@ class ControlWebhooks:
 
         Also `"method"`, `"headers": {...}`, `"batch_size"`, `"fields": [...]` and `"enabled"`.
         """
-        body, world = await body_of(request), self._sandbox.state.world
+        body, world = await body_of(request), self._state.world
         source, variant, headers = text(body, "source"), text(body, "variant"), body.get("headers", {})
         if source not in world.sources:
             raise ControlError(f"There is no source {source!r}.", 404)
@@ -62,7 +60,7 @@ class ControlWebhooks:
 
     async def all(self, _: Request) -> Answer:
         """Every Webhooks destination, without secrets."""
-        return {"webhooks": [_shown(webhook) for webhook in self._sandbox.state.world.webhooks.values()]}
+        return {"webhooks": [_shown(webhook) for webhook in self._state.world.webhooks.values()]}
 
 
 def _shown(webhook: WebhooksDestination) -> Answer:

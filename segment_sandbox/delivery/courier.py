@@ -11,20 +11,17 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_sandbox.clock import timestamp
 from enable_with_segment.segment_sandbox.config import LOOPBACK_HOSTS
-from enable_with_segment.segment_sandbox.delivery.deliveries import Attempt, Delivery
+from enable_with_segment.segment_sandbox.delivery.deliveries import Attempt, Deliveries, Delivery
 from enable_with_segment.segment_sandbox.delivery.outcomes import Outcome, outcome_of_error, outcome_of_status
 from enable_with_segment.segment_sandbox.delivery.request import api_key_and_settings, build_request
 from enable_with_segment.segment_sandbox.delivery.webhooks import TIMEOUT_SECONDS, WebhooksDestination
+from enable_with_segment.segment_sandbox.state import State
 from enable_with_segment.segment_sandbox.world import Destination
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 LONGEST_ANSWER = 64 * 1024
 
@@ -60,18 +57,13 @@ class Exchange:
 class Courier:
     """Sends what is due, several at once, and reports each attempt's outcome to the log."""
 
-    def __init__(self, sandbox: Sandbox, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State, deliveries: Deliveries, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._state = state
+        self._deliveries = deliveries
         self._transport = transport
-        self._changed = asyncio.Event()
         self._clients: dict[bool, httpx.AsyncClient] = {}
         self._keeps_clients = False
         self._under_way: set[asyncio.Task[None]] = set()
-
-    def wake(self) -> None:
-        """Something changed: a new delivery, a finished one, or the time."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -93,7 +85,7 @@ class Courier:
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
         """A client that checks certificates as the switch says; kept, with its connections, while running."""
-        verify = self._sandbox.state.switches.verify_tls
+        verify = self._state.switches.verify_tls
         client = self._clients.get(verify) or httpx.AsyncClient(
             transport=self._transport,
             verify=_trusted() if verify else _trusting(),
@@ -109,9 +101,9 @@ class Courier:
 
     async def _dispatch(self) -> None:
         while True:
-            changed, state = self._changed, self._sandbox.state
+            changed, state = self._deliveries.changed, self._state
             while len(self._under_way) < max(1, state.switches.delivery_parallelism):
-                delivery = self._sandbox.deliveries.take_due(state.now())
+                delivery = self._deliveries.take_due(state.now())
                 if delivery is None:
                     break
                 task = asyncio.create_task(self._attempt(delivery))
@@ -121,18 +113,18 @@ class Courier:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
-        self.wake()
+        self._deliveries.wake()
 
     async def _wait(self, changed: asyncio.Event) -> None:
         """Wait for a change, or until the first queued delivery is due while a worker is free for it."""
-        queue, state = self._sandbox.deliveries.queue, self._sandbox.state
+        queue, state = self._deliveries.queue, self._state
         free = len(self._under_way) < max(1, state.switches.delivery_parallelism)
         timeout = state.clock.real_seconds_until(queue[0][0]) if queue and free else None
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), timeout)
 
     async def _attempt(self, delivery: Delivery) -> None:
-        state, deliveries = self._sandbox.state, self._sandbox.deliveries
+        state, deliveries = self._state, self._deliveries
         if deliveries.pending.get(delivery.id) is not delivery:
             return
         webhook = state.world.webhooks.get(delivery.destination)
@@ -169,7 +161,7 @@ class Courier:
 
     async def exchange(self, destination: Destination, body: bytes, api_key: str | None = None) -> Exchange:
         """Send one body to a destination's endpoint, with the key it has now or with another one."""
-        state = self._sandbox.state
+        state = self._state
         entry = state.world.catalog[destination.slug]
         key, settings = api_key_and_settings(destination, entry)
         request = build_request(entry.endpoint, key if api_key is None else api_key, settings, body, state.switches)
@@ -186,7 +178,7 @@ class Courier:
         started = time.perf_counter()
         status, headers, content, error = None, httpx.Headers(), b"", None
         try:
-            _refuse_plain_http(str(request.url), allowed=self._sandbox.state.switches.allow_plain_http)
+            _refuse_plain_http(str(request.url), allowed=self._state.switches.allow_plain_http)
             async with asyncio.timeout(timeout_seconds):
                 status, headers, content = await self._send(request)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, PlainHttpRefused) as problem:
@@ -195,7 +187,7 @@ class Courier:
 
     async def _send(self, request: httpx.Request) -> tuple[int, httpx.Headers, bytes]:
         async with self._client() as client:
-            follow = self._sandbox.state.switches.follow_redirects
+            follow = self._state.switches.follow_redirects
             response = await client.send(request, stream=True, follow_redirects=follow)
             try:
                 content = b""
@@ -212,11 +204,11 @@ class Courier:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 while self._busy(retries=retries):
-                    await self._changed.wait()
+                    await self._deliveries.changed.wait()
         return not self._busy(retries=retries)
 
     def _busy(self, *, retries: bool) -> bool:
-        pending = self._sandbox.deliveries.pending.values()
+        pending = self._deliveries.pending.values()
         return any(retries or delivery.state != "awaiting_retry" for delivery in pending)
 
 

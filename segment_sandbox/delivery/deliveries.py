@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import json
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from enable_with_segment.segment_sandbox.clock import timestamp
 from enable_with_segment.segment_sandbox.config import CatalogDestination
@@ -24,11 +25,9 @@ from enable_with_segment.segment_sandbox.delivery.request import reason_not_to_s
 from enable_with_segment.segment_sandbox.delivery.webhooks import WebhooksDestination
 from enable_with_segment.segment_sandbox.identifiers import Identifiers
 from enable_with_segment.segment_sandbox.jsontext import encode
+from enable_with_segment.segment_sandbox.state import State
 from enable_with_segment.segment_sandbox.tracking.events import Event
 from enable_with_segment.segment_sandbox.world import Destination, Source
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 Kind = Literal["event", "duplicate", "delete", "replay"]
 REORDER_DEPTH = 20
@@ -95,13 +94,14 @@ class Delivery:
 class Deliveries:
     """The log of deliveries, and the queue of those that are still due."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.changed = asyncio.Event()
         self.reset()
 
     def reset(self) -> None:
         """Forget every delivery, those under way included."""
-        config = self._sandbox.config
+        config = self._state.config
         self.log: deque[Delivery] = deque(maxlen=config.max_records)
         self.queue: list[tuple[datetime, int, int, Delivery]] = []
         self.pending: dict[int, Delivery] = {}
@@ -110,9 +110,14 @@ class Deliveries:
         self.dice = Identifiers(config.seed, "delivery").random
         self._number = 0
 
+    def wake(self) -> None:
+        """Signal a change: a new delivery, a finished one, or the time."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
     def fan_out(self, source: Source, event: Event) -> None:
         """Deliver an ingested event to each enabled destination of its source."""
-        world, switches = self._sandbox.state.world, self._sandbox.state.switches
+        world, switches = self._state.world, self._state.switches
         for destination in list(world.destinations_of(source.name)):
             if not destination.enabled:
                 continue
@@ -145,12 +150,12 @@ class Deliveries:
             delivery.message_id, delivery.type = None, "batch"
             self._batches[webhook.name] = delivery
         self.pending[delivery.id] = delivery
-        self._enqueue(delivery, self._sandbox.state.now())
+        self._enqueue(delivery, self._state.now())
         return delivery
 
     def replay(self, destination: Destination, event: Event) -> Delivery | None:
         """Send an archived event again: to this destination alone, enabled or not (contract 5.11)."""
-        entry = self._sandbox.state.world.catalog[destination.slug]
+        entry = self._state.world.catalog[destination.slug]
         again = {**event, "integrations": {"All": False, entry.display_name: True}}
         return self._send_or_filter("replay", destination, entry, again)
 
@@ -168,7 +173,7 @@ class Deliveries:
         """Queue a delivery for its first attempt."""
         delivery = self._record(kind, destination, event)
         self.pending[delivery.id] = delivery
-        self._enqueue(delivery, self._sandbox.state.now())
+        self._enqueue(delivery, self._state.now())
         return delivery
 
     def _record(
@@ -184,17 +189,17 @@ class Deliveries:
             message_id=message_id if isinstance(message_id, str) else None,
             type=str(event.get("type")),
             body=encode(event) if body is None else body,
-            created_at=self._sandbox.state.now(),
+            created_at=self._state.now(),
         )
         self.log.append(delivery)
         return delivery
 
     def _enqueue(self, delivery: Delivery, due: datetime) -> None:
-        reorder = self.dice.random() < self._sandbox.state.switches.reorder_rate
+        reorder = self.dice.random() < self._state.switches.reorder_rate
         order = delivery.id + (self.dice.randint(1, REORDER_DEPTH) if reorder else 0)
         delivery.next_attempt_at = due
         heapq.heappush(self.queue, (due, order, delivery.id, delivery))
-        self._sandbox.courier.wake()
+        self.wake()
 
     def take_due(self, now: datetime) -> Delivery | None:
         """The next delivery whose time has come, now being executed."""
@@ -217,7 +222,7 @@ class Deliveries:
         self.counts[delivery.state] += 1
         if delivery.state == "succeeded":
             self.counts[f"successes.attempt.{len(delivery.attempts)}"] += 1
-        self._sandbox.courier.wake()
+        self.wake()
 
     def _next_attempt(self, delivery: Delivery) -> datetime | None:
         made = len(delivery.attempts)
@@ -225,9 +230,9 @@ class Deliveries:
             return None
         delay = retry_delay(made, self.dice)
         retry_after = delivery.attempts[-1].retry_after
-        if retry_after is not None and self._sandbox.state.switches.honour_retry_after:
+        if retry_after is not None and self._state.switches.honour_retry_after:
             delay = retry_after
-        due = self._sandbox.state.now() + timedelta(seconds=delay)
+        due = self._state.now() + timedelta(seconds=delay)
         return due if due <= delivery.created_at + timedelta(seconds=RETRY_WINDOW_SECONDS) else None
 
     def find(

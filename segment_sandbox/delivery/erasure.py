@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from enable_with_segment.segment_sandbox.clock import timestamp
 from enable_with_segment.segment_sandbox.delivery.anomalies import go_time
-from enable_with_segment.segment_sandbox.delivery.deliveries import Delivery
+from enable_with_segment.segment_sandbox.delivery.deliveries import Deliveries, Delivery
+from enable_with_segment.segment_sandbox.state import State
 from enable_with_segment.segment_sandbox.tracking.events import Event
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 RegulationType = Literal["DELETE_ONLY", "SUPPRESS_WITH_DELETE"]
 
@@ -85,8 +83,9 @@ def delete_message(user_id: str, project_id: str, number: int, job: int, now: da
 class Erasure:
     """The regulations that were ordered."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State, deliveries: Deliveries) -> None:
+        self._state = state
+        self._deliveries = deliveries
         self.regulations: dict[str, Regulation] = {}
 
     def reset(self) -> None:
@@ -94,7 +93,7 @@ class Erasure:
 
     def order(self, workspace: str, user_id: str, kind: RegulationType) -> Regulation:
         """Send a delete to each enabled destination of each source in the workspace."""
-        state = self._sandbox.state
+        state = self._state
         number, now = state.identifiers.number(), state.now()
         regulation = Regulation(f"reg-{number}", kind, workspace, user_id, now)
         self.regulations[regulation.id] = regulation
@@ -107,11 +106,11 @@ class Erasure:
                 if destination.enabled and "delete" in state.world.catalog[destination.slug].supported_types:
                     job = len(regulation.deliveries) + 1
                     message = delete_message(user_id, source.project_id, number, job, now)
-                    regulation.deliveries.append(self._sandbox.deliveries.send("delete", destination, message))
+                    regulation.deliveries.append(self._deliveries.send("delete", destination, message))
             for webhook in state.world.webhooks_of(source.name):
                 # Deletions reach classic Webhooks destinations, and no Actions ones.
                 if webhook.enabled and webhook.variant == "classic":
                     message = delete_message(user_id, source.project_id, number, len(regulation.deliveries) + 1, now)
-                    sent = self._sandbox.deliveries.send_to_webhook(webhook, message, "delete")
+                    sent = self._deliveries.send_to_webhook(webhook, message, "delete")
                     regulation.deliveries.append(sent)
         return regulation

@@ -59,6 +59,10 @@ class Identity:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self.reset()
+
+    def reset(self) -> None:
+        """End every session, and forget consents and codes."""
         self.sessions: dict[str, str] = {}
         self.logins: dict[str, str] = {}
         self.challenges: dict[str, ConsentChallenge] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.requests import Request
@@ -16,10 +15,14 @@ from enable_with_segment.segment_sandbox.oauth.authorization import (
     PageError,
     check_authorize,
 )
-from enable_with_segment.segment_sandbox.oauth.identity import ConsentRefused, Decision, TokenError, oauth_error
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
+from enable_with_segment.segment_sandbox.oauth.identity import (
+    ConsentRefused,
+    Decision,
+    Identity,
+    TokenError,
+    oauth_error,
+)
+from enable_with_segment.segment_sandbox.state import State
 
 SESSION_COOKIE = "segment_sandbox_session"
 FORM = "application/x-www-form-urlencoded"
@@ -28,8 +31,9 @@ FORM = "application/x-www-form-urlencoded"
 class IdentityRoutes:
     """Handlers for id.segmentapis.com and for the two browser pages of app.segment.com."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State, identity: Identity) -> None:
+        self._state = state
+        self._identity = identity
 
     def routes(self) -> list[Route]:
         return [
@@ -44,7 +48,7 @@ class IdentityRoutes:
 
     async def authorize(self, request: Request) -> Response:
         """Check the request, then send the browser to login, to consent, or back to the partner."""
-        identity, state = self._sandbox.identity, self._sandbox.state
+        identity, state = self._identity, self._state
         if verifier := request.query_params.get("consent_verifier"):
             location = identity.finish(verifier)
             if location is None:
@@ -66,13 +70,13 @@ class IdentityRoutes:
         """A button for each user."""
         return page(
             "login.html",
-            users=list(self._sandbox.state.world.users.values()),
+            users=list(self._state.world.users.values()),
             login_challenge=request.query_params.get("login_challenge", ""),
         )
 
     async def login(self, request: Request) -> Response:
         """Log in, and go on with the authorize request that asked for it."""
-        identity, form = self._sandbox.identity, await _form(request)
+        identity, form = self._identity, await _form(request)
         try:
             session = identity.log_in(form.get("user", ""))
         except KeyError:
@@ -84,13 +88,13 @@ class IdentityRoutes:
 
     async def logout(self, request: Request) -> Response:
         """End the session. From a consent page this leads to logging in as somebody else."""
-        identity, form = self._sandbox.identity, await _form(request)
+        identity, form = self._identity, await _form(request)
         identity.sessions.pop(request.cookies.get(SESSION_COOKIE, ""), None)
         consent = identity.challenges.pop(form.get("consent_challenge", ""), None)
         if consent is None:
             response = _go("/login")
         else:
-            login_challenge = self._sandbox.state.identifiers.hex32()
+            login_challenge = self._state.identifiers.hex32()
             identity.logins[login_challenge] = _authorize_query(consent.request)
             response = _go("/login", login_challenge=login_challenge)
         response.delete_cookie(SESSION_COOKIE)
@@ -109,9 +113,9 @@ class IdentityRoutes:
             workspace=form.get("workspace", ""),
             source=form.get("source", ""),
         )
-        consent = self._sandbox.identity.open_challenge(challenge, user)
+        consent = self._identity.open_challenge(challenge, user)
         try:
-            verifier = self._sandbox.identity.decide(challenge, user, decision)
+            verifier = self._identity.decide(challenge, user, decision)
         except ConsentRefused as refusal:
             return self._consent_form(request, challenge, decision, str(refusal))
         query = _authorize_query(consent.request) if consent else ""
@@ -120,8 +124,8 @@ class IdentityRoutes:
     def _consent_form(
         self, request: Request, challenge: str, chosen: Decision | None = None, problem: str = ""
     ) -> Response:
-        state, email = self._sandbox.state, self._user(request)
-        consent: ConsentChallenge | None = self._sandbox.identity.open_challenge(challenge, email or "")
+        state, email = self._state, self._user(request)
+        consent: ConsentChallenge | None = self._identity.open_challenge(challenge, email or "")
         if email is None or consent is None:
             return message(
                 "This page is no longer valid",
@@ -146,13 +150,13 @@ class IdentityRoutes:
             if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
                 raise oauth_error("invalid_request", f"The Content-Type must be {FORM}.")
             authorization = request.headers.get("authorization")
-            body, status = self._sandbox.identity.exchange(authorization, await _form(request)), 200
+            body, status = self._identity.exchange(authorization, await _form(request)), 200
         except TokenError as error:
             body, status = error.body, error.status
         return JSONResponse(body, status, headers, media_type="application/json;charset=UTF-8")
 
     def _user(self, request: Request) -> str | None:
-        return self._sandbox.identity.sessions.get(request.cookies.get(SESSION_COOKIE, ""))
+        return self._identity.sessions.get(request.cookies.get(SESSION_COOKIE, ""))
 
 
 def _go(path: str, **query: str) -> RedirectResponse:

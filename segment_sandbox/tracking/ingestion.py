@@ -7,15 +7,16 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from enable_with_segment.segment_sandbox.clock import timestamp
+from enable_with_segment.segment_sandbox.delivery.deliveries import Deliveries
 from enable_with_segment.segment_sandbox.jsontext import InvalidJson, parse_object
 from enable_with_segment.segment_sandbox.oauth import credentials
+from enable_with_segment.segment_sandbox.state import State
 from enable_with_segment.segment_sandbox.tracking.events import (
     LARGEST_EVENT,
     Arrival,
@@ -25,9 +26,6 @@ from enable_with_segment.segment_sandbox.tracking.events import (
     complete,
 )
 from enable_with_segment.segment_sandbox.world import Source
-
-if TYPE_CHECKING:
-    from enable_with_segment.segment_sandbox.sandbox import Sandbox
 
 LARGEST_BATCH = 500 * 1024
 MOST_ITEMS = 2500
@@ -80,14 +78,15 @@ class IngestionDrop:
 class Ingestion:
     """Handlers for api.segment.io, the archive of accepted events, and the log of dropped ones."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
+    def __init__(self, state: State, deliveries: Deliveries) -> None:
+        self._state = state
+        self._deliveries = deliveries
         self.reset()
 
     def reset(self) -> None:
         """Forget every event."""
-        self.archive: deque[IngestedEvent] = deque(maxlen=self._sandbox.config.max_records)
-        self.drops: deque[IngestionDrop] = deque(maxlen=self._sandbox.config.max_records)
+        self.archive: deque[IngestedEvent] = deque(maxlen=self._state.config.max_records)
+        self.drops: deque[IngestionDrop] = deque(maxlen=self._state.config.max_records)
         self.accepted = 0
         self.dropped = 0
         self._seen: dict[tuple[str, str], datetime] = {}
@@ -112,7 +111,7 @@ class Ingestion:
             return PlainTextResponse("Not Found\n", 404, _CORS)
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=_PREFLIGHT)
-        if self._sandbox.state.switches.ingestion_overloaded:
+        if self._state.switches.ingestion_overloaded:
             headers = {**_CORS, "Retry-After": "1", "X-RateLimit-Reset": "1"}
             return JSONResponse({"success": False, "message": "Too Many Requests"}, 429, headers)
         try:
@@ -150,7 +149,7 @@ class Ingestion:
     def _take_event(
         self, source: Source, item: object, envelope: Mapping[str, object], channel: str, client_ip: str
     ) -> None:
-        state = self._sandbox.state
+        state = self._state
         event = item if isinstance(item, dict) else {}
         try:
             check(event)
@@ -172,10 +171,10 @@ class Ingestion:
         else:
             self.accepted += 1
             self.archive.append(IngestedEvent(source.name, arrival.received_at, completed))
-            self._sandbox.deliveries.fan_out(source, completed)
+            self._deliveries.fan_out(source, completed)
 
     def _is_duplicate(self, source: Source, message_id: str, now: datetime) -> bool:
-        switches = self._sandbox.state.switches
+        switches = self._state.switches
         oldest = now - timedelta(hours=switches.ingestion_dedupe_hours)
         while self._seen and (first := next(iter(self._seen.items())))[1] <= oldest:
             del self._seen[first[0]]
@@ -188,14 +187,14 @@ class Ingestion:
     def _source(self, authorization: str | None, envelope: Mapping[str, object]) -> Source | None:
         pair = credentials.basic_pair(authorization)
         write_key = pair[0] if pair and pair[0] else envelope.get("writeKey")
-        return self._sandbox.state.world.source_by_write_key(write_key) if isinstance(write_key, str) else None
+        return self._state.world.source_by_write_key(write_key) if isinstance(write_key, str) else None
 
     def _drop(self, code: str, source: Source | None, event: Mapping[str, object]) -> None:
         message_id, kind = event.get("messageId"), event.get("type")
         self.dropped += 1
         self.drops.append(
             IngestionDrop(
-                time=timestamp(self._sandbox.state.now()),
+                time=timestamp(self._state.now()),
                 code=code,
                 source=source.name if source else None,
                 message_id=message_id if isinstance(message_id, str) else None,
