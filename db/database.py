@@ -21,14 +21,11 @@ from enable_with_segment.db.postgresql_connection import PostgresqlConnection, d
 from enable_with_segment.db.private_file import make_private
 from enable_with_segment.db.quick_reads import LocalReads, QuickReads, ThreadReads
 from enable_with_segment.db.sqlite_connection import ImpatientSqliteConnection, SqliteConnection
+from enable_with_segment.db.store_url import DatabaseUrlInvalid, StoreUrl
 
 _POSTGRESQL_SECONDS = 30.0
 """How long a transaction may take: far longer than any of ours does, so that only a server that went silent ends it."""
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-
-
-class DatabaseUrlInvalid(ValueError):
-    """The URL names no supported database; the text says which forms are."""
 
 
 class Database:
@@ -90,20 +87,11 @@ def parse_url(url: str) -> URL:
     Raises:
         DatabaseUrlInvalid: not SQLite and not PostgreSQL, or not a URL. The text never holds the password.
     """
+    driver = _DRIVERS[StoreUrl.parse(url).backend]
     try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise DatabaseUrlInvalid(_forms("the value is not a URL")) from None
-    backend = parsed.get_backend_name()
-    if backend == "postgres":
-        backend = "postgresql"
-    if backend not in _DRIVERS:
-        raise DatabaseUrlInvalid(_forms(f"'{backend}' is not supported"))
-    return parsed.set(drivername=_DRIVERS[backend])
-
-
-def _forms(problem: str) -> str:
-    return f"{problem}; use sqlite+aiosqlite:///./data/control.db or postgresql+asyncpg://user:password@host/name"
+        return make_url(url).set(drivername=driver)
+    except (ArgumentError, ValueError):
+        raise DatabaseUrlInvalid("the value is not a URL of that form") from None
 
 
 def _sqlite_engine(url: URL) -> AsyncEngine:

@@ -10,22 +10,19 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import ARRAY, Connection, Text, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from enable_with_segment.db.control.tables import ControlTable
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.tables import EventLogTable
+from enable_with_segment.db.problems import TablesInUse
+from enable_with_segment.db.revision import Store, version_table
 
 logger = logging.getLogger(__name__)
-
-Store: TypeAlias = Literal["control", "event_log"]
 
 #: PostgreSQL's codes: a lock was not to be had in time, or only by whoever waited for one of ours.
 _LOCKED = ("55P03", "40P01")
@@ -37,10 +34,6 @@ _HOLDERS = text(
     " AND pid <> pg_backend_pid() AND relname = ANY (:tables) ORDER BY xact_start LIMIT 3"
 ).bindparams(bindparam("tables", type_=ARRAY(Text)))
 _TABLES = {"control": ControlTable.metadata.tables, "event_log": EventLogTable.metadata.tables}
-
-
-class TablesInUse(Exception):
-    """A store was not migrated, because others held its tables all the time; the text says who, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +58,6 @@ def _config(store: Store) -> Config:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations" / store))
     config.set_main_option("path_separator", "os")
     return config
-
-
-def version_table(store: Store) -> str:
-    """The name of the table that holds a store's revision; both stores may share one PostgreSQL database."""
-    return f"{store}_revision"
 
 
 async def migrate(database: Database, store: Store, *, patience: Patience | None = None) -> None:
@@ -121,15 +109,3 @@ async def _in_use(database: Database, store: Store, tries: int) -> str:
         f" ({held or 'nobody does now'}). Nothing was changed, and the service that runs goes on. Let that transaction"
         " end, or end it with: SELECT pg_terminate_backend(process). Then run: enable-with-segment migrate"
     )
-
-
-async def is_current(database: Database, store: Store) -> bool:
-    """Tell whether ``store`` has the newest revision."""
-    head = ScriptDirectory.from_config(_config(store)).get_current_head()
-
-    def current(connection: Connection) -> str | None:
-        context = MigrationContext.configure(connection, opts={"version_table": version_table(store)})
-        return context.get_current_revision()
-
-    async with database.engine.connect() as connection:
-        return await connection.run_sync(current) == head

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from enable_with_segment.components.setting import Setting
     from enable_with_segment.components.sink import Sink
     from enable_with_segment.components.subscription import Subscription
-    from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid, load_settings
+    from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
+    from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
     from enable_with_segment.subscriptions.sinks.http import HttpSink
     from enable_with_segment.subscriptions.sinks.json_lines import JsonLinesSink
     from enable_with_segment.subscriptions.sinks.parquet import ParquetSink
@@ -68,7 +69,8 @@ _MODULES = {
     "Setting": "components.setting",
     "Sink": "components.sink",
     "Subscription": "components.subscription",
-    **dict.fromkeys(["Settings", "SettingsInvalid", "load_settings"], "oauth_app.runtime.settings"),
+    **dict.fromkeys(["Settings", "load_settings"], "oauth_app.runtime.settings"),
+    "SettingsInvalid": "oauth_app.runtime.environment",
     "HttpSink": "subscriptions.sinks.http",
     "JsonLinesSink": "subscriptions.sinks.json_lines",
     "ParquetSink": "subscriptions.sinks.parquet",

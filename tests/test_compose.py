@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from enable_with_segment.db.encryption import generate_encryption_key
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 from enable_with_segment.oauth_app.runtime.key_provider import encryption_keys
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings
 
 FILE = Path(__file__).parent.parent / "docker" / "compose.yaml"
 SERVICES: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["services"]

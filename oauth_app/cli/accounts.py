@@ -1,4 +1,4 @@
-"""``connect-link`` and ``api-keys``: the two ways a customer's account gets connected."""
+"""``connect-link``, ``api-keys`` and ``accounts``: connecting a customer's account, and suspending it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from enable_with_segment.db.clock import utc_now
+from enable_with_segment.db.control import accounts as stored_accounts
 from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control.tables import ApiKey
 from enable_with_segment.installs.api_key_format import ApiKeyInvalid
@@ -19,11 +20,10 @@ from enable_with_segment.installs.return_to import ReturnAddressRefused
 from enable_with_segment.oauth_app.cli.output import (
     AsJson,
     Reason,
-    err,
-    out,
     print_json,
     print_table,
     run,
+    say,
     settings_or_exit,
     stop,
 )
@@ -31,17 +31,10 @@ from enable_with_segment.oauth_app.operators.actions import Act, note
 from enable_with_segment.oauth_app.runtime.component import component_name, declared_settings, signed_url
 from enable_with_segment.oauth_app.runtime.factories import api_keys_of, connect_links_of
 from enable_with_segment.oauth_app.runtime.settings import Settings
-from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.oauth_app.runtime.stores import open_control_store, open_stores
 
 Account = Annotated[str, typer.Option("--account", help="Your own identifier of the customer's account.")]
-
-keys = typer.Typer(help="API keys that Segment sends with every delivery.", no_args_is_help=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command and the group."""
-    app.command("connect-link")(connect_link)
-    app.add_typer(keys, name="api-keys")
+Name = Annotated[str, typer.Argument(help="Your own identifier of the customer's account.")]
 
 
 def connect_link(
@@ -70,10 +63,9 @@ def connect_link(
         print_json({"url": link.url, "account": link.account, "expires_at": link.expires_at})
         return
     typer.echo(link.url)
-    err.print(f"Works once, until {link.expires_at:%H:%M} UTC.")
+    say(f"Works once, until {link.expires_at:%H:%M} UTC.", error=True)
 
 
-@keys.command("create")
 def create_key(
     account: Account,
     signed: Annotated[bool, typer.Option("--signed", help="For a Webhooks destination: an URL and a secret.")] = False,
@@ -97,14 +89,13 @@ def create_key(
         print_json({**shown, **_signed_destination(settings, minted)})
         return
     _print_minted(settings, minted)
-    err.print(f"{minted.id} for {component}. Copy it now: it is not shown again.")
+    say(f"{minted.id} for {component}. Copy it now: it is not shown again.", error=True)
 
 
-@keys.command("list")
 def list_keys(
     account: Annotated[str | None, typer.Option(help="Only keys of this account.")] = None, as_json: AsJson = False
 ) -> None:
-    """List API keys, the newest first, without the keys themselves.
+    """List API keys, the newest first. The keys themselves are not shown.
 
     Example: enable-with-segment api-keys list --account acct_42
     """
@@ -132,14 +123,13 @@ def list_keys(
     )
 
 
-@keys.command("rotate")
 def rotate_key(
     key_id: Annotated[str, typer.Argument(help="The key's id, from: api-keys list")],
     overlap_hours: Annotated[int, typer.Option(min=0, help="How long the old key goes on working.")] = 24,
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replace a pasted key: prints a new one, and the old one goes on working for the overlap.
+    """Replace a pasted key. Prints a new one; the old one works until the overlap ends.
 
     The key of an install is pushed to Segment: use "installs rotate-key" for it.
 
@@ -152,10 +142,9 @@ def rotate_key(
         print_json({**shown, **_signed_destination(settings, minted)})
         return
     _print_minted(settings, minted)
-    err.print(f"{minted.id} replaces {key_id}, which works for {overlap_hours} more hours.")
+    say(f"{minted.id} replaces {key_id}, which works for {overlap_hours} more hours.", error=True)
 
 
-@keys.command("revoke")
 def revoke_key(
     key_id: Annotated[str, typer.Argument(help="The key's id, from: api-keys list")], reason: Reason = None
 ) -> None:
@@ -165,7 +154,25 @@ def revoke_key(
     """
     if not run(_revoke_key(settings_or_exit(), key_id, reason)):
         stop([f"there is no usable key {key_id}"], 1)
-    out.print(f"{key_id} is revoked.")
+    say(f"{key_id} is revoked.")
+
+
+def suspend(name: Name, reason: Reason = None) -> None:
+    """Answer an account's deliveries 403 from the next second on. Segment does not send those events again.
+
+    Example: enable-with-segment accounts suspend acct_42 --reason "unpaid since March"
+    """
+    run(_note_and_set(settings_or_exit(), name, Act.SUSPEND_ACCOUNT, reason))
+    say(f"{name} is suspended: its deliveries are answered 403, and lost.")
+
+
+def resume(name: Name, reason: Reason = None) -> None:
+    """Accept an account's deliveries again.
+
+    Example: enable-with-segment accounts resume acct_42
+    """
+    run(_note_and_set(settings_or_exit(), name, Act.RESUME_ACCOUNT, reason))
+    say(f"{name} works again.")
 
 
 def _mint(work: Coroutine[Any, Any, MintedKey]) -> MintedKey:
@@ -233,7 +240,7 @@ async def _create_key(settings: Settings, account: str, *, signed: bool) -> Mint
 
 
 async def _list_keys(settings: Settings, account: str | None) -> list[ApiKey]:
-    async with open_stores(settings) as stores, stores.control.transaction() as session:
+    async with open_control_store(settings) as control, control.transaction() as session:
         return await stored_keys.list_all(session, account=account)
 
 
@@ -261,3 +268,13 @@ async def _revoke_key(settings: Settings, key_id: str, reason: str | None) -> bo
     async with open_stores(settings) as stores, stores.control.transaction() as session:
         await note(session, Act.REVOKE_API_KEY, key_id, actor="cli", reason=reason, now=utc_now())
         return await api_keys_of(settings, stores).revoke(session, key_id, actor="cli")
+
+
+async def _note_and_set(settings: Settings, name: str, act: Act, reason: str | None) -> None:
+    async with open_control_store(settings) as control, control.transaction() as session:
+        now = utc_now()
+        try:
+            await stored_accounts.set_suspended(session, name, now if act is Act.SUSPEND_ACCOUNT else None)
+        except KeyError:
+            stop([f"there is no account {name}"], 1)
+        await note(session, act, name, actor="cli", reason=reason, now=now)

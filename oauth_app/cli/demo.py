@@ -17,7 +17,7 @@ from rich.console import Console
 
 from enable_with_segment.db.encryption import generate_encryption_key
 from enable_with_segment.http_client import httpx
-from enable_with_segment.oauth_app.cli.output import err, print_json, run, settings_or_exit, stop
+from enable_with_segment.oauth_app.cli.output import print_json, run, settings_or_exit, stop
 from enable_with_segment.oauth_app.demo.journey import Journey, Result
 from enable_with_segment.oauth_app.demo.narrator import Narrator
 from enable_with_segment.oauth_app.demo.processes import DemoFailed, Process, free_port
@@ -29,18 +29,13 @@ from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAUL
 _FOLDER = Path("data/demo")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(demo)
-
-
 def demo(
     once: Annotated[bool, typer.Option("--once", help="Exit after the journey instead of serving on.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line on standard output.")] = False,
     port: Annotated[int, typer.Option(help="The service's port; another one is taken if it is in use.")] = 8888,
     sandbox_port: Annotated[int, typer.Option(help="The sandbox's port, likewise.")] = 8889,
 ) -> None:
-    """Run a local Segment and the service, and walk a customer's whole journey over real HTTP.
+    """Run a local Segment and the service, and walk a customer's whole journey, over real HTTP.
 
     Everything it writes is under data/demo, which each run makes anew.
 
@@ -48,7 +43,7 @@ def demo(
     """
     if not _has("examples.acme_crm") or not _has("segment.analytics"):
         stop(["the demo needs the example partner and Segment's own SDK: run make demo in a clone of the repository"])
-    console = err if as_json else Console(highlight=False)
+    console = Console(stderr=as_json, highlight=False)
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir(parents=True)
     try:

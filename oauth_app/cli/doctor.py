@@ -6,19 +6,10 @@ from typing import Annotated
 
 import typer
 
-from enable_with_segment.oauth_app.cli.output import FAILED, AsJson, out, print_json, run
+from enable_with_segment.oauth_app.cli.output import FAILED, AsJson, print_json, run, say
 from enable_with_segment.oauth_app.doctor import Finding, Level, accept, examine
 
-_MARKS = {
-    Level.OK: "[green]ok[/green]     ",
-    Level.WARNING: "[yellow]warning[/yellow]",
-    Level.FAILURE: "[red]failure[/red]",
-}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(doctor)
+_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILURE: "red"}
 
 
 def doctor(
@@ -28,7 +19,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check settings, keys, stores and network, and say what to do about each finding; status 1 on a failure.
+    """Check settings, keys, stores and network. Each finding says what to do; exit status 1 on a failure.
 
     Example: enable-with-segment doctor --online
     """
@@ -48,7 +39,7 @@ async def _examine(online: bool) -> list[Finding]:
 
 
 def _tell(finding: Finding) -> None:
-    out.print(_MARKS[finding.level], end="  ")
-    out.print(f"{finding.check}: {finding.message}", markup=False, soft_wrap=True)
+    typer.secho(f"{finding.level.value:<7}", fg=_COLOURS[finding.level], nl=False)
+    say(f"  {finding.check}: {finding.message}")
     if finding.advice:
-        out.print(f"         {finding.advice}", markup=False, soft_wrap=True)
+        say(f"         {finding.advice}")

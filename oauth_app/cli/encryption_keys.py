@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control.ciphertexts import count_all, count_not_of_key
@@ -27,20 +26,19 @@ from enable_with_segment.oauth_app.cli.output import (
     FAILED,
     AsJson,
     Reason,
-    err,
-    out,
     print_json,
     print_table,
+    progress_bar,
     run,
+    say,
     settings_or_exit,
     stop,
 )
 from enable_with_segment.oauth_app.operators.actions import Act, note
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 from enable_with_segment.oauth_app.runtime.key_provider import encryption_keys, key_provider, new_configured_key
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.stores import open_control_store
-
-group = typer.Typer(help="Keys for stored secrets.", no_args_is_help=True)
 
 _NEXT = {
     RotationStage.ADD: "Step 1 of 4: the new key, last in the list, only decrypts. Deploy the value to every "
@@ -52,17 +50,6 @@ _NEXT = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group."""
-    app.add_typer(group, name="encryption-keys")
-
-
-@group.callback()
-def _group() -> None:
-    """Keys for stored secrets (ENCRYPTION_KEYS)."""
-
-
-@group.command()
 def generate() -> None:
     """Print a new key for ENCRYPTION_KEYS; with ENCRYPTION_KMS_URL, wrapped by the key service.
 
@@ -71,9 +58,8 @@ def generate() -> None:
     typer.echo(run(_generate(settings_or_exit())))
 
 
-@group.command()
 def status(as_json: AsJson = False) -> None:
-    """Show which keys are configured and which the stored secrets need; status 1 if a needed one is missing.
+    """Show which keys are configured, and which keys the stored secrets need. Exit status 1 if one is missing.
 
     Example: enable-with-segment encryption-keys status --json
     """
@@ -96,7 +82,7 @@ def status(as_json: AsJson = False) -> None:
             }
         )
     else:
-        out.print(f"{told.setting}: {', '.join(told.configured)}; '{told.current}' encrypts.")
+        say(f"{told.setting}: {', '.join(told.configured)}; '{told.current}' encrypts.")
         print_table(
             ["table", "column", "key", "rows", "opens"],
             [(use.table, use.column, use.key_id, use.rows, "yes" if use.opens else "NO") for use in told.uses],
@@ -107,17 +93,16 @@ def status(as_json: AsJson = False) -> None:
             [(process.name, ", ".join(process.key_ids), process.seen_at) for process in told.processes],
             empty="No process of the service is running.",
         )
-        out.print(told.next_step(), markup=False, soft_wrap=True)
+        say(told.next_step())
     if not told.healthy:
         raise typer.Exit(FAILED)
 
 
-@group.command()
 def rotate(
     stage: Annotated[RotationStage, typer.Option(help="add, then use, then retire.")] = RotationStage.ADD,
     as_json: AsJson = False,
 ) -> None:
-    """Print the next value of ENCRYPTION_KEYS, step by step, so that no process meets a key it does not have.
+    """Print the next value of ENCRYPTION_KEYS. Each stage keeps every running process able to decrypt.
 
     Four steps: add a key and deploy; use it and deploy; reencrypt; retire the old keys and deploy. Nothing is changed
     here. A step is refused while a running process is not ready for it.
@@ -135,10 +120,9 @@ def rotate(
         print_json({"stage": stage, "setting": setting, "keys": list(keys), "value": value, "next": _NEXT[stage]})
         return
     typer.echo(value.replace(",", "\n") if settings.encryption_keys_file else value)
-    err.print(f"For {setting}. {_NEXT[stage]}", markup=False, soft_wrap=True)
+    say(f"For {setting}. {_NEXT[stage]}", error=True)
 
 
-@group.command()
 def reencrypt(
     verify: Annotated[bool, typer.Option("--verify", help="Open every secret with the current key alone.")] = False,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Rows in one short transaction.")] = 200,
@@ -146,7 +130,7 @@ def reencrypt(
     reason: Reason = None,
     as_json: AsJson = False,
 ) -> None:
-    """Encrypt every stored secret anew with the first key, while the service runs; stop and repeat it as you like.
+    """Encrypt every stored secret anew, with the first key, while the service runs. It can be stopped and repeated.
 
     Step 3 of 4 when a key is replaced; what comes next is said at the end.
 
@@ -200,7 +184,7 @@ async def _reencrypt(
         check_known(told.current, told.known, setting=told.setting)
         async with control.transaction() as session:
             await note(session, Act.REENCRYPT, keys.current_key_id, actor="cli", reason=reason, now=utc_now())
-        with _progress() as progress:
+        with progress_bar() as progress:
             rows = await count_not_of_key(control, keys.current_key_id)
             moving = progress.add_task("re-encrypting", total=rows)
             work = Reencryption(control, keys, pace=pace)
@@ -211,26 +195,19 @@ async def _reencrypt(
         return report, (await key_status(control, keys)).next_step()
 
 
-def _progress() -> Progress:
-    """A progress bar on standard error; nothing where that is not a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, disable=not err.is_terminal)
-
-
 def _tell(report: ReencryptionReport, next_step: str) -> None:
-    out.print(
-        f"Re-encrypted {report.rewritten:,} secrets; {report.remaining:,} carry another key than the current one."
-    )
+    say(f"Re-encrypted {report.rewritten:,} secrets; {report.remaining:,} carry another key than the current one.")
     if report.verified is not None:
-        out.print(f"Verified: {report.verified:,} secrets open with '{report.current_key_id}' alone.")
+        say(f"Verified: {report.verified:,} secrets open with '{report.current_key_id}' alone.")
     for place in report.unreadable:
-        err.print(f"does not open: {place}", markup=False, soft_wrap=True)
+        say(f"does not open: {place}", error=True)
     if report.unreadable_rows:
-        err.print(f"{report.unreadable_rows:,} secrets do not open; nothing was changed there.")
+        say(f"{report.unreadable_rows:,} secrets do not open; nothing was changed there.", error=True)
     elif report.remaining:
-        err.print(
+        say(
             "Secrets keep arriving with another key: a process still runs with the previous value. "
             "Deploy the new value to every process, then run this again.",
+            error=True,
         )
     else:
-        out.print(next_step, markup=False, soft_wrap=True)
+        say(next_step)

@@ -13,25 +13,19 @@ from enable_with_segment.oauth_app.cli.output import (
     FAILED,
     AsJson,
     Reason,
-    err,
-    out,
     print_json,
     print_table,
+    problem_of,
     run,
+    say,
     settings_or_exit,
     stop,
 )
-from enable_with_segment.oauth_app.cli.problems import told
 from enable_with_segment.oauth_app.operators.erasure import ErasureOrder
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.subscriptions.archive.erasure import ErasureReceipt, ErasureRefused
 
 _ACTOR = "cli"
-
-
-def register(events: typer.Typer) -> None:
-    """Add the command to the group of events."""
-    events.command()(erase)
 
 
 def erase(
@@ -42,7 +36,7 @@ def erase(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Erase a person everywhere: the log, dead letters, your handlers and sinks. Prints a receipt.
+    """Erase a person everywhere: event log, dead letters, your handlers and sinks. Prints a receipt.
 
     It takes the way of a delete that Segment sends, so later copies of old events don't bring the person back.
     Exit status 1 when it is not done within --wait.
@@ -61,7 +55,7 @@ def erase(
         rows += [(f"handler {name}", state.value) for name, state in receipt.handlers.items()]
         print_table(["", ""], rows, empty="")
         if not receipt.complete:
-            out.print(_what_is_missing(receipt))
+            say(_what_is_missing(receipt))
     if not receipt.complete:
         raise typer.Exit(1)
 
@@ -87,12 +81,12 @@ async def _erase(settings: Settings, account: str, user_id: str, wait: float, re
         return await order.carry_out(wait)
     except asyncio.CancelledError:
         if order.is_stored is not False:
-            err.print(_fate(order), soft_wrap=True)
+            say(_fate(order), error=True)
         raise
     except Exception as problem:
         if order.is_stored is False:
             raise
-        problems = told(problem)
+        problems = problem_of(problem)
         why = [f"{problem!s}" or type(problem).__name__] if problems is None else problems.sentences
         stop([*why, _fate(order)], FAILED)
 

@@ -18,30 +18,22 @@ from enable_with_segment.oauth_app.cli.output import (
     FAILED,
     AsJson,
     Reason,
-    out,
     print_json,
     print_table,
     run,
+    say,
     settings_or_exit,
     stop,
 )
 from enable_with_segment.oauth_app.operators.actions import Act, note
 from enable_with_segment.oauth_app.runtime.settings import Settings
-from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.oauth_app.runtime.stores import open_control_store, open_stores
 from enable_with_segment.oauth_app.runtime.wiring import segment_of
 from enable_with_segment.segment_api.errors import SegmentError
-
-group = typer.Typer(help="Connected workspaces.", no_args_is_help=True)
 
 InstallId = Annotated[str, typer.Argument(help="The install's id, from: installs list")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the group."""
-    app.add_typer(group, name="installs")
-
-
-@group.command("list")
 def list_installs(
     account: Annotated[str | None, typer.Option(help="Only installs of this account.")] = None, as_json: AsJson = False
 ) -> None:
@@ -72,7 +64,6 @@ def list_installs(
     )
 
 
-@group.command()
 def show(install_id: InstallId, as_json: AsJson = False) -> None:
     """Show one install: its names, token life, destination as Segment last showed it, and waiting work.
 
@@ -87,7 +78,6 @@ def show(install_id: InstallId, as_json: AsJson = False) -> None:
     print_table(["", ""], [(name.replace("_", " "), value) for name, value in told.items()], empty="")
 
 
-@group.command()
 def reconcile(
     install_id: Annotated[str | None, typer.Argument(help="The install's id, from: installs list")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every install, one a second.")] = False,
@@ -102,36 +92,31 @@ def reconcile(
     if every == (install_id is not None):
         stop(["name one install, or give --all"])
     if install_id is None:
-        out.print(
-            f"Queued: {run(_reconcile_all(settings_or_exit(), reason))}. The running service looks at one a second."
-        )
+        say(f"Queued: {run(_reconcile_all(settings_or_exit(), reason))}. The running service looks at one a second.")
         return
     if not run(_reconcile(settings_or_exit(), install_id, reason)):
         stop([f"there is no connected install {install_id}"], 1)
-    out.print("Queued. The running service does it within seconds.")
+    say("Queued. The running service does it within seconds.")
 
 
-@group.command()
 def refresh(install_id: InstallId, reason: Reason = None) -> None:
     """Refresh the install token now, to see whether Segment still grants access.
 
     Example: enable-with-segment installs refresh ins_0a1b2c
     """
     run(_refresh(settings_or_exit(), install_id, reason))
-    out.print("Segment granted a fresh install token.")
+    say("Segment granted a fresh install token.")
 
 
-@group.command("rotate-key")
 def rotate_key(install_id: InstallId, reason: Reason = None) -> None:
     """Replace the install's API key in Segment; the old one goes on working for 24 hours.
 
     Example: enable-with-segment installs rotate-key ins_0a1b2c
     """
     run(_with_provisioner(settings_or_exit(), install_id, Act.ROTATE_KEY, reason))
-    out.print("Queued. The running service pushes the new key within seconds.")
+    say("Queued. The running service pushes the new key within seconds.")
 
 
-@group.command()
 def disconnect(
     install_id: InstallId,
     delete: Annotated[bool, typer.Option(help="Delete the destination in Segment instead of disabling it.")] = False,
@@ -145,7 +130,7 @@ def disconnect(
     Example: enable-with-segment installs disconnect ins_0a1b2c --delete
     """
     run(_with_provisioner(settings_or_exit(), install_id, Act.DISCONNECT, reason, delete=delete))
-    out.print("Queued. The running service switches the destination off within seconds, then erases key and token.")
+    say("Queued. The running service switches the destination off within seconds, then erases key and token.")
 
 
 def _described(install: Install) -> dict[str, Any]:
@@ -168,12 +153,12 @@ def _described(install: Install) -> dict[str, Any]:
 
 
 async def _list(settings: Settings, account: str | None) -> Sequence[Install]:
-    async with open_stores(settings) as stores, stores.control.transaction() as session:
+    async with open_control_store(settings) as control, control.transaction() as session:
         return await stored_installs.list_all(session, account=account)
 
 
 async def _show(settings: Settings, install_id: str) -> dict[str, Any] | None:
-    async with open_stores(settings) as stores, stores.control.transaction() as session:
+    async with open_control_store(settings) as control, control.transaction() as session:
         install = await stored_installs.get(session, install_id)
         if install is None:
             return None
@@ -198,7 +183,7 @@ async def _show(settings: Settings, install_id: str) -> dict[str, Any] | None:
 
 
 async def _reconcile(settings: Settings, install_id: str, reason: str | None) -> bool:
-    async with open_stores(settings) as stores, stores.control.transaction() as session:
+    async with open_control_store(settings) as control, control.transaction() as session:
         install = await stored_installs.get(session, install_id)
         if install is None or install.status.over:
             return False
@@ -209,7 +194,7 @@ async def _reconcile(settings: Settings, install_id: str, reason: str | None) ->
 
 
 async def _reconcile_all(settings: Settings, reason: str | None) -> int:
-    async with open_stores(settings) as stores, stores.control.transaction() as session:
+    async with open_control_store(settings) as control, control.transaction() as session:
         now = utc_now()
         await note(session, Act.RECONCILE, "all", actor="cli", reason=reason, now=now)
         return await queue_checks(session, await stored_installs.watched(session), now=now)

@@ -7,17 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from enable_with_segment.db.clock import utc_now
-from enable_with_segment.oauth_app.cli.output import AsJson, err, out, print_json, run, settings_or_exit, stop
+from enable_with_segment.oauth_app.cli.output import AsJson, print_json, run, say, settings_or_exit, stop
 from enable_with_segment.oauth_app.runtime.emergency_stop import erase_everything, lift_stop, stop_everything
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.stores import open_control_store
 
 _CONFIRMATION = "ERASE"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(panic)
 
 
 def panic(
@@ -39,7 +34,7 @@ def panic(
         stop(["--erase and --lift exclude each other"])
     settings = settings_or_exit()
     if erase:
-        err.print("Every install token and API key will be destroyed. Every customer has to connect again.")
+        say("Every install token and API key will be destroyed. Every customer has to connect again.", error=True)
         if typer.prompt(f"Type {_CONFIRMATION} to go on", err=True) != _CONFIRMATION:
             stop(["nothing was erased"], 1)
     done = run(_panic(settings, erase=erase, lift=lift, reason=reason))
@@ -47,12 +42,12 @@ def panic(
         print_json(done)
         return
     if lift:
-        out.print("The service runs again." if done["changed"] else "The service was not stopped.")
+        say("The service runs again." if done["changed"] else "The service was not stopped.")
         return
-    out.print("Stopped: every process notices within a second." if done["changed"] else "It was stopped already.")
+    say("Stopped: every process notices within a second." if done["changed"] else "It was stopped already.")
     if erase:
-        out.print(f"Destroyed {done['tokens']} install tokens and {done['api_keys']} API keys.")
-    out.print("To start again: enable-with-segment panic --lift")
+        say(f"Destroyed {done['tokens']} install tokens and {done['api_keys']} API keys.")
+    say("To start again: enable-with-segment panic --lift")
 
 
 async def _panic(settings: Settings, *, erase: bool, lift: bool, reason: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``events replay``, ``pause`` and ``resume``: handling events again, or not for a while."""
+"""``events replay|pause|resume`` and ``dead-letters retry``: handling events again, or not for a while."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from enable_with_segment.components.errors import SubscriptionError
 from enable_with_segment.db.clock import utc_now
@@ -19,17 +18,20 @@ from enable_with_segment.db.event_log.records import EventFilter
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.cli.output import (
     AsJson,
-    err,
-    out,
+    Reason,
     print_json,
     print_table,
+    progress_bar,
     run,
+    say,
     settings_or_exit,
     stop,
 )
+from enable_with_segment.oauth_app.operators.actions import Act, note
 from enable_with_segment.oauth_app.runtime.component import component_name, load_component
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.subscriptions.archive.dead_letter_groups import has_group, retry_group
 from enable_with_segment.subscriptions.archive.replay import (
     ComponentPaused,
     HandlerGone,
@@ -47,13 +49,6 @@ HandlerName = Annotated[str | None, typer.Option(help="One handler: its function
 
 class HandlerUnknown(SubscriptionError):
     """The component has no such handler, or several; the text names them."""
-
-
-def register(events: typer.Typer) -> None:
-    """Add the commands to the group of events."""
-    events.command()(replay)
-    events.command()(pause)
-    events.command()(resume)
 
 
 def replay(
@@ -106,9 +101,9 @@ def replay(
     if counts is not None:
         _tell_counts(counts)
     if dry_run:
-        out.print("Nothing was changed. Leave out --dry-run to replay them.")
+        say("Nothing was changed. Leave out --dry-run to replay them.")
     elif replay_id is not None:
-        out.print(f"{revived} events were handed out again (replay {replay_id}).")
+        say(f"{revived} events were handed out again (replay {replay_id}).")
 
 
 def pause(handler: HandlerName = None, as_json: AsJson = False) -> None:
@@ -134,8 +129,24 @@ def resume(handler: HandlerName = None, as_json: AsJson = False) -> None:
     for other in others:
         told = f"{component_name(settings)} as a whole" if other is None else f"handler {other}"
         option = "" if other is None else f" --handler {shlex.quote(other)}"
-        beside = err if as_json else out
-        beside.print(f"But {told} is paused: enable-with-segment events resume{option}", markup=False, soft_wrap=True)
+        say(f"But {told} is paused: enable-with-segment events resume{option}", error=as_json)
+
+
+def retry(
+    event_ids: Annotated[list[int] | None, typer.Argument(help="Ids from: dead-letters list")] = None,
+    *,
+    group: Annotated[str | None, typer.Option(help="A group of: dead-letters groups")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every dead letter.")] = False,
+    reason: Reason = None,
+) -> None:
+    """Let dead letters be tried again, after their cause was mended.
+
+    Example: enable-with-segment dead-letters retry --all
+    """
+    if [bool(event_ids), group is not None, everything].count(True) != 1:
+        stop(["name the ids to retry, or --group, or --all"])
+    count = run(_retry(settings_or_exit(), None if everything else event_ids, group, reason))
+    say(f"{count} will be tried again.")
 
 
 async def _replay(
@@ -152,15 +163,14 @@ async def _replay(
             if dry_run or counts.events == 0:
                 return counts, None, 0
             replay_id = await replayer.begin(request, total=counts.events, actor=_ACTOR)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        with progress_bar() as progress:
             going = progress.add_task("replaying", total=None if counts is None else counts.events)
             told_to_wait = False
 
             def wait_for(behind: int) -> None:
                 nonlocal told_to_wait
                 if not told_to_wait:
-                    err.print(f"Waiting for {behind} live events to be handled first. Is the service running?")
+                    say(f"Waiting for {behind} live events to be handled first. Is the service running?", error=True)
                 told_to_wait = True
 
             try:
@@ -168,7 +178,7 @@ async def _replay(
                     replay_id, progress=lambda more: progress.advance(going, more), waiting=wait_for
                 )
             except (asyncio.CancelledError, ComponentPaused):
-                err.print(f"Stopped. Go on with: enable-with-segment events replay --resume {replay_id}")
+                say(f"Stopped. Go on with: enable-with-segment events replay --resume {replay_id}", error=True)
                 raise
         return counts, replay_id, revived
 
@@ -245,4 +255,19 @@ def _tell_pause(settings: Settings, handler: str | None, *, changed: bool, pause
         told = "gets no more events." if changed else "was paused already."
     else:
         told = "gets events again." if changed else "was not paused."
-    out.print(f"{subject} {told}", markup=False)
+    say(f"{subject} {told}")
+
+
+async def _retry(settings: Settings, event_ids: Sequence[int] | None, group: str | None, reason: str | None) -> int:
+    if group is not None:
+        subject = f"group:{group}"
+    else:
+        subject = "event:all" if event_ids is None else f"event:{','.join(map(str, event_ids[:20]))}"
+    async with open_stores(settings) as stores:
+        if group is not None and not await has_group(stores.event_log, group):
+            stop([f"there is no group '{group}'; list them with: enable-with-segment dead-letters groups"])
+        async with stores.control.transaction() as session:
+            await note(session, Act.RETRY_DEAD_LETTERS, subject, actor="cli", reason=reason, now=utc_now())
+        if group is not None:
+            return await retry_group(stores.event_log, group, now=utc_now())
+        return await stores.event_log.retry_dead_letters(event_ids, now=utc_now())

@@ -13,11 +13,6 @@ from enable_with_segment.segment_sandbox.serve import run as run_sandbox
 from enable_with_segment.segment_sandbox.switches import UnknownSwitch
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(sandbox)
-
-
 def sandbox(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = DEFAULT_HOST,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = DEFAULT_PORT,

@@ -8,19 +8,20 @@ import signal
 import threading
 import time
 import urllib.request
+from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from enable_with_segment.db.database import parse_url
+from enable_with_segment.db.store_url import StoreUrl
 from enable_with_segment.oauth_app.cli.output import run, settings_or_exit, stop
-from enable_with_segment.oauth_app.cli.own_address import own_address
 from enable_with_segment.oauth_app.observability.logs import configure_logging
 from enable_with_segment.oauth_app.runtime.factories import sign_in_links_of
 from enable_with_segment.oauth_app.runtime.settings import Settings
@@ -46,11 +47,6 @@ class RoleName(StrEnum):
     ALL = "all"
     WEB = "web"
     WORKER = "worker"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(serve)
 
 
 def serve(
@@ -119,6 +115,40 @@ def application() -> object:
     return create_application(settings, "web" if role == "web" else "worker" if role == "worker" else "all")
 
 
+@dataclass(frozen=True, slots=True)
+class OwnAddress:
+    """What to go on with.
+
+    Attributes:
+        base_url: to be taken for BASE_URL; ``None`` where it stays as it is.
+        told: a sentence for whoever starts the service, if there is something to say.
+    """
+
+    base_url: str | None = None
+    told: str | None = None
+
+
+def own_address(settings: Settings, port: int) -> OwnAddress:
+    """Take the port that is served into the BASE_URL that nobody set, and doubt one that names another.
+
+    Only on this machine: a public address leads to the service by way of a proxy.
+    """
+    named = urlsplit(settings.base_url).port or (443 if settings.secure_cookies else 80)
+    if not settings.on_loopback or named == port:
+        return OwnAddress()
+    if "base_url" in settings.model_fields_set:
+        return OwnAddress(
+            told=f"BASE_URL is {settings.base_url} and this serves port {port}: links lead to the service only if "
+            f"something passes port {named} on to it."
+        )
+    base_url = f"http://localhost:{port}"
+    return OwnAddress(
+        base_url,
+        f"BASE_URL is not set, so links lead to {base_url}. Other commands cannot know that: set BASE_URL={base_url} "
+        "for them.",
+    )
+
+
 def _reached_at(port: int) -> Settings:
     """Read the settings; where nobody set BASE_URL, it names the port, here and in the server processes."""
     settings = settings_or_exit()
@@ -148,7 +178,7 @@ def _exit_cleanly(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _uses_sqlite(settings: Settings) -> bool:
     urls = (settings.database_url, settings.effective_event_log_url)
-    return any(parse_url(url).get_backend_name() == "sqlite" for url in urls)
+    return any(StoreUrl.parse(url).backend == "sqlite" for url in urls)
 
 
 def _run_many(config: uvicorn.Config, ready: str) -> None:

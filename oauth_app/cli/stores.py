@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
-from enable_with_segment.db.database import Database, parse_url
+from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.migrate import migrate as migrate_store
-from enable_with_segment.oauth_app.cli.output import out, run, settings_or_exit
+from enable_with_segment.db.store_url import StoreUrl
+from enable_with_segment.oauth_app.cli.output import run, say, settings_or_exit
 from enable_with_segment.oauth_app.runtime.settings import Settings
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(migrate)
 
 
 def migrate() -> None:
@@ -21,7 +16,7 @@ def migrate() -> None:
     Example: DATABASE_URL=postgresql+asyncpg://user:password@host/name enable-with-segment migrate
     """
     run(_migrate(settings_or_exit()))
-    out.print("Both stores are at the newest schema.")
+    say("Both stores are at the newest schema.")
 
 
 async def _migrate(settings: Settings) -> None:
@@ -30,8 +25,13 @@ async def _migrate(settings: Settings) -> None:
         await migrate_store(control, "control")
     finally:
         await control.close()
-    if parse_url(settings.effective_event_log_url).get_backend_name() == "sqlite":
-        return  # an SQLite event log looks after its own files
+    if StoreUrl.parse(settings.effective_event_log_url).backend == "sqlite":
+        log = open_event_log(settings.effective_event_log_url)
+        try:
+            await log.check()  # which brings its files to the newest schema
+        finally:
+            await log.close()
+        return
     events = Database.open(settings.effective_event_log_url)
     try:
         await migrate_store(events, "event_log")

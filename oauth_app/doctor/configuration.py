@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 from enable_with_segment.components.errors import SubscriptionError
 from enable_with_segment.components.subscription import Subscription
-from enable_with_segment.db.database import parse_url
+from enable_with_segment.db.store_url import StoreUrl
 from enable_with_segment.oauth_app.doctor.finding import Finding, failure, ok, warning
 from enable_with_segment.oauth_app.runtime.component import load_component
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.settings_typos import misspelt_settings
 from enable_with_segment.segment_api.urls import is_loopback
 
@@ -71,7 +72,7 @@ def check_log_level(settings: Settings) -> Finding:
 def check_store_engine(settings: Settings) -> Finding:
     """SQLite serves one process on one machine, so it is not for production unless somebody decided so (OP-5)."""
     urls = {"DATABASE_URL": settings.database_url, "EVENT_LOG_URL": settings.effective_event_log_url}
-    embedded = [name for name, url in urls.items() if parse_url(url).get_backend_name() == "sqlite"]
+    embedded = [name for name, url in urls.items() if StoreUrl.parse(url).backend == "sqlite"]
     if not embedded:
         return ok("sqlite", "The stores are on a database server.")
     message = f"SQLite is used ({', '.join(embedded)}): one process on one machine."

@@ -11,7 +11,8 @@ from enable_with_segment.oauth_app.doctor.dependencies import check_dependencies
 from enable_with_segment.oauth_app.doctor.finding import Finding, failure
 from enable_with_segment.oauth_app.doctor.network import check_clock, check_identity_provider, check_public_address
 from enable_with_segment.oauth_app.doctor.stores import check_stores
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid, load_settings
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
 
 
 async def examine(

@@ -11,14 +11,16 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from enable_with_segment.db.control.key_status import KeyStatus, key_status
-from enable_with_segment.db.database import Database, parse_url
+from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventLogUnavailable
-from enable_with_segment.db.migrate import Store, is_current
+from enable_with_segment.db.revision import Store, is_current
+from enable_with_segment.db.store_url import StoreUrl
 from enable_with_segment.oauth_app.doctor.finding import Finding, failure, ok, warning
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 from enable_with_segment.oauth_app.runtime.key_provider import encryption_keys
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings
 
 _SETTINGS: dict[Store, str] = {"control": "DATABASE_URL", "event_log": "EVENT_LOG_URL"}
 _NAMES: dict[Store, str] = {"control": "control store", "event_log": "event log"}
@@ -46,13 +48,13 @@ async def check_stores(settings: Settings) -> AsyncIterator[Finding]:
     size = await _event_log_size(settings.effective_event_log_url)
     if size is not None:
         yield judge_size(size, settings.retention_gib)
-    for finding in check_disks([url for url in urls.values() if _sqlite_file(url) is not None]):
+    for finding in check_disks([url for url in urls.values() if StoreUrl.parse(url).path is not None]):
         yield finding
 
 
 async def _check_store(store: Store, url: str, keys: EncryptionKeys | None) -> AsyncIterator[Finding]:
     name, check = _NAMES[store], _NAMES[store].replace(" ", "-")
-    file = _sqlite_file(url)
+    file = StoreUrl.parse(url).path
     if file is not None and not file.exists():
         yield warning(check, f"The {name} does not exist yet.", "It is made when the service starts.")
         return
@@ -96,7 +98,7 @@ async def _check_event_log_files(url: str) -> Finding:
 
 async def _event_log_size(url: str) -> int | None:
     """Ask the log how large it is; ``None`` when it isn't there or does not answer, which is said elsewhere."""
-    file = _sqlite_file(url)
+    file = StoreUrl.parse(url).path
     if file is not None and not file.exists():
         return None
     event_log = open_event_log(url)
@@ -173,7 +175,7 @@ def judge_postgresql(name: str, found: dict[str, str]) -> Finding:
 
 def check_disks(urls: list[str]) -> Iterator[Finding]:
     """There is room where the embedded stores grow."""
-    folders = {_existing(file.parent) for url in urls if (file := _sqlite_file(url)) is not None}
+    folders = {_existing(file.parent) for url in urls if (file := StoreUrl.parse(url).path) is not None}
     for folder in sorted(folders):
         yield judge_space(str(folder), shutil.disk_usage(folder).free)
 
@@ -185,11 +187,6 @@ def judge_space(folder: str, free: int) -> Finding:
         return ok("disk", message)
     judge = failure if free < _NO_SPACE else warning
     return judge("disk", message, "Make room: on a full disk every delivery is answered 503.")
-
-
-def _sqlite_file(url: str) -> Path | None:
-    parsed = parse_url(url)
-    return Path(parsed.database) if parsed.get_backend_name() == "sqlite" and parsed.database else None
 
 
 def _existing(folder: Path) -> Path:

@@ -7,16 +7,16 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from types import MappingProxyType
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from enable_with_segment.db.database import Database, parse_url
+from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
 from enable_with_segment.db.event_log.records import AnotherProcessWrites, Backlog, EventLogUnavailable
-from enable_with_segment.db.migrate import is_current
+from enable_with_segment.db.revision import is_current
+from enable_with_segment.db.store_url import StoreUrl
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.subscriptions.receiving.backlog_limit import BacklogLimit
 
@@ -97,10 +97,10 @@ async def examine(
 def has_room(urls: Iterable[str], *, least_free: int = LEAST_FREE_BYTES) -> bool:
     """Tell whether the folders of embedded stores have room; a server's disk is the server's business."""
     for url in urls:
-        parsed = parse_url(url)
-        if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        path = StoreUrl.parse(url).path
+        if path is None:
             continue
-        folder = Path(parsed.database).resolve().parent
+        folder = path.resolve().parent
         if folder.exists() and shutil.disk_usage(folder).free < least_free:
             logger.warning("there is no room left in %s", folder)
             return False

@@ -14,7 +14,7 @@ from typing import Any
 from enable_with_segment.components.event import Event
 from enable_with_segment.db.event_log.records import Appended, ClaimedEvent, NewEvent
 from enable_with_segment.db.event_log.states import HandlerState
-from enable_with_segment.oauth_app.runtime.settings import SettingsInvalid
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 from enable_with_segment.subscriptions.observer import Observer
 
 _NAME = "enable-with-segment"

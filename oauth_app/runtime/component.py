@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from enable_with_segment.components.setting import Setting
 from enable_with_segment.components.subscription import Subscription, load_subscription
 from enable_with_segment.installs.api_keys import ApiKeyHook
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from enable_with_segment.oauth_app.web.services import PartnerSession

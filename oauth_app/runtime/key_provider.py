@@ -13,7 +13,8 @@ from enable_with_segment.db.key_providers import (
     KeysUnavailable,
     WrappingService,
 )
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings
 
 
 def key_provider(settings: Settings) -> KeyProvider:

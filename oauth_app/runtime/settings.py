@@ -10,18 +10,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from enable_with_segment.db.database import DatabaseUrlInvalid, parse_url
 from enable_with_segment.db.event_log.records import ReplayPolicy
+from enable_with_segment.db.store_url import DEFAULT_DATABASE_URL, StoreUrl, event_log_beside
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-
-
-class SettingsInvalid(Exception):
-    """The environment cannot be used. ``problems`` holds one sentence for each setting, without its value."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 def _origin_with_path(value: str) -> str:
@@ -36,10 +29,7 @@ def _origin_with_path(value: str) -> str:
 
 
 def _store_url(value: str) -> str:
-    try:
-        parse_url(value)
-    except DatabaseUrlInvalid as problem:
-        raise ValueError(str(problem)) from None
+    StoreUrl.parse(value)
     return value
 
 
@@ -96,7 +86,7 @@ Names = Annotated[tuple[str, ...], NoDecode, AfterValidator(_people)]
 Origins = Annotated[tuple[str, ...], NoDecode, AfterValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks)]
 HttpUrl = Annotated[str, AfterValidator(_origin_with_path)]
-StoreUrl = Annotated[str, AfterValidator(_store_url)]
+DatabaseUrl = Annotated[str, AfterValidator(_store_url)]
 Hook = Annotated[str, AfterValidator(_hook)]
 
 
@@ -113,10 +103,10 @@ class Settings(BaseSettings):
         default=None, description="Where a customer finds help: an https or mailto URL, linked from error pages."
     )
 
-    database_url: StoreUrl = Field(
-        default="sqlite+aiosqlite:///./data/control.db", description="The control store: installs, keys, flows, audit."
+    database_url: DatabaseUrl = Field(
+        default=DEFAULT_DATABASE_URL, description="The control store: installs, keys, flows, audit."
     )
-    event_log_url: StoreUrl | None = Field(
+    event_log_url: DatabaseUrl | None = Field(
         default=None,
         description="The event log; by default beside the control store (its own SQLite file, same PostgreSQL).",
     )
@@ -313,13 +303,7 @@ class Settings(BaseSettings):
     @property
     def effective_event_log_url(self) -> str:
         """Where the event log lives."""
-        if self.event_log_url is not None:
-            return self.event_log_url
-        control = parse_url(self.database_url)
-        if control.get_backend_name() != "sqlite" or not control.database:
-            return self.database_url
-        folder, _, _ = control.database.rpartition("/")
-        return control.set(database=f"{folder}/events.db" if folder else "events.db").render_as_string(False)
+        return self.event_log_url or event_log_beside(self.database_url)
 
 
 _LISTS = {"return_origins": "/", "operators": "", "viewers": "", "trusted_proxies": ""}

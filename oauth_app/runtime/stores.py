@@ -16,15 +16,14 @@ from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventLogOutdated
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
-from enable_with_segment.db.migrate import Store, is_current, migrate
+from enable_with_segment.db.problems import SchemaOutdated, StoreMissing
+from enable_with_segment.db.revision import Store, is_current
+from enable_with_segment.db.store_url import StoreUrl
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 from enable_with_segment.oauth_app.runtime.key_provider import encryption_keys
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-
-class SchemaOutdated(Exception):
-    """A shared store is not at the newest revision; the text says how to bring it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,12 @@ async def open_control_store(settings: Settings) -> AsyncIterator[Database]:
     """Open the control store alone and as it is: not migrated, and whatever keys it was written with.
 
     Raises:
-        SchemaOutdated: it is not at the newest revision, or there is none yet.
+        StoreMissing: there is no such SQLite file; none is made.
+        SchemaOutdated: it is not at the newest revision.
     """
+    path = StoreUrl.parse(settings.database_url).path
+    if path is not None and not path.exists():
+        raise StoreMissing.at("control store", path)
     control = Database.open(settings.database_url)
     try:
         if not await is_current(control, "control"):
@@ -92,12 +95,16 @@ async def open_control_store(settings: Settings) -> AsyncIterator[Database]:
 
 
 async def _prepare(database: Database, store: Store) -> None:
-    if database.dialect == "sqlite":
-        await migrate(database, store)
-    elif not await is_current(database, store):
+    if await is_current(database, store):
+        return
+    if database.dialect != "sqlite":
         raise SchemaOutdated(
             f"the {store.replace('_', ' ')} in PostgreSQL is not at the newest schema; run: enable-with-segment migrate"
         )
+
+    from enable_with_segment.db.migrate import migrate  # noqa: PLC0415 - Alembic, for a new or an old file only
+
+    await migrate(database, store)
 
 
 async def _secrets(database: Database, encryption: EncryptionKeys) -> ServiceSecrets:

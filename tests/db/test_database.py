@@ -15,8 +15,9 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import accounts, connect_links
 from enable_with_segment.db.control.tables import Account
-from enable_with_segment.db.database import Database, DatabaseUrlInvalid, parse_url
+from enable_with_segment.db.database import Database, parse_url
 from enable_with_segment.db.sqlite_connection import SqliteConnection
+from enable_with_segment.db.store_url import DatabaseUrlInvalid
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from sqlalchemy import Connection
 
 from enable_with_segment.db.control.tables import ControlTable
 from enable_with_segment.db.database import Database
-from enable_with_segment.db.migrate import is_current, migrate, version_table
+from enable_with_segment.db.migrate import migrate
+from enable_with_segment.db.revision import is_current, version_table
 
 
 async def test_an_empty_store_becomes_current_and_stays_so(empty_database_url: str) -> None:

@@ -45,7 +45,7 @@ from enable_with_segment.db.event_log.records import (
 from enable_with_segment.db.event_log.searching import SearchBounds, Step, find, search
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.waiter import Waiter
-from enable_with_segment.db.migrate import is_current
+from enable_with_segment.db.revision import is_current
 
 logger = logging.getLogger(__name__)
 

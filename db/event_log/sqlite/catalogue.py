@@ -9,7 +9,13 @@ from pathlib import Path
 
 from enable_with_segment.db.event_log.instants import to_instant, to_microseconds
 from enable_with_segment.db.event_log.records import NewEvent
-from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure, open_connection, transaction
+from enable_with_segment.db.event_log.sqlite.connection import (
+    closed_on_failure,
+    open_connection,
+    open_to_read,
+    outdated,
+    transaction,
+)
 
 _CACHE = 4 * 1024 * 1024
 _CHUNK = 1_000
@@ -80,12 +86,15 @@ class ErasureRequest:
 class Catalogue:
     """The open catalogue. Origins are few and remembered; tombstones are looked up."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.connection = open_connection(path, cache_bytes=_CACHE)
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self.connection = (open_to_read if read_only else open_connection)(path, cache_bytes=_CACHE)
         self._by_identity: dict[tuple[str, str, str, str], Origin] = {}
         self._by_id: dict[int, Origin] = {}
         with closed_on_failure(self.close):
+            if read_only and self._version() != _VERSION:
+                raise outdated(path)
             if self._version() < _VERSION:
                 with transaction(self.connection):
                     version = self._version()  # another process may have opened the file just before

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import apsw
 
+from enable_with_segment.db.event_log.records import EventLogOutdated
 from enable_with_segment.db.private_file import make_private
 
 FIRST_SOUND_SQLITE = 3_051_003
@@ -32,6 +34,27 @@ def open_connection(path: Path, *, cache_bytes: int) -> apsw.Connection:
     with closed_on_failure(connection.close):
         _set_up(connection, cache_bytes)
     return connection
+
+
+def open_to_read(path: Path, *, cache_bytes: int) -> apsw.Connection:
+    """Open a file that is there, without writing to it or beside it.
+
+    Without a write-ahead log no process has it open, and SQLite would make one even for a reader: then the file is
+    read as it stands. What is written after that is not seen, so a reader that waits for it has to open it again.
+    """
+    alone = not path.with_name(f"{path.name}-wal").exists()
+    address = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if alone else ''}"
+    connection = apsw.Connection(address, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    with closed_on_failure(connection.close):
+        connection.set_busy_timeout(BUSY_MILLISECONDS)
+        connection.execute(f"PRAGMA cache_size={-cache_bytes // 1024}")
+        connection.execute("PRAGMA temp_store=MEMORY")
+    return connection
+
+
+def outdated(path: Path) -> EventLogOutdated:
+    """Return what a reader is told of a file of another schema."""
+    return EventLogOutdated(f"{path} is not at the newest schema; run: enable-with-segment migrate")
 
 
 def _set_up(connection: apsw.Connection, cache_bytes: int) -> None:

@@ -51,6 +51,7 @@ from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.storing import Answers, store, unavailable
 from enable_with_segment.db.event_log.sqlite.writer_lock import WriterLock
 from enable_with_segment.db.event_log.waiter import Waiter
+from enable_with_segment.db.problems import StoreMissing
 
 _Result = TypeVar("_Result")
 _Work: TypeAlias = Callable[[Catalogue, Segments], _Result]
@@ -72,6 +73,7 @@ class SqliteEventLog:
         most_waiting: the most events and results that may wait for one commit; more are refused.
         bounds: how far back one search looks.
         clock: seconds, for the time that commits take.
+        read_only: neither write to the files nor make any; every method raises ``StoreMissing`` if there are none.
     """
 
     def __init__(
@@ -83,8 +85,10 @@ class SqliteEventLog:
         most_waiting: int = 10_000,
         bounds: SearchBounds | None = None,
         clock: Callable[[], float] = time.monotonic,
+        read_only: bool = False,
     ) -> None:
         self._path = path
+        self._read_only = read_only
         self._limits = limits or SegmentLimits()
         self._replays = replays
         self._bounds = bounds or _BOUNDS
@@ -313,9 +317,11 @@ class SqliteEventLog:
 
     def _open_and(self, work: _Work[_Result]) -> _Result:
         if self._files is None:
-            catalogue = Catalogue(self._path)
+            if self._read_only and not self._path.exists():
+                raise StoreMissing.at("event log", self._path)
+            catalogue = Catalogue(self._path, read_only=self._read_only)
             with closed_on_failure(catalogue.close):
-                self._files = catalogue, Segments(self._path, self._limits)
+                self._files = catalogue, Segments(self._path, self._limits, read_only=self._read_only)
             self._may_be_unflushed = True
         try:
             return work(*self._files)

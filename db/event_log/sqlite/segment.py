@@ -25,6 +25,8 @@ from enable_with_segment.db.event_log.sqlite.connection import (
     BUSY_MILLISECONDS,
     closed_on_failure,
     open_connection,
+    open_to_read,
+    outdated,
     transaction,
 )
 
@@ -117,20 +119,26 @@ class Segment:
         holds_deleted: whether its write-ahead log may hold what was deleted for good; after a restart nobody knows.
     """
 
-    def __init__(self, path: Path, first_id: int, *, capacity: int, commits: Commits | None = None) -> None:
+    def __init__(
+        self, path: Path, first_id: int, *, capacity: int, commits: Commits | None = None, read_only: bool = False
+    ) -> None:
         self.path = path
         self.first_id = first_id
         self.holds_deleted = self._write_ahead_log().exists() and self._write_ahead_log().stat().st_size > 0
         self._capacity = capacity
         self._commits = commits or Commits()
         self._flushed = True
-        self.connection = open_connection(path, cache_bytes=_ACTIVE_CACHE)
+        self._read_only = read_only
+        self.connection = (open_to_read if read_only else open_connection)(path, cache_bytes=_ACTIVE_CACHE)
         with closed_on_failure(self.close):
             self._look_around()
 
     def _look_around(self) -> None:
         """Learn what the file holds."""
-        if self._number("PRAGMA user_version") < _SCHEMA_VERSION:
+        version = self._number("PRAGMA user_version")
+        if self._read_only and version != _SCHEMA_VERSION:
+            raise outdated(self.path)
+        if version < _SCHEMA_VERSION:
             with transaction(self.connection):
                 self.connection.execute(_SCHEMA)
         self._version = self._data_version()

@@ -24,7 +24,7 @@ _MICROSECOND = timedelta(microseconds=1)
 class Segments:
     """The open segments beside a catalogue."""
 
-    def __init__(self, catalogue: Path, limits: SegmentLimits) -> None:
+    def __init__(self, catalogue: Path, limits: SegmentLimits, *, read_only: bool = False) -> None:
         self._catalogue = catalogue
         self._limits = limits
         self._age = limits.age // _MICROSECOND
@@ -33,6 +33,7 @@ class Segments:
         self._filters: BloomFilters[Segment] | None = None
         self._filters_since = 0
         self._segments: list[Segment] = []
+        self._read_only = read_only
         with closed_on_failure(self.close):
             for first_id in self._first_ids() or [1]:
                 self._segments.append(self._open(first_id))
@@ -155,7 +156,7 @@ class Segments:
 
     def _open(self, first_id: int) -> Segment:
         path = self._catalogue.with_name(f"{self._catalogue.name}.{first_id:0{_DIGITS}}")
-        return Segment(path, first_id, capacity=self._limits.events, commits=self._commits)
+        return Segment(path, first_id, capacity=self._limits.events, commits=self._commits, read_only=self._read_only)
 
     def _first_ids(self) -> list[int]:
         name = glob.escape(self._catalogue.name)

@@ -19,8 +19,10 @@ from enable_with_segment.db.event_log.records import EventLogOutdated, HandlerRe
 from enable_with_segment.db.event_log.sqlite import outcomes
 from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.db.event_log.tables import EventLogTable
-from enable_with_segment.db.migrate import Patience, TablesInUse, is_current, migrate
-from enable_with_segment.oauth_app.cli.problems import told
+from enable_with_segment.db.migrate import Patience, migrate
+from enable_with_segment.db.problems import TablesInUse
+from enable_with_segment.db.revision import is_current
+from enable_with_segment.oauth_app.cli.output import problem_of
 from tests.db.event_log.events import COMPONENTS, NOON, later, new_event, settle
 
 _IMPATIENT = Patience(lock_seconds=0.05, tries=2, pause_seconds=0)
@@ -120,7 +122,7 @@ async def test_tables_that_others_hold_are_left_as_they_are_and_it_is_said_who_d
         await unconcerned.exec_driver_sql("SELECT FROM accounts")
         with pytest.raises(TablesInUse) as refused:
             await migrate(database, "event_log", patience=_IMPATIENT)
-        problem = told(refused.value)
+        problem = problem_of(refused.value)
         assert problem is not None
         (sentence,) = problem.sentences
         assert sentence.startswith("The event log was not migrated: others held its tables 2 times in a row (process ")

@@ -20,7 +20,7 @@ from enable_with_segment.db.event_log.records import (
 from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog, browsing, replaying
 from enable_with_segment.db.event_log.states import EventState
-from enable_with_segment.oauth_app.cli.problems import told
+from enable_with_segment.oauth_app.cli.output import problem_of
 from enable_with_segment.subscriptions.archive.dead_letter_groups import find_groups, retry_group
 from tests.db.event_log.events import COMPONENTS, NOON, later, new_event
 from tests.db.event_log.turns import turns_of_others
@@ -97,7 +97,7 @@ async def test_a_retry_that_is_cut_short_tells_how_far_it_came(log: SqliteEventL
     with pytest.raises(RetryCutShort) as cut:
         await log.retry_dead_letters(None, now=NOON)
     assert cut.value.retried == (await log.backlog()).pending == 20
-    problem = told(cut.value)
+    problem = problem_of(cut.value)
     assert problem is not None
     assert problem.sentences == [
         "The event log failed after 20 dead letters were made pending, and the others were not."

@@ -19,8 +19,9 @@ from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control.service_secrets import ensure
 from enable_with_segment.db.encryption import format_key_entries, generate_encryption_key
 from enable_with_segment.oauth_app.cli import app
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 from enable_with_segment.oauth_app.runtime.key_provider import encryption_keys, new_configured_key
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid, load_settings
+from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
 from enable_with_segment.oauth_app.runtime.stores import open_stores
 from tests.key_service import TOKEN, KeyService
 from tests.listening import listening

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-import typer
 
-from enable_with_segment.oauth_app.cli import COMMANDS
+from enable_with_segment.oauth_app.cli import COMMANDS, Command, Commands, Group
 from enable_with_segment.oauth_app.cli.demo import program
 
 
-@pytest.mark.parametrize("module", sorted({entry.module for entry in COMMANDS.values()}))
-def test_every_command_that_a_module_registers_is_in_the_overview(module: str) -> None:
-    registered = typer.Typer()
-    import_module(f"enable_with_segment.oauth_app.cli.{module}").register(registered)
-    names = set(typer.main.get_group(registered).commands)
-    assert names == {name for name, entry in COMMANDS.items() if entry.module == module}
+def _commands(commands: Commands) -> Iterator[tuple[str, Command]]:
+    for name, entry in commands.items():
+        if isinstance(entry, Group):
+            yield from ((f"{name} {word}", command) for word, command in _commands(entry.commands))
+        else:
+            yield name, entry
+
+
+@pytest.mark.parametrize(("words", "command"), list(_commands(COMMANDS)), ids=str)
+def test_the_overview_says_what_a_command_says_of_itself(words: str, command: Command) -> None:
+    module, _, function = command.function.partition(":")
+    said = getattr(import_module(f"enable_with_segment.oauth_app.cli.{module}"), function).__doc__ or ""
+    assert said.startswith(command.summary.removesuffix(".")), words
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from enable_with_segment import Event, InvalidEventPayload, Subscription
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.oauth_app.observability.tracing import Traces, trace_id_of
-from enable_with_segment.oauth_app.runtime.settings import SettingsInvalid
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 from tests.subscriptions.receiver import open_receiver
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from enable_with_segment.oauth_app.runtime.settings import Settings, SettingsInvalid, load_settings
+from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
+from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from enable_with_segment.db.encryption import generate_encryption_key
-from enable_with_segment.oauth_app.cli.own_address import OwnAddress, own_address
+from enable_with_segment.oauth_app.cli.serve import OwnAddress, own_address
 from enable_with_segment.oauth_app.demo.processes import free_port
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from tests.journey.processes import Running
