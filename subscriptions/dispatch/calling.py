@@ -44,7 +44,7 @@ async def call_handler(queue: HandlerQueue, call: Call, *, seconds: float, obser
 async def _guarded(
     queue: HandlerQueue, work: Coroutine[Any, Any, object], seconds: float
 ) -> tuple[object, BaseException | None]:
-    """Await a handler within its time; whatever it raises is an answer, never our end."""
+    """Await a handler within its time. Everything that it raises is a result; only our own cancellation passes."""
     try:
         async with asyncio.timeout(seconds):
             return await work, None
@@ -55,9 +55,9 @@ async def _guarded(
         return None, RuntimeError(f"the handler was cancelled from inside: {error}")
     except HandlerError as error:
         return None, error
-    except SystemExit as error:  # out of a task it would end the process, for all customers
-        logger.warning("Handler %s of component %s wanted to end the process", queue.handler.key, queue.component)
+    except SystemExit as error:
+        logger.warning("Handler %s of component %s called sys.exit", queue.handler.key, queue.component)
         return None, RuntimeError(f"the handler called sys.exit({error.code!r})")
-    except Exception as error:
+    except BaseException as error:  # KeyboardInterrupt, GeneratorExit, the panics of extension modules: WH-21
         logger.warning("Handler %s of component %s failed", queue.handler.key, queue.component, exc_info=error)
         return None, error

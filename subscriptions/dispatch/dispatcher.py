@@ -203,6 +203,7 @@ class Dispatcher:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("The dispatcher itself failed", exc_info=error)
             self._drop(claimed)
+            self._wake.set()  # a slot is free, and nothing else would move the queue
 
     def _drop(self, claimed: Iterable[ClaimedEvent]) -> None:
         """Hold events no longer."""
@@ -266,21 +267,18 @@ class Dispatcher:
         self._start(self._call(queue, call), claimed)
 
     async def _call(self, queue: HandlerQueue, call: Call) -> None:
-        """Call a handler, and note what that means for each event."""
+        """Call a handler, record the verdict for each event, and free the slot whatever happens in between."""
+        failed: bool | None = None
         try:
             verdicts = await call_handler(queue, call, seconds=self._limits.handler_seconds, observer=self._observer)
-        except asyncio.CancelledError:
-            queue.ended(call, failed=None, now=self._clock())
-            raise
-        for attempt, verdict in zip(call.attempts, verdicts, strict=True):
-            attempt.verdicts.append(verdict)
-        settling = self._through(call.attempts)
-        try:
+            failed = all(verdict.state is HandlerState.RETRY for verdict in verdicts)
+            for attempt, verdict in zip(call.attempts, verdicts, strict=True):
+                attempt.verdicts.append(verdict)
+            settling = self._through(call.attempts)
             if settling is not None and any(attempt.is_deletion for attempt in call.attempts):
-                # Wiping the log takes longer than calling: nobody is to be called whose turn there does not come soon.
+                # Erasing takes longer than calling, so the slot stays taken until the deletion is settled.
                 await asyncio.wait([settling])
         finally:
-            failed = all(verdict.state is HandlerState.RETRY for verdict in verdicts)
             queue.ended(call, failed=failed, now=self._clock())
         self._handler_queues.move(queue)
 
