@@ -12,6 +12,8 @@ import secrets
 import string
 import zlib
 
+from enable_with_segment.components.partner_call import PartnerFunctionFailed
+
 PREFIX = "ews_"
 SIGNED_PREFIX = "ewh_"
 
@@ -21,8 +23,11 @@ _CHECKSUM = 6
 _FOREIGN_KEY = re.compile(r"[!-9;-~]{16,256}")
 
 
-class ApiKeyInvalid(ValueError):
+class ApiKeyInvalid(PartnerFunctionFailed):
     """A key that a partner's function made cannot be used; the text says why, without repeating the key."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("API_KEY_HOOK", problem)
 
 
 def new_key(prefix: str = PREFIX) -> str:
@@ -53,7 +58,7 @@ def check_foreign_key(key: object) -> str:
             the prefix that is for signed deliveries.
     """
     if not isinstance(key, str) or not _FOREIGN_KEY.fullmatch(key) or len(set(key)) < 8:
-        raise ApiKeyInvalid("API_KEY_HOOK has to return 16 to 256 ASCII characters, hard to guess, no space, no colon")
+        raise ApiKeyInvalid("has to return 16 to 256 ASCII characters, hard to guess, no space, no colon")
     if key.startswith(SIGNED_PREFIX):
-        raise ApiKeyInvalid(f"API_KEY_HOOK must not return a key that begins with {SIGNED_PREFIX}")
+        raise ApiKeyInvalid(f"must not return a key that begins with {SIGNED_PREFIX}")
     return key

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TypeAlias
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from enable_with_segment.components.partner_call import PartnerThreads
 from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import accounts, api_keys, audit
 from enable_with_segment.db.control.tables import ApiKey
@@ -31,7 +33,9 @@ from enable_with_segment.installs.api_key_format import (
 from enable_with_segment.installs.key_cache import KeyCache, KeyHolder, KeyLookup
 
 ApiKeyHook: TypeAlias = Callable[[str, str], str]
-"""A partner's function ``(account, component) -> key``; called within a transaction, so it must not wait."""
+"""A partner's function ``(account, component) -> key``; called in a thread, within a transaction that waits for it."""
+
+_HOOK_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class ApiKeys:
         self._encryption = encryption
         self._clock = clock
         self._hook = hook
+        self._hook_threads = PartnerThreads("API_KEY_HOOK", seconds=_HOOK_SECONDS)
         self.key_cache = KeyCache(database, lookup_secret, clock, monotonic=monotonic)
 
     def now(self) -> datetime:
@@ -89,7 +94,9 @@ class ApiKeys:
             signed: make a signing secret as well, for a Webhooks destination that signs (contract 5.12).
 
         Raises:
-            ApiKeyInvalid: the partner's function returned no usable key, or one that is in use.
+            PartnerFunctionFailed: the partner's function raised, or took longer than two seconds; ``ApiKeyInvalid``
+                when it returned no usable key, or one that is in use.
+            AccountInvalid: no account can have this identifier.
         """
         now = self._clock()
         await accounts.ensure(session, account, now=now)
@@ -120,9 +127,9 @@ class ApiKeys:
             return new_key(SIGNED_PREFIX)
         if self._hook is None:
             return new_key(PREFIX)
-        key = check_foreign_key(self._hook(account, component))
+        key = check_foreign_key(await self._hook_threads.call(partial(self._hook, account, component)))
         if await api_keys.find_by_hash(session, self.key_cache.hash(key)) is not None:
-            raise ApiKeyInvalid("API_KEY_HOOK returned a key that it had returned before")
+            raise ApiKeyInvalid("returned a key that it had returned before")
         return key
 
     async def look_up(self, key: str) -> KeyLookup:

@@ -14,12 +14,9 @@ from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import accounts, audit, connect_links, installs
 from enable_with_segment.db.control.tables import ConnectLink
 from enable_with_segment.db.database import Database
+from enable_with_segment.db.identifiers import check_account
 from enable_with_segment.installs.chosen_settings import check_chosen_settings
 from enable_with_segment.installs.return_to import check_return_to
-
-
-class AccountInvalid(ValueError):
-    """The account identifier cannot be used; the text says why."""
 
 
 class ReconnectRefused(ValueError):
@@ -80,7 +77,7 @@ class ConnectLinks:
 
         Raises:
             ReconnectRefused: ``reconnects`` is no install of this account.
-            AccountInvalid: the identifier is empty, too long or holds control characters.
+            AccountInvalid: see :func:`check_account`.
             ReturnAddressRefused: ``return_to`` is on an origin that is not allowed.
             ChosenSettingRefused: the component declares no such setting, or not such a value.
         """
@@ -122,13 +119,3 @@ class ConnectLinks:
         """
         async with self._database.transaction() as session:
             return await connect_links.find_usable(session, token, component=self._component, now=self._clock())
-
-
-def check_account(account: str) -> None:
-    """Check an account identifier.
-
-    Raises:
-        AccountInvalid: empty, longer than 200 characters, or not printable.
-    """
-    if not account or len(account) > 200 or not account.isprintable() or account.strip() != account:
-        raise AccountInvalid("an account is 1 to 200 printable characters without spaces around them")

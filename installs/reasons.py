@@ -21,6 +21,7 @@ class Reason(StrEnum):
     REFRESH_REFUSED = "refresh_refused"
     INSTALL_REMOVED = "install_removed"
     SEGMENT_UNAVAILABLE = "segment_unavailable"
+    API_KEY_HOOK_FAILED = "api_key_hook_failed"
     SETTINGS_MISSING = "settings_missing"
     REQUEST_REFUSED = "request_refused"
     DESTINATION_CREATE_FAILED = "destination_create_failed"
@@ -90,6 +91,12 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         InstallStatus.FAILED,
         "Segment didn't answer for so long that we stopped trying. Try again; you don't have to allow it anew.",
     ),
+    Reason.API_KEY_HOOK_FAILED: Explanation(
+        InstallStatus.FAILED,
+        "We couldn't make an API key for this connection. This isn't your fault. Try again later, or contact support; "
+        "you don't have to allow it anew.",
+        alarm=True,
+    ),
     Reason.SETTINGS_MISSING: Explanation(
         InstallStatus.FAILED,
         "The destination needs settings that were not given: {detail}. Start again and fill them in.",
@@ -125,9 +132,13 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
 }
 
-WAITING = (
-    "Segment isn't answering right now. We keep trying, so there is nothing to do; this page will change by itself."
-)
+WAITING: Mapping[Reason, str] = {
+    Reason.SEGMENT_UNAVAILABLE: "Segment isn't answering right now. We keep trying, so there is nothing to do; "
+    "this page will change by itself.",
+    Reason.API_KEY_HOOK_FAILED: "We can't make an API key for this connection right now. We keep trying, so there is "
+    "nothing to do; this page will change by itself.",
+}
+"""What the customer reads while work is retried, by what holds it up."""
 
 
 def explain(reason: Reason, *, source: str | None = None, detail: str = "") -> tuple[InstallStatus, str]:

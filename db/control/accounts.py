@@ -7,11 +7,16 @@ from datetime import datetime
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from enable_with_segment.db.control.tables import Account
+from enable_with_segment.db.identifiers import check_account
 
 
 async def ensure(session: AsyncSession, account: str, *, now: datetime) -> Account:
-    """Return the account, added if it is new."""
-    found = await session.get(Account, account)
+    """Return the account, added if it is new.
+
+    Raises:
+        AccountInvalid: no account can have this identifier.
+    """
+    found = await session.get(Account, check_account(account))
     if found is None:
         found = Account(id=account, created_at=now)
         session.add(found)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Literal
 
+from enable_with_segment.components.partner_call import PartnerFunctionFailed
 from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control import audit, destinations, install_tokens, installs, outbox
@@ -148,7 +149,7 @@ class Provisioner:
         """Write down that the outbox stopped trying an entry."""
         logger.error("gave up on %s of %s: %s", entry.kind, entry.install_id, type(error).__name__)
         if entry.kind == PROVISION:
-            await self._records.given_up(entry.install_id)
+            await self._records.given_up(entry.install_id, _in_the_way(error))
         elif entry.kind == DISCONNECT:
             await self._erase(entry.install_id, switched_off=False)
 
@@ -186,8 +187,8 @@ class Provisioner:
         except ConfigApiError as refused:
             detail = refused.text or f"HTTP {refused.status}"
             await self._records.ended(install_id, Reason.REQUEST_REFUSED, detail=detail)
-        except SegmentUnavailable:
-            await self._records.waiting(install_id)
+        except (SegmentUnavailable, PartnerFunctionFailed) as error:
+            await self._records.waiting(install_id, _in_the_way(error))
             raise
         else:
             return True
@@ -233,3 +234,8 @@ class Provisioner:
             await connection_state.set_status(session, install, status, now=now, reason=reason.value, detail=sentence)
             action = "destination.switch_off" if switched_off else "destination.left_on"
             await audit.add(session, actor="service", action=action, subject=install_id, now=now)
+
+
+def _in_the_way(error: Exception) -> Reason:
+    """Return what holds provisioning up; the only function of the partner's in it makes API keys."""
+    return Reason.API_KEY_HOOK_FAILED if isinstance(error, PartnerFunctionFailed) else Reason.SEGMENT_UNAVAILABLE

@@ -123,22 +123,21 @@ class ProvisioningRecords:
                 session, install, status, now=self._clock(), reason=reason.value, detail=sentence
             )
 
-    async def waiting(self, install_id: str) -> None:
-        """Tell the customer who is watching that it takes longer; only while the install is being set up."""
-        await self._while_provisioning(install_id, InstallStatus.PROVISIONING, WAITING)
+    async def waiting(self, install_id: str, reason: Reason) -> None:
+        """Show the customer that it takes longer, and why; only while the install is being set up."""
+        await self._while_provisioning(install_id, InstallStatus.PROVISIONING, reason, WAITING[reason])
 
-    async def given_up(self, install_id: str) -> None:
-        """Record that Segment did not answer for too long; an install that works stays as it is."""
-        status, sentence = explain(Reason.SEGMENT_UNAVAILABLE)
-        await self._while_provisioning(install_id, status, sentence)
+    async def given_up(self, install_id: str, reason: Reason) -> None:
+        """Record that retrying has ended, and what stood in the way; an install that works stays as it is."""
+        status, sentence = explain(reason)
+        await self._while_provisioning(install_id, status, reason, sentence)
 
-    async def _while_provisioning(self, install_id: str, status: InstallStatus, sentence: str) -> None:
+    async def _while_provisioning(self, install_id: str, status: InstallStatus, reason: Reason, sentence: str) -> None:
         async with self._database.transaction() as session:
             install = await installs.lock(session, install_id)
             if install is not None and install.status is InstallStatus.PROVISIONING:
-                reason = Reason.SEGMENT_UNAVAILABLE.value
                 await connection_state.set_status(
-                    session, install, status, now=self._clock(), reason=reason, detail=sentence
+                    session, install, status, now=self._clock(), reason=reason.value, detail=sentence
                 )
 
     async def _want(self, session: AsyncSession, plan: Plan, *, ours: bool, applied: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -12,14 +11,14 @@ from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import accounts as stored_accounts
 from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control.tables import ApiKey
-from enable_with_segment.installs.api_key_format import ApiKeyInvalid
 from enable_with_segment.installs.api_keys import MintedKey
 from enable_with_segment.installs.chosen_settings import ChosenSettingRefused, read_chosen_settings
-from enable_with_segment.installs.connect_links import AccountInvalid, MintedLink, ReconnectRefused, check_account
+from enable_with_segment.installs.connect_links import MintedLink, ReconnectRefused
 from enable_with_segment.installs.return_to import ReturnAddressRefused
 from enable_with_segment.oauth_app.cli.output import (
     AsJson,
     Reason,
+    checked_account,
     print_json,
     print_table,
     run,
@@ -33,8 +32,10 @@ from enable_with_segment.oauth_app.runtime.factories import api_keys_of, connect
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.stores import open_control_store, open_stores
 
-Account = Annotated[str, typer.Option("--account", help="Your own identifier of the customer's account.")]
-Name = Annotated[str, typer.Argument(help="Your own identifier of the customer's account.")]
+Account = Annotated[
+    str, typer.Option("--account", callback=checked_account, help="Your own identifier of the customer's account.")
+]
+Name = Annotated[str, typer.Argument(callback=checked_account, help="Your own identifier of the customer's account.")]
 
 
 def connect_link(
@@ -57,7 +58,7 @@ def connect_link(
         stop(["SEGMENT_CLIENT_ID, SEGMENT_CLIENT_SECRET and SEGMENT_DESTINATION must be set for connect links"])
     try:
         link = run(_connect_link(settings, account, return_to, _pairs(setting or []), reconnect))
-    except (AccountInvalid, ChosenSettingRefused, ReconnectRefused, ReturnAddressRefused) as problem:
+    except (ChosenSettingRefused, ReconnectRefused, ReturnAddressRefused) as problem:
         stop([str(problem)])
     if as_json:
         print_json({"url": link.url, "account": link.account, "expires_at": link.expires_at})
@@ -78,11 +79,7 @@ def create_key(
     Example: enable-with-segment api-keys create --account acct_42 --json
     """
     settings = settings_or_exit()
-    try:
-        check_account(account)
-    except AccountInvalid as problem:
-        stop([str(problem)])
-    minted = _mint(_create_key(settings, account, signed=signed))
+    minted = run(_create_key(settings, account, signed=signed))
     component = component_name(settings)
     if as_json:
         shown = {"api_key": minted.api_key, "account": account, "component": component, "id": minted.id}
@@ -93,7 +90,8 @@ def create_key(
 
 
 def list_keys(
-    account: Annotated[str | None, typer.Option(help="Only keys of this account.")] = None, as_json: AsJson = False
+    account: Annotated[str | None, typer.Option(callback=checked_account, help="Only keys of this account.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List API keys, the newest first. The keys themselves are not shown.
 
@@ -136,7 +134,7 @@ def rotate_key(
     Example: enable-with-segment api-keys rotate key_0a1b2c --overlap-hours 48
     """
     settings = settings_or_exit()
-    minted = _mint(_rotate_key(settings, key_id, timedelta(hours=overlap_hours), reason))
+    minted = run(_rotate_key(settings, key_id, timedelta(hours=overlap_hours), reason))
     if as_json:
         shown = {"api_key": minted.api_key, "id": minted.id, "replaces": key_id}
         print_json({**shown, **_signed_destination(settings, minted)})
@@ -173,13 +171,6 @@ def resume(name: Name, reason: Reason = None) -> None:
     """
     run(_note_and_set(settings_or_exit(), name, Act.RESUME_ACCOUNT, reason))
     say(f"{name} works again.")
-
-
-def _mint(work: Coroutine[Any, Any, MintedKey]) -> MintedKey:
-    try:
-        return run(work)
-    except ApiKeyInvalid as problem:
-        stop([str(problem)])
 
 
 def _pairs(given: list[str]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from enable_with_segment.oauth_app.cli.output import (
     FAILED,
     AsJson,
     Reason,
+    checked_account,
     print_json,
     print_table,
     problem_of,
@@ -29,7 +30,7 @@ _ACTOR = "cli"
 
 
 def erase(
-    account: Annotated[str, typer.Option(help="The account whose person it is.")],
+    account: Annotated[str, typer.Option(callback=checked_account, help="The account whose person it is.")],
     user_id: Annotated[str, typer.Option("--user-id", help="The person's userId; never logged or kept in clear.")],
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it is done.")] = 60.0,
     reason: Reason = None,

@@ -18,7 +18,7 @@ import typer
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventDetail, EventFilter, EventPage, Proof
 from enable_with_segment.db.event_log.states import EventState
-from enable_with_segment.oauth_app.cli.output import AsJson, print_json, print_table, run, say, stop
+from enable_with_segment.oauth_app.cli.output import AsJson, checked_account, print_json, print_table, run, say, stop
 from enable_with_segment.oauth_app.runtime.environment import event_log_url
 from enable_with_segment.subscriptions.archive.dead_letter_groups import DeadLetterGroup, find_groups
 from enable_with_segment.subscriptions.archive.receipts import HandlerReceipt, Receipt, receipt_of
@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.5
 
 
 def list_events(
-    account: Annotated[str | None, typer.Option(help="Only events of this account.")] = None,
+    account: Annotated[str | None, typer.Option(callback=checked_account, help="Only events of this account.")] = None,
     event_type: Annotated[str | None, typer.Option("--type", help="Only this type, such as track.")] = None,
     state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
     limit: Limit = 50,
@@ -125,7 +125,7 @@ def list_dead_letters(limit: Limit = 50, before: Before = None, as_json: AsJson 
 
 
 def list_groups(
-    account: Annotated[str | None, typer.Option(help="Only events of this account.")] = None,
+    account: Annotated[str | None, typer.Option(callback=checked_account, help="Only events of this account.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Group what was given up by its cause, the largest group first.

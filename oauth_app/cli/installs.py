@@ -18,6 +18,7 @@ from enable_with_segment.oauth_app.cli.output import (
     FAILED,
     AsJson,
     Reason,
+    checked_account,
     print_json,
     print_table,
     run,
@@ -35,7 +36,10 @@ InstallId = Annotated[str, typer.Argument(help="The install's id, from: installs
 
 
 def list_installs(
-    account: Annotated[str | None, typer.Option(help="Only installs of this account.")] = None, as_json: AsJson = False
+    account: Annotated[
+        str | None, typer.Option(callback=checked_account, help="Only installs of this account.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List installs, the newest first.
 

@@ -77,11 +77,13 @@ class Problem:
 def problem_of(error: Exception) -> Problem | None:
     """Return an error as sentences; ``None`` for one that only a traceback explains."""
     from enable_with_segment.components.errors import SubscriptionError  # noqa: PLC0415 - only after a failure
+    from enable_with_segment.components.partner_call import PartnerFunctionFailed  # noqa: PLC0415
     from enable_with_segment.db.event_log.records import (  # noqa: PLC0415
         EventLogOutdated,
         EventLogUnavailable,
         RetryCutShort,
     )
+    from enable_with_segment.db.identifiers import AccountInvalid  # noqa: PLC0415
     from enable_with_segment.db.problems import StoreProblem, TablesInUse  # noqa: PLC0415
     from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid  # noqa: PLC0415
 
@@ -91,7 +93,7 @@ def problem_of(error: Exception) -> Problem | None:
         case TablesInUse():
             sentence = str(error)
             return Problem([sentence[0].upper() + sentence[1:]], FAILED)
-        case StoreProblem() | EventLogOutdated() | SubscriptionError():
+        case StoreProblem() | EventLogOutdated() | SubscriptionError() | AccountInvalid() | PartnerFunctionFailed():
             return Problem([str(error)], WRONG_USE)
         case RetryCutShort():
             sentence = f"{error}, and the others were not. Check EVENT_LOG_URL and run the command again."
@@ -109,6 +111,16 @@ def problem_of(error: Exception) -> Problem | None:
 def _no_answer(error: Exception) -> Problem:
     cause = type(getattr(error, "orig", None) or error).__name__
     return Problem([f"the database does not answer ({cause}). Check DATABASE_URL and EVENT_LOG_URL."], FAILED)
+
+
+def checked_account(account: str | None) -> str | None:
+    """Refuse an account that cannot be; a callback for options and arguments that name one."""
+    from enable_with_segment.db.identifiers import AccountInvalid, check_account  # noqa: PLC0415 - see above
+
+    try:
+        return None if account is None else check_account(account)
+    except AccountInvalid as problem:
+        stop([str(problem)])
 
 
 def print_json(value: object) -> None:

@@ -19,6 +19,7 @@ from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.cli.output import (
     AsJson,
     Reason,
+    checked_account,
     print_json,
     print_table,
     progress_bar,
@@ -57,7 +58,7 @@ def replay(
     before: Annotated[str | None, typer.Option("--to", help="Received before.")] = None,
     event_type: Annotated[str | None, typer.Option("--type", help="Only this type, such as track.")] = None,
     event: Annotated[str | None, typer.Option(help="Only track events of this name, as it was sent.")] = None,
-    account: Annotated[str | None, typer.Option(help="Only events of this account.")] = None,
+    account: Annotated[str | None, typer.Option(callback=checked_account, help="Only events of this account.")] = None,
     state: Annotated[EventState | None, typer.Option(help="Only events in this state.")] = None,
     group: Annotated[str | None, typer.Option(help="Only this group of: dead-letters groups")] = None,
     handler: HandlerName = None,

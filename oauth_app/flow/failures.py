@@ -43,6 +43,7 @@ class FailureReason(StrEnum):
     RECONNECTED_ELSEWHERE = "reconnected_elsewhere"
     PAGE_UNKNOWN = "page_unknown"
     STORE_AWAY = "store_away"
+    FUNCTION_FAILED = "function_failed"
     OUR_FAULT = "our_fault"
 
 
@@ -255,6 +256,14 @@ FAILURES: dict[FailureReason, Failure] = {
         503,
         "This isn't possible right now",
         "{partner} can't read its records at the moment. Nothing is lost.",
+        NextStep.WAIT,
+        alarm=True,
+    ),
+    FailureReason.FUNCTION_FAILED: Failure(
+        503,
+        "This isn't possible right now",
+        "{partner} can't tell which account is yours at the moment, or can't make a key for it. This isn't your fault, "
+        "and nothing was changed.",
         NextStep.WAIT,
         alarm=True,
     ),

@@ -19,7 +19,7 @@ from enable_with_segment.db.control import connect_links, flow_states, installs
 from enable_with_segment.db.control.tables import FlowState
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys, Place
-from enable_with_segment.db.identifiers import incident_id
+from enable_with_segment.db.identifiers import check_account, incident_id
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.record import (
     ContinuationUnclear,
@@ -129,7 +129,11 @@ class InstallFlow:
 
         Args:
             reconnects: an install of this account; the flow then ends with that one, or with nothing (OA-20).
+
+        Raises:
+            AccountInvalid: no account can have this identifier.
         """
+        check_account(account)
         now = self._clock()
         async with self._database.transaction() as session:
             refused = await self._refusal(session, account, reconnects=reconnects, now=now)

@@ -17,13 +17,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from enable_with_segment.components.partner_call import PartnerFunctionFailed
 from enable_with_segment.db.identifiers import incident_id
 from enable_with_segment.oauth_app.flow.failures import FailureReason
 from enable_with_segment.oauth_app.observability.metrics import CountedResponses
 from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
 from enable_with_segment.oauth_app.runtime.wiring import Role, RunningService, run_service
 from enable_with_segment.oauth_app.web.api import routes as api
-from enable_with_segment.oauth_app.web.api.problem import problem_of_status
+from enable_with_segment.oauth_app.web.api.problem import ApiProblem, problem_of_status
 from enable_with_segment.oauth_app.web.dashboard import routes as dashboard
 from enable_with_segment.oauth_app.web.routes import install, operations, status
 from enable_with_segment.oauth_app.web.routes import metrics as metrics_routes
@@ -82,7 +83,12 @@ def assemble(lifespan: Lifespan, role: Role = "all") -> Starlette:
     application = _Application(
         routes=routes,
         middleware=[Middleware(CountedResponses)],
-        exception_handlers={HTTPException: _http_error, **dict.fromkeys(_AWAY, _store_away), Exception: _bug},
+        exception_handlers={
+            HTTPException: _http_error,
+            **dict.fromkeys(_AWAY, _store_away),
+            PartnerFunctionFailed: _partner_function_failed,
+            Exception: _bug,
+        },
         lifespan=run,
     )
     # Starlette would answer a slash too many with a 307 to whatever host the request names (OA-11, OA-16).
@@ -133,6 +139,23 @@ async def _store_away(request: Request, error: Exception) -> Response:
     )
     if _wants_page(request):
         response: Response = services_of(request).pages.failure(FailureReason.STORE_AWAY, incident=incident)
+    else:
+        response = JSONResponse({"message": f"Not possible right now (incident {incident})."}, status_code=503)
+    response.headers["Retry-After"] = "10"
+    return response
+
+
+async def _partner_function_failed(request: Request, error: Exception) -> Response:
+    """Answer while a function of the partner's fails: nothing was changed, and it may work again in a moment."""
+    incident = incident_id()
+    logger.error(
+        "%s, on %s %r (incident %s)", error, request.method, _place(request), incident, exc_info=error.__cause__
+    )
+    if request.scope["path"].startswith("/api/"):
+        message = f"A function of yours failed (incident {incident}); the service's log names it."
+        response: Response = ApiProblem(503, "function_failed", message).response()
+    elif _wants_page(request):
+        response = services_of(request).pages.failure(FailureReason.FUNCTION_FAILED, incident=incident)
     else:
         response = JSONResponse({"message": f"Not possible right now (incident {incident})."}, status_code=503)
     response.headers["Retry-After"] = "10"

@@ -22,7 +22,7 @@ from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
 from enable_with_segment.http_client import httpx
-from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.api_keys import ApiKeyHook, ApiKeys
 from enable_with_segment.installs.connect_links import ConnectLinks
 from enable_with_segment.oauth_app.demo.browser import Browser
 from enable_with_segment.oauth_app.flow.cookies import FlowCookies
@@ -137,6 +137,7 @@ def build_front_door(
     *,
     sandbox: Sandbox | None = None,
     partner_session: PartnerSession | None = None,
+    api_key_hook: ApiKeyHook | None = None,
     **environment: Any,
 ) -> FrontDoor:
     """Put the front door together over a migrated store."""
@@ -152,6 +153,7 @@ def build_front_door(
             "segment_destination": "acme-crm",
             "segment_identity_url": SEGMENT,
             "segment_config_api_url": f"{SEGMENT}/v1beta",
+            "partner_session": "acme.web:signed_in" if partner_session else None,
             **environment,
         },
     )
@@ -166,7 +168,7 @@ def build_front_door(
         http=httpx.ASGITransport(sandbox.app),
     )
     panic = EmergencyStopSwitch(database)
-    api_keys = ApiKeys(database, encryption, secret, clock)
+    api_keys = ApiKeys(database, encryption, secret, clock, hook=api_key_hook)
     event_log = open_event_log(database.engine.url.render_as_string(False).replace("control.db", "events.db"))
     recent_backlog = RecentBacklog(event_log)
     services = Services(

@@ -9,8 +9,9 @@ from starlette.responses import JSONResponse, Response
 
 from enable_with_segment.db.control import installs
 from enable_with_segment.db.control.tables import Install
+from enable_with_segment.db.identifiers import AccountInvalid, check_account
 from enable_with_segment.installs.chosen_settings import ChosenSettingRefused
-from enable_with_segment.installs.connect_links import AccountInvalid, ReconnectRefused, check_account
+from enable_with_segment.installs.connect_links import ReconnectRefused
 from enable_with_segment.installs.return_to import ReturnAddressRefused
 from enable_with_segment.oauth_app.operators.api_tokens import Caller
 from enable_with_segment.oauth_app.runtime.component import signed_url
@@ -48,8 +49,6 @@ async def create_connect_link(services: Services, caller: Caller, request: Reque
             reconnects=asked.reconnects,
             actor=caller.actor,
         )
-    except AccountInvalid as problem:
-        raise ApiProblem(400, "account_invalid", f"account: {problem}.") from None
     except ReturnAddressRefused as problem:
         raise ApiProblem(400, "return_to_refused", f"return_to: {problem}.") from None
     except ChosenSettingRefused as problem:
@@ -63,8 +62,11 @@ async def list_installs(services: Services, _caller: Caller, request: Request) -
     """List installs, a page at a time."""
     limit = _limit(request.query_params.get("limit"))
     account = request.query_params.get("account")
-    if account is not None and not account.isprintable():
-        raise ApiProblem(400, "account_invalid", "account: only printable characters are used in accounts.")
+    if account is not None:
+        try:
+            check_account(account)
+        except AccountInvalid as problem:
+            raise ApiProblem(400, "account_invalid", f"account: {problem}.") from None
     before: Install | None = None
     if "before" in request.query_params:
         before = await _install(services, request.query_params["before"])
@@ -98,10 +100,6 @@ async def create_api_key(services: Services, caller: Caller, request: Request) -
     """Make an API key to paste by hand."""
     await _refuse_when_stopped(services)
     asked = await bounded_body(request, ApiKeyRequest)
-    try:
-        check_account(asked.account)
-    except AccountInvalid as problem:
-        raise ApiProblem(400, "account_invalid", f"account: {problem}.") from None
     async with services.database.transaction() as session:
         minted = await services.api_keys.mint(
             session, account=asked.account, component=services.component, signed=asked.signed, actor=caller.actor

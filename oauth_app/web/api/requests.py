@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from enable_with_segment.components.strict_json import JsonInvalid, parse
 from enable_with_segment.oauth_app.operators.api_tokens import Caller, Scope
 from enable_with_segment.oauth_app.web.api.problem import ApiProblem
-from enable_with_segment.oauth_app.web.api.shapes import Shape
+from enable_with_segment.oauth_app.web.api.shapes import ACCOUNT_INVALID, Shape
 from enable_with_segment.oauth_app.web.services import Services
 
 S = TypeVar("S", bound=Shape)
@@ -53,7 +53,9 @@ async def bounded_body(request: Request, shape: type[S]) -> S:
     except JsonInvalid as problem:
         raise ApiProblem(400, "json_invalid", f"The body cannot be read: {problem}.") from None
     except ValidationError as problem:
-        raise ApiProblem(400, "body_invalid", _sentence(problem)) from None
+        kinds = {error["type"] for error in problem.errors(include_input=False, include_url=False)}
+        code = ACCOUNT_INVALID if kinds == {ACCOUNT_INVALID} else "body_invalid"
+        raise ApiProblem(400, code, _sentence(problem)) from None
 
 
 async def _read(request: Request) -> bytes:

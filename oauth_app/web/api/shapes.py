@@ -5,14 +5,28 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic_core import PydanticCustomError
 
 from enable_with_segment.db.control.tables import Install
 from enable_with_segment.db.event_log.records import EventDetail
+from enable_with_segment.db.identifiers import AccountInvalid, check_account
 from enable_with_segment.subscriptions.archive.receipts import receipt_of
 
+ACCOUNT_INVALID = "account_invalid"
+
+
+def _check_account(value: object) -> str:
+    try:
+        return check_account(value)
+    except AccountInvalid as problem:
+        raise PydanticCustomError(ACCOUNT_INVALID, "{text}", {"text": str(problem)}) from None
+
+
 AccountName = Annotated[
-    str, Field(min_length=1, max_length=200, description="Your own identifier of the customer's account.")
+    str,
+    Field(min_length=1, max_length=200, description="Your own identifier of the customer's account."),
+    BeforeValidator(_check_account),
 ]
 
 

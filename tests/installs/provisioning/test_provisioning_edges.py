@@ -111,3 +111,41 @@ async def test_a_lost_answer_to_the_create_is_noticed_by_looking(stage: Stage) -
     assert await stage.outcome(install_id) == ("connected", None)
     assert len(stage.wire.of("POST")) == 1
     assert list(stage.sandbox.state.world.destinations) == [DESTINATION]
+
+
+async def test_a_function_that_makes_no_key_is_named_and_waited_for(
+    database: Database, encryption: EncryptionKeys
+) -> None:
+    works: list[str] = []
+
+    def make(_account: str, _component: str) -> str:
+        return works[0]
+
+    own = ApiKeys(database, encryption, b"l" * 32, hook=make)
+    stage = Stage(database, encryption, own)
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    assert await stage.outcome(install_id) == ("provisioning", "api_key_hook_failed")
+    (waiting,) = await stage.open_entries(install_id)
+    assert waiting.last_error == "PartnerFunctionFailed: API_KEY_HOOK raised IndexError"
+    assert stage.wire.sent == []
+
+    works.append("acme_live_8fK2mQ9xTz41")
+    stage.clock.advance(seconds=2)
+    await stage.worker.run_due()
+    assert await stage.outcome(install_id) == ("connected", None)
+    await stage.close()
+
+
+async def test_a_function_that_never_makes_a_key_ends_with_that_reason(
+    database: Database, encryption: EncryptionKeys
+) -> None:
+    def make(_account: str, _component: str) -> str:
+        raise SystemExit(1)
+
+    stage = Stage(database, encryption, ApiKeys(database, encryption, b"l" * 32, hook=make))
+    install_id = await stage.install()
+    stage.clock.advance(hours=72)
+    await stage.worker.run_due()
+    assert await stage.outcome(install_id) == ("failed", "api_key_hook_failed")
+    await stage.close()

@@ -136,6 +136,29 @@ def test_keys_come_from_the_partners_function(monkeypatch: pytest.MonkeyPatch, t
     assert "API_KEY_HOOK" in wrong.output
 
 
+@pytest.mark.parametrize("account", ["", "x" * 5000, " padded ", "a\nb"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "connect-link --account",
+        "api-keys create --account",
+        "api-keys list --account",
+        "installs list --account",
+        "events list --account",
+        "dead-letters groups --account",
+        "events replay --account",
+        "events erase --user-id u --account",
+        "accounts suspend",
+        "accounts resume",
+    ],
+)
+def test_an_account_that_cannot_be_is_refused_by_every_command(line: str, account: str) -> None:
+    refused = command(*line.split(), account)
+    assert refused.exit_code == 2
+    wanted = "an account is 1 to 200 printable characters without spaces around them"
+    assert wanted in " ".join(refused.output.split())
+
+
 def stored_link(url: str) -> ConnectLink | None:
     """The connect link of an address that a command printed."""
 

@@ -56,10 +56,10 @@ async def test_a_connect_link_is_made_for_an_account(service: Operations) -> Non
     ("body", "names"),
     [
         ({}, "account"),
-        ({"account": ""}, "account"),
-        ({"account": " padded "}, "account"),
-        ({"account": "a\nb"}, "account"),
-        ({"account": 7}, "account"),
+        *[
+            ({"account": account}, "account: an account is 1 to 200 printable characters without spaces around them.")
+            for account in ("", " padded ", "a\nb", 42, "x" * 5000, None, ["acct_1"])
+        ],
         ({"account": "a", "return_to": "https://evil.example/"}, "return_to"),
         ({"account": "a", "return_to": "//evil.example"}, "return_to"),
         ({"account": "a", "settings": []}, "settings"),
