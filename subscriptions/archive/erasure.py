@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,17 +13,12 @@ from enable_with_segment.db.event_log.log import EventArchive
 from enable_with_segment.db.event_log.records import Deletion
 from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.db.identifiers import new_id
-from enable_with_segment.http_client import httpx
 
 REQUESTED, ERASED = "person.erase", "person.erased"
 
 
 class ErasureRefused(Exception):
-    """The delete was not accepted; the text says with which answer, and ``status`` is that of the answer."""
-
-    def __init__(self, text: str, *, status: int | None = None) -> None:
-        super().__init__(text)
-        self.status = status
+    """The delete was not stored; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +59,6 @@ def delete_message(user_id: str, *, now: datetime) -> dict[str, Any]:
         "userId": user_id,
         "timestamp": now.isoformat(),
     }
-
-
-async def send_delete(client: httpx.AsyncClient, component: str, api_key: str, message: dict[str, Any]) -> None:
-    """Hand a delete to the endpoint of a component.
-
-    Raises:
-        ErasureRefused: another answer than 2xx.
-        httpx.HTTPError: no answer.
-    """
-    response = await client.post(
-        f"/subscriptions/{component}",
-        content=json.dumps(message).encode(),
-        headers={
-            "Content-Type": "application/json",
-            "Authorization": "Basic " + base64.b64encode(f"{api_key}:".encode()).decode(),
-        },
-    )
-    if not response.is_success:
-        text = f"the answer was {response.status_code}: {response.text[:200]}"
-        raise ErasureRefused(text, status=response.status_code)
 
 
 async def find_receipt(archive: EventArchive, database: Database, message_id: str) -> ErasureReceipt | None:

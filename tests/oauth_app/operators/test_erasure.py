@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from enable_with_segment import Event, Setting, Subscription
 from enable_with_segment.db.event_log.sqlite.writer_lock import WriterLock
 from enable_with_segment.oauth_app.demo.processes import free_port
+from enable_with_segment.oauth_app.runtime.settings import Settings
+from enable_with_segment.oauth_app.runtime.stores import open_stores
+from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from tests.oauth_app.shell import Shell
 
 LINE = "events erase --account acct_1 --user-id karin@mail.example --wait 0"
@@ -69,9 +74,9 @@ def test_nobody_stores_it_and_both_reasons_are_told(shell: Shell) -> None:
     done = shell.run(LINE, BASE_URL=address)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: nothing was erased: another process writes to the event log, and the service at "
-        f"{address} did not take the delete (no answer, ConnectError). Have the service running where BASE_URL leads "
-        "to it, or stop whatever else writes, and try again.\n"
+        "error: nothing was erased: another process writes to this event log, and the service at "
+        f"{address} did not take the delete (no answer, ConnectError). Start the service where BASE_URL leads to it, "
+        "or stop the process that writes, and try again.\n"
     )
     keys = shell.json("api-keys list --json")
     assert isinstance(keys, list)
@@ -88,24 +93,53 @@ def test_nobody_stores_it_and_both_reasons_are_told(shell: Shell) -> None:
 
 
 def test_what_cannot_be_stored_here_is_told_too(shell: Shell, tmp_path: Path) -> None:
-    assert shell.run("events list").exit_code == 0
     (segment,) = tmp_path.glob("events.db.0*1")
     with closing(sqlite3.connect(segment)) as connection:
         connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no'); END")
     done = shell.run(LINE, BASE_URL=f"http://localhost:{free_port(0)}")
     assert done.exit_code == 1
-    assert "nothing was erased: it could not be stored from here (the answer was 503:" in done.stderr
+    assert "the delete could not be stored (the event log's files failed: ConstraintError)" in done.stderr
     assert "(no answer, ConnectError)" in done.stderr
+    assert re.search(rf"not known whether the delete {MESSAGE_ID} was stored", done.stderr)
 
 
-def test_what_the_service_would_refuse_too_is_not_sent_there(shell: Shell) -> None:
+crm = Subscription("acme-crm", settings=[Setting("region", required=True), Setting("size", type=int, default=3)])
+told: list[tuple[str | None, object]] = []
+
+
+@crm.on("delete")
+async def forget(event: Event, settings: Mapping[str, object]) -> None:
+    """Note who is to be forgotten."""
+    told.append((event.user_id, dict(settings)))
+
+
+def test_a_person_is_erased_without_a_key_and_whatever_deliveries_of_the_account_are_answered(shell: Shell) -> None:
+    own = {"HANDLERS": f"{__name__}:crm"}
     assert shell.run("api-keys create --account acct_1").exit_code == 0
     assert shell.run("accounts suspend acct_1").exit_code == 0
-    done = shell.run(LINE)
-    assert done.exit_code == 1
-    assert "nothing was erased: the answer was 403:" in done.stderr
-    assert "is suspended" in done.stderr
-    assert "the service at" not in done.stderr
+    done = shell.run(LINE, **own)
+    assert done.exit_code == 1, "stored, and nobody handles it yet"
+    assert "Not done yet" in done.stdout
+
+    async def handle() -> None:
+        settings = Settings(**{name.lower(): value for name, value in {**shell.environment, **own}.items()})  # type: ignore[arg-type]
+        async with open_stores(settings) as stores:
+            await Dispatcher({crm.name: crm}, stores.event_log, stores.control).run_due()
+
+    asyncio.run(handle())
+    assert told == [("karin@mail.example", {"region": None, "size": 3})]
+    keys, made = shell.json("api-keys list --json"), shell.json("audit list --action api_key.mint --json")
+    assert isinstance(keys, list)
+    assert isinstance(made, list)
+    assert len(keys) == len(made) == 1, "only the customer's"
+
+
+def test_without_a_handler_for_deletes_nothing_is_stored(shell: Shell) -> None:
+    done = shell.run(LINE, HANDLERS="tests.oauth_app.runtime.test_handler_limits:hanging")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "nothing was erased: component" in done.stderr
+    assert "has no handler for delete events" in done.stderr
+    assert shell.json("events list --json") == []
 
 
 @pytest.mark.usefixtures("another")

@@ -27,10 +27,8 @@ from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.archive.erasure import (
     ERASED,
     ErasureReceipt,
-    ErasureRefused,
     delete_message,
     find_receipt,
-    send_delete,
 )
 from tests.db.event_log.events import NOON, SMALL, erase, new_event, settle
 from tests.subscriptions.receiver import Open, open_receiver
@@ -82,7 +80,7 @@ async def test_wh_15_a_delete_reaches_every_sink_and_dead_letter_and_leaves_a_re
         assert len(await receiver.records(state=EventState.DEAD_LETTER)) == 2
         receiver.clock.advance(seconds=1)
         message = delete_message("karin", now=receiver.clock())
-        await send_delete(receiver.client, "acme-crm", receiver.key, message)
+        await receiver.deliver(message)
         await receiver.dispatcher.run_due()
 
         assert (set(shelf.kept), product) == ({"zoe"}, {"zoe"})
@@ -339,14 +337,3 @@ async def test_the_receipt_of_a_repeated_delete_outlives_the_event_that_did_the_
         assert (receipt.state, receipt.done_by, receipt.handlers) == (state, None, {})
         assert receipt.complete == (state is EventState.HANDLED)
         await log.close()
-
-
-async def test_a_delete_that_is_not_accepted_says_so(on_sqlite: Open) -> None:
-    subscription = Subscription("acme-crm")
-    async with on_sqlite(subscription) as receiver:
-        message = delete_message("karin", now=receiver.clock())
-        with pytest.raises(ErasureRefused, match="501"):
-            await send_delete(receiver.client, "acme-crm", receiver.key, message)
-        with pytest.raises(ErasureRefused, match="401"):
-            await send_delete(receiver.client, "acme-crm", "no key", message)
-        assert await find_receipt(receiver.log, receiver.database, message["messageId"]) is None
