@@ -22,6 +22,7 @@ _WORDS = {
     403: "The API token has not the scope.",
     404: "There is no such thing.",
     409: "The service is not configured for this.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not JSON.",
     429: "Too many requests; Retry-After says when to come back.",

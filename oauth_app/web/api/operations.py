@@ -60,7 +60,7 @@ OPERATIONS: tuple[Operation, ...] = (
         201,
         shapes.ConnectLinkAnswer,
         body=shapes.ConnectLinkRequest,
-        refusals=(400, 409, 413, 415),
+        refusals=(400, 408, 409, 413, 415),
     ),
     Operation(
         "GET",
@@ -106,7 +106,7 @@ OPERATIONS: tuple[Operation, ...] = (
         201,
         shapes.ApiKeyAnswer,
         body=shapes.ApiKeyRequest,
-        refusals=(400, 413, 415),
+        refusals=(400, 408, 413, 415),
     ),
     Operation(
         "DELETE",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from enable_with_segment.oauth_app.web.services import Services
 S = TypeVar("S", bound=Shape)
 
 LARGEST_BODY = 64 * 1024
+BODY_SECONDS = 10.0
 _MAX_DEPTH = 20
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="api"'}
 
@@ -41,10 +43,10 @@ async def caller_of(services: Services, request: Request, scope: Scope) -> Calle
 
 
 async def bounded_body(request: Request, shape: type[S]) -> S:
-    """Read a JSON body of at most 64 KiB.
+    """Read a JSON body of at most 64 KiB, within ten seconds.
 
     Raises:
-        ApiProblem: 413, 415 or 400 with a sentence that names the fields.
+        ApiProblem: 408, 413, 415 or 400 with a sentence that names the fields.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiProblem(415, "not_json", "Send the body with Content-Type: application/json.")
@@ -61,10 +63,14 @@ async def bounded_body(request: Request, shape: type[S]) -> S:
 async def _read(request: Request) -> bytes:
     body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > LARGEST_BODY:
-                raise ApiProblem(413, "body_too_large", f"The body is larger than {LARGEST_BODY} bytes.")
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > LARGEST_BODY:
+                    raise ApiProblem(413, "body_too_large", f"The body is larger than {LARGEST_BODY} bytes.")
+    except TimeoutError:
+        close = {"Connection": "close"}
+        raise ApiProblem(408, "body_too_slow", "The body did not arrive in time.", headers=close) from None
     except ClientDisconnect:
         raise ApiProblem(400, "body_incomplete", "The body ended too early.") from None
     return bytes(body)

@@ -11,22 +11,35 @@ Whatever is not plainly such a delivery takes the normal way, and is answered th
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import re
 from functools import partial
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from enable_with_segment.subscriptions.receiving.endpoint import holds_signed_key
-from enable_with_segment.subscriptions.receiving.exchange import Headers
+from enable_with_segment.subscriptions.receiving.exchange import Headers, message_body, message_headers
 from enable_with_segment.subscriptions.receiving.fast_path import FastPath
 from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, LoadShedding
 from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
 from enable_with_segment.subscriptions.receiving.server.idle_timer import IdleTimer
 from enable_with_segment.subscriptions.receiving.server.pending_answers import PendingAnswers
+from enable_with_segment.subscriptions.receiving.server.request_head import (
+    HEAD_SECONDS,
+    LARGEST_HEAD_BYTES,
+    MOST_FIELDS,
+    HeadTooLarge,
+    size_of,
+    without_upgrade,
+)
 from enable_with_segment.subscriptions.receiving.server.unread import is_unread
+
+logger = logging.getLogger(__name__)
 
 _DELIVERIES = b"/subscriptions/"
 _DELIVERY = re.compile(rb"/subscriptions/{1,9}([\w.-]{0,200})/{0,9}(?:\?[\w.~&=%+-]{0,2000})?")
@@ -35,6 +48,7 @@ _DELIVERY = re.compile(rb"/subscriptions/{1,9}([\w.-]{0,200})/{0,9}(?:\?[\w.~&=%
 They are short, so that uvicorn can read them even when a request is made of a delivery outside of its parser.
 """
 _NOBODY_WAITS = asyncio.Event()
+_RETRY_LATER = ((b"retry-after", b"10"),)
 
 
 class DeliveryProtocol(HttpToolsProtocol):
@@ -67,11 +81,24 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._body = b""
         self._owed_answers = PendingAnswers.of(self.loop)
         self._idle = IdleTimer(self.loop, self.timeout_keep_alive)
+        self._reads_head = False
+        self._head_bytes = 0
+        """How much of a head came in earlier reads."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._offers_upgrade = False
+        self._is_large_read = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Close a connection on which nothing ever comes like one that is idle."""
+        super().connection_made(transport)
+        self._idle.rest(self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         """Read on; what is still to come of a refused body is waited for with the timer of an idle connection."""
         self._idle.wake()
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        if not self._feed(data):
+            return
         if self._offered is not None:
             self._make_request()
         elif self._refused is not None and not self.transport.is_closing():
@@ -80,8 +107,84 @@ class DeliveryProtocol(HttpToolsProtocol):
         if self._ends_next:
             self.shutdown()
 
+    def _feed(self, data: bytes) -> bool:
+        """Parse what has come; returns False when the connection ends instead.
+
+        An offer to upgrade stops the parser behind the head, with the body left over. Then a new parser reads the same
+        head without the offer, and goes on with the body: where a message ends is said by its framing alone (WH-17).
+        """
+        rest: bytes | memoryview = data
+        self._is_large_read = len(data) > LARGEST_HEAD_BYTES
+        try:
+            while True:
+                try:
+                    self.parser.feed_data(rest)
+                    break
+                except httptools.HttpParserUpgrade as offer:
+                    rest = memoryview(rest)[offer.args[0] :]
+                    self._read_again_without_upgrade()
+        except httptools.HttpParserCallbackError as error:
+            if isinstance(error.__context__, HeadTooLarge):
+                self._end(431, "The request's head is too large.")
+            else:  # a bug of ours, or no memory: never a 4xx, which would lose the event (WH-20)
+                self._fail(error.__context__ or error)
+            return False
+        except httptools.HttpParserError:
+            logger.warning("Invalid HTTP request received.")
+            self.send_400_response("Invalid HTTP request received.")
+            return False
+        except Exception as error:
+            self._fail(error)
+            return False
+        return self._head_is_bounded(len(data))
+
+    def _read_again_without_upgrade(self) -> None:
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise httptools.HttpParserInvalidMethodError("CONNECT is not supported")
+        head = without_upgrade(method, self.url, self.parser.get_http_version(), self.headers)
+        self._offers_upgrade = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.parser.feed_data(head)
+
+    def _head_is_bounded(self, received: int) -> bool:
+        """Return False once a head that is not complete is too large; one that takes too long is ended by a timer."""
+        if not self._reads_head:
+            return True
+        if self._head_timer is None:  # this read began it
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_took_too_long)
+            self._head_bytes = size_of(self.url, self.headers)
+        else:
+            self._head_bytes += received
+        if self._head_bytes <= LARGEST_HEAD_BYTES:
+            return True
+        self._end(431, "The request's head is too large.")
+        return False
+
+    def _head_took_too_long(self) -> None:
+        self._head_timer = None
+        self._end(408, "The request's head did not arrive in time.")
+
+    def _head_ended(self) -> None:
+        self._reads_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field, as uvicorn does, up to a number."""
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+        if len(self.headers) > MOST_FIELDS:
+            raise HeadTooLarge
+
     def on_message_begin(self) -> None:
         """Begin to read a message; what a request needs beyond that is made when it becomes one."""
+        self._reads_head = True
+        self._head_bytes = 0
         self.pay()  # answers come in the order of what they answer
         self._idle.wake()
         self.url = b""
@@ -90,6 +193,13 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Decide which way a message takes."""
+        may_be_large = self._is_large_read or self._head_timer is not None
+        self._head_ended()
+        if may_be_large and size_of(self.url, self.headers) > LARGEST_HEAD_BYTES:
+            raise HeadTooLarge
+        if self.parser.should_upgrade():
+            self._offers_upgrade = True
+            return
         if self._refused is not None:  # the last answer was given; what came with it is not for us
             return
         refusal = self._refusal
@@ -116,6 +226,8 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Answer what was refused, now that its sender listens, and hand over what may take the short way."""
+        if self._offers_upgrade:
+            return
         if self._offered is not None:
             if not self._hand_over():
                 self._make_request()
@@ -131,8 +243,9 @@ class DeliveryProtocol(HttpToolsProtocol):
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the timer."""
+        """Stop the timers."""
         self._idle.stop()
+        self._head_ended()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -158,13 +271,35 @@ class DeliveryProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
-        """End a connection on which something came that is no HTTP; a delivery in hand is answered first."""
+        """End a connection on which something came that is no HTTP."""
+        self._end(400, msg)
+
+    def _fail(self, error: BaseException) -> None:
+        """End a connection after a failure of ours while it was read. Without memory the process ends: it would go on
+        to refuse everything, and what it has acknowledged is on disk."""
+        if isinstance(error, MemoryError):
+            os.write(2, b"out of memory: the process ends\n")
+            os._exit(70)
+        logger.error("reading a request failed", exc_info=error)
+        self._end(503, "We cannot take this right now. Try again.")
+
+    def _end(self, status: int, message: str) -> None:
+        """Answer what cannot be read further, and close. A message before it that is complete is answered first."""
         self.pay()
-        if isinstance(self.cycle, _InHand) and not self.cycle.response_complete:
+        self._head_ended()
+        earlier: RequestResponseCycle | None = self.cycle
+        if self.transport.is_closing():
+            return
+        if earlier is not None and not earlier.response_complete and not getattr(earlier, "more_body", False):
             self.flow.pause_reading()
-            self.cycle.keep_alive = False
-        else:
-            super().send_400_response(msg)
+            earlier.keep_alive = False
+            return
+        if earlier is None or earlier.response_complete or not getattr(earlier, "response_started", False):
+            body = message_body(message)
+            headers = [*message_headers(body), *_RETRY_LATER] if status == 503 else message_headers(body)
+            answer = PreparedAnswer(status, headers, body)
+            self.transport.write(answer.on_the_wire(self.server_state.default_headers, last=True))
+        self.transport.close()
 
     def _has_unread(self) -> bool:
         """Tell whether, while no answer is due, the next message is there or has begun to be."""
@@ -191,7 +326,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         What came before it on the connection must be answered first, and its sender must have read enough of that.
         """
         delivery = _DELIVERY.fullmatch(self.url)
-        if delivery is None or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
+        if delivery is None or self.parser.get_method() != b"POST":
             return None
         earlier: RequestResponseCycle | None = self.cycle
         if self.flow.write_paused or (earlier is not None and not earlier.response_complete):

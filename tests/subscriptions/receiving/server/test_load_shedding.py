@@ -370,7 +370,7 @@ def test_uvicorn_is_as_it_is_expected_inside() -> None:
     overridden = {name for name in own if not name.startswith("_")} - {"pay"}
     used = {"on_response_complete", "_unset_keepalive_if_required"}
     assert overridden | used <= vars(HttpToolsProtocol).keys(), moved
-    assert len(overridden) == 10
+    assert len(overridden) == 12
     assert not (own - overridden - {"__init__"}) & vars(HttpToolsProtocol).keys(), moved
 
     async def attributes() -> set[str]:
