@@ -25,10 +25,9 @@ from benchmarks.filling import COMPONENT, add_pending, fill, message_id_of, vacu
 from benchmarks.questions import FILTERS, RARE
 from benchmarks.session import interruptible, scratch, tell
 from enable_with_segment.db.database import Database
-from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.log import SegmentLimits, StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventFilter
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.migrate import migrate
 from enable_with_segment.subscriptions.archive.dead_letter_groups import find_groups

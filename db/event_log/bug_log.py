@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
-
-from enable_with_segment.db.event_log.frames import raised_at
+from typing import TypeAlias, TypeVar
 
 logger = logging.getLogger(__name__)
 
 _TOLD_EVERY_SECONDS = 600.0
 _MOST_KINDS = 20
 
+_Error = TypeVar("_Error", bound=BaseException)
 _Kind: TypeAlias = tuple[str, str]
 
 
@@ -62,3 +62,22 @@ def unquoted(error: BaseException) -> Unquoted:
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     found.__cause__ = None if before is None else unquoted(before)
     return found
+
+
+def raised_at(error: BaseException) -> str:
+    """Return the file and the line where an error was raised; empty when nobody raised it."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    return f"{frames[-1][0]}:{frames[-1][1]}" if frames else ""
+
+
+def without_frames(error: _Error) -> _Error:
+    """Take the tracebacks off an error and off what caused it; returns the same error.
+
+    Frames that hold the error they raised, or the outcomes of a group, are let go by the collector alone. Until it
+    comes by, they and everybody whom the error was raised for would stay in memory: requests, and the keys in them.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from enable_with_segment.db.event_log.frames import without_frames
+from enable_with_segment.db.event_log.bug_log import without_frames
 from enable_with_segment.db.event_log.records import EventLogUnavailable, TooManyWaiting
-from enable_with_segment.db.event_log.waiter import Waiter
 
 logger = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Result_contra = TypeVar("_Result_contra", contravariant=True)
 
 _MOST_ROUNDS = 16
 """How often the event loop may go round while a group is still growing."""
@@ -22,6 +22,29 @@ _ENOUGH = 16
 """So many are a group, whoever else may come: what a commit costs by itself is small for each of them."""
 _FEW = 256
 """Of so many that wait nobody looks who has gone."""
+
+
+class Waiter(Protocol[_Result_contra]):
+    """Told once how it went. An ``asyncio.Future`` is one; what needs no task to wait can be one at less cost.
+
+    None of its methods raises, and none waits: others are told after it.
+    """
+
+    def done(self) -> bool:
+        """Tell whether nobody waits any more; then nothing need be done."""
+        ...
+
+    def set_result(self, result: _Result_contra, /) -> object:
+        """Take the outcome."""
+        ...
+
+    def set_exception(self, error: Exception, /) -> object:
+        """Take what was in the way."""
+        ...
+
+    def cancel(self) -> object:
+        """Take note that there will be no outcome."""
+        ...
 
 
 class GroupCommit(Generic[_Item, _Result]):

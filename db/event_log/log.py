@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 
+from enable_with_segment.db.event_log.group_commit import Waiter
 from enable_with_segment.db.event_log.records import (
     Appended,
     Backlog,
@@ -22,7 +24,18 @@ from enable_with_segment.db.event_log.records import (
     Proof,
     Settlement,
 )
-from enable_with_segment.db.event_log.waiter import Waiter
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLimits:
+    """When a new segment is begun, and for how long messages are recognised as duplicates.
+
+    A message is recognised at least for as long as ``dedupe`` says, and at most for one segment longer.
+    """
+
+    events: int = 2_000_000
+    age: timedelta = timedelta(days=1)
+    dedupe: timedelta = timedelta(days=30)
 
 
 class EventLog(Protocol):

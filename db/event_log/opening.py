@@ -10,9 +10,8 @@ from enable_with_segment.db.store_url import StoreUrl
 
 if TYPE_CHECKING:
     from enable_with_segment.db.database import Database
-    from enable_with_segment.db.event_log.log import StoredEventLog
+    from enable_with_segment.db.event_log.log import SegmentLimits, StoredEventLog
     from enable_with_segment.db.event_log.searching import SearchBounds
-    from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 
 _SILENCE = "5s"
 """Longer than any transaction pauses between its statements, for it waits for nothing else. What Segment sends again

@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from enable_with_segment.db.event_log.counting_pause import pause_after
 from enable_with_segment.db.event_log.log import EventArchive
 from enable_with_segment.db.event_log.records import Backlog, EventLogUnavailable
 
 _PATIENCE_SECONDS = 0.5
+_TIMES_AS_LONG = 20
+_LONGEST_PAUSE_SECONDS = 120.0
 
 
 class RecentBacklog:
@@ -81,3 +82,9 @@ class RecentBacklog:
         else:
             self._counted_at = self.clock()
             self._next_at = self._counted_at + pause_after(self._counted_at - started)
+
+
+def pause_after(seconds: float) -> float:
+    """Return for how long not to count again after a count that took ``seconds``: counting takes at most a twentieth
+    of the time, and the pause is bounded."""
+    return min(seconds * _TIMES_AS_LONG, _LONGEST_PAUSE_SECONDS)

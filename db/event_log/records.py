@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -14,6 +14,11 @@ from enable_with_segment.db.event_log.states import EventState, HandlerState
 UNFINISHED = (HandlerState.RETRY, HandlerState.UNKNOWN)
 #: Outcomes that a retry of a dead letter forgets, so that these handlers are called again.
 RETRIED = (HandlerState.FAILED, HandlerState.SKIPPED, *UNFINISHED)
+#: Leases are seconds long. One that runs for more than this was taken while the clock was ahead.
+LONGEST_LEASE = timedelta(minutes=10)
+
+#: What is left to such a lease: enough for a holder that lives to renew it.
+LEFT_TO_IT = timedelta(minutes=1)
 
 
 class EventLogUnavailable(Exception):

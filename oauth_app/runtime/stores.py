@@ -12,10 +12,9 @@ from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import service_secrets
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionError, EncryptionKeys
-from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.log import SegmentLimits, StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventLogOutdated
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.problems import SchemaOutdated, StoreMissing
 from enable_with_segment.db.revision import Store, is_current
 from enable_with_segment.db.store_url import StoreUrl

@@ -12,8 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from enable_with_segment.db.event_log.counting_pause import pause_after
-from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
+from enable_with_segment.db.event_log.recent_backlog import RecentBacklog, pause_after
 from enable_with_segment.db.event_log.records import EventLogUnavailable
 from enable_with_segment.subscriptions.receiving.concurrency_limit import ConcurrencyLimit
 

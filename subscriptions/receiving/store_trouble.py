@@ -15,7 +15,7 @@ from typing import TypeAlias
 from sqlalchemy.exc import SQLAlchemyError
 
 from enable_with_segment.components.errors import DeliveryRefused
-from enable_with_segment.db.event_log.frames import raised_at
+from enable_with_segment.db.event_log.bug_log import raised_at
 from enable_with_segment.db.event_log.records import EventLogUnavailable
 
 logger = logging.getLogger(__name__)

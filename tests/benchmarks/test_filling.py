@@ -9,10 +9,10 @@ from benchmarks.filling import COMPONENT, add_pending, fill, handle, message_id_
 from benchmarks.lists import questions
 from benchmarks.questions import RARE
 from enable_with_segment.db.database import Database
+from enable_with_segment.db.event_log.log import SegmentLimits
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql import partitions
 from enable_with_segment.db.event_log.records import EventFilter
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import later
 

@@ -16,10 +16,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine
 
 from enable_with_segment.db.database import Database
-from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.log import SegmentLimits, StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import ClaimedEvent
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from tests.db.event_log.events import NOON
 from tests.subscriptions.mortal_disk import MortalDisk
 from tests.subscriptions.mortal_log import Life

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from enable_with_segment.db.event_log.group_commit import Waiter
 from enable_with_segment.db.event_log.log import EventLog
 from enable_with_segment.db.event_log.records import (
     Appended,
@@ -17,7 +18,6 @@ from enable_with_segment.db.event_log.records import (
     Predecessor,
     Settlement,
 )
-from enable_with_segment.db.event_log.waiter import Waiter
 from tests.subscriptions.stepping_waiter import SteppingWaiter
 
 

@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Awaitable
 from typing import Any, TypeVar, cast
 
+from enable_with_segment.db.event_log.group_commit import Waiter
 from enable_with_segment.db.event_log.log import EventLog
 from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable, NewEvent
-from enable_with_segment.db.event_log.waiter import Waiter
 from tests.subscriptions.stepping_waiter import SteppingWaiter
 
 _Result = TypeVar("_Result")

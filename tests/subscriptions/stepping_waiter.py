@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from enable_with_segment.db.event_log.group_commit import Waiter
 from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable
-from enable_with_segment.db.event_log.waiter import Waiter
 
 
 class SteppingWaiter:

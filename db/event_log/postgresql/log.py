@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.admission import Admission
-from enable_with_segment.db.event_log.group_commit import GroupCommit
+from enable_with_segment.db.event_log.group_commit import GroupCommit, Waiter
+from enable_with_segment.db.event_log.log import SegmentLimits
 from enable_with_segment.db.event_log.postgresql import appending, browsing, claiming, erasing, replaying
 from enable_with_segment.db.event_log.postgresql import retention as forgetting
 from enable_with_segment.db.event_log.postgresql.group_inserter import GroupInserter
@@ -43,8 +44,6 @@ from enable_with_segment.db.event_log.records import (
     Settlement,
 )
 from enable_with_segment.db.event_log.searching import SearchBounds, Step, find, search
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
-from enable_with_segment.db.event_log.waiter import Waiter
 from enable_with_segment.db.revision import is_current
 
 logger = logging.getLogger(__name__)

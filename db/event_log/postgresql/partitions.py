@@ -15,7 +15,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from enable_with_segment.db.database import Database
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.log import SegmentLimits
 
 TABLES = ("events", "bodies", "handler_outcomes")
 

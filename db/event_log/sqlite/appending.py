@@ -11,8 +11,9 @@ from enable_with_segment.db.event_log.message_key import same_content
 from enable_with_segment.db.event_log.records import Appended, NewEvent, ReplayPolicy
 from enable_with_segment.db.event_log.sqlite import erasing
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
-from enable_with_segment.db.event_log.sqlite.segment import HANDLED, UNSUPPORTED, Segment
+from enable_with_segment.db.event_log.sqlite.segment import Segment
 from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.states import HANDLED, UNSUPPORTED
 
 _ADD = (
     "INSERT INTO events (id, key, scope, origin, received_at, occurred_at, message_id, type, event, person_hash,"

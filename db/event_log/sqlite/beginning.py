@@ -16,8 +16,9 @@ from enable_with_segment.db.event_log.sqlite import outcomes
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
 from enable_with_segment.db.event_log.sqlite.leases import Leases
 from enable_with_segment.db.event_log.sqlite.people import events_of, merged_hashes
-from enable_with_segment.db.event_log.sqlite.segment import PENDING, placeholders
+from enable_with_segment.db.event_log.sqlite.segment import placeholders
 from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.states import PENDING
 
 
 class Candidate(NamedTuple):

@@ -23,17 +23,17 @@ from enable_with_segment.db.event_log.records import (
 )
 from enable_with_segment.db.event_log.sqlite import outcomes
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
-from enable_with_segment.db.event_log.sqlite.segment import (
+from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
+from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.states import (
     DEAD_LETTER,
+    NUMBERS,
     PENDING,
     REPEATED_DELETE,
+    STATES,
     SUPPRESSED,
     UNSUPPORTED,
-    Segment,
-    placeholders,
 )
-from enable_with_segment.db.event_log.sqlite.segments import Segments
-from enable_with_segment.db.event_log.sqlite.states import NUMBERS, STATES
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.storable_text import storable
 

@@ -19,9 +19,9 @@ from enable_with_segment.db.event_log.sqlite import outcomes
 from enable_with_segment.db.event_log.sqlite.beginning import Beginning, Candidate, was_attempted
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
 from enable_with_segment.db.event_log.sqlite.leases import Lease, Leases
-from enable_with_segment.db.event_log.sqlite.segment import PENDING, Segment, placeholders
+from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
 from enable_with_segment.db.event_log.sqlite.segments import Segments
-from enable_with_segment.db.event_log.sqlite.states import NUMBERS
+from enable_with_segment.db.event_log.sqlite.states import NUMBERS, PENDING
 
 _READ = (
     "SELECT id, origin, type, received_at, occurred_at, person_hash, device_hash, previous_hash, settings, attempts,"

@@ -14,8 +14,8 @@ from enable_with_segment.db.event_log.records import ErasureReport, NewEvent
 from enable_with_segment.db.event_log.sqlite import outcomes
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, ErasureRequest
 from enable_with_segment.db.event_log.sqlite.people import PersonEvent, events_of, merged_hashes
-from enable_with_segment.db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, PENDING, REPEATED_DELETE, SUPPRESSED
 from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.states import DEAD_LETTER, HANDLED, PENDING, REPEATED_DELETE, SUPPRESSED
 
 
 def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: NewEvent) -> bool:

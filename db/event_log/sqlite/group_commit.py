@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeAlias
 
+from enable_with_segment.db.event_log.group_commit import Waiter
 from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable, NewEvent, Settlement, TooManyWaiting
-from enable_with_segment.db.event_log.waiter import Waiter
 
 _LARGE_GROUP = 256
 """A group of this size is written without waiting for more: one more event would make it hardly cheaper for each."""

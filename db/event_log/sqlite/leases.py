@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from enable_with_segment.db.event_log.lease_bounds import LEFT_TO_IT, LONGEST_LEASE
+from enable_with_segment.db.event_log.records import LEFT_TO_IT, LONGEST_LEASE
 from enable_with_segment.db.event_log.sqlite.held_file import HeldFile
 
 

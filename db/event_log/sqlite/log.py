@@ -18,7 +18,9 @@ import apsw
 
 from enable_with_segment.db.event_log.admission import Admission
 from enable_with_segment.db.event_log.bug_log import BugLog
+from enable_with_segment.db.event_log.group_commit import Waiter
 from enable_with_segment.db.event_log.instants import to_microseconds
+from enable_with_segment.db.event_log.log import SegmentLimits
 from enable_with_segment.db.event_log.records import (
     Appended,
     Backlog,
@@ -39,7 +41,6 @@ from enable_with_segment.db.event_log.records import (
     Settlement,
 )
 from enable_with_segment.db.event_log.searching import SearchBounds, Step, find, search
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
 from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure, flush_recovered
@@ -50,7 +51,6 @@ from enable_with_segment.db.event_log.sqlite.leases import Leases
 from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.storing import Answers, store, unavailable
 from enable_with_segment.db.event_log.sqlite.writer_lock import WriterLock
-from enable_with_segment.db.event_log.waiter import Waiter
 from enable_with_segment.db.problems import StoreMissing
 
 _Result = TypeVar("_Result")

@@ -11,8 +11,9 @@ from enable_with_segment.db.event_log.instants import to_microseconds
 from enable_with_segment.db.event_log.records import Predecessor
 from enable_with_segment.db.event_log.sqlite import outcomes
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, chunks
-from enable_with_segment.db.event_log.sqlite.segment import DEAD_LETTER, HANDLED, UNSUPPORTED, Segment, placeholders
+from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
 from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.states import DEAD_LETTER, HANDLED, UNSUPPORTED
 
 _FINISHED = f"state IN ({HANDLED}, {UNSUPPORTED}, {DEAD_LETTER}) AND type <> 'delete'"
 _LATER = (

@@ -32,8 +32,6 @@ from enable_with_segment.db.event_log.sqlite.connection import (
 
 logger = logging.getLogger(__name__)
 
-PENDING, HANDLED, UNSUPPORTED, SUPPRESSED, REPEATED_DELETE, DEAD_LETTER = range(6)
-
 _RUN = 8_192
 _ACTIVE_CACHE = 64 * 1024 * 1024
 _SEALED_CACHE = 1024 * 1024

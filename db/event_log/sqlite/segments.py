@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
+from enable_with_segment.db.event_log.log import SegmentLimits
 from enable_with_segment.db.event_log.sqlite.bloom_filter import BloomFilters
 from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure
 from enable_with_segment.db.event_log.sqlite.segment import Commits, Segment

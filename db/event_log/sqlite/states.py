@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from enable_with_segment.db.event_log.sqlite.segment import (
-    DEAD_LETTER,
-    HANDLED,
-    PENDING,
-    REPEATED_DELETE,
-    SUPPRESSED,
-    UNSUPPORTED,
-)
 from enable_with_segment.db.event_log.states import EventState
+
+PENDING, HANDLED, UNSUPPORTED, SUPPRESSED, REPEATED_DELETE, DEAD_LETTER = range(6)
 
 NUMBERS = {
     EventState.PENDING: PENDING,

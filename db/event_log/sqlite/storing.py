@@ -8,8 +8,7 @@ from typing import TypeAlias
 
 import apsw
 
-from enable_with_segment.db.event_log.bug_log import BugLog
-from enable_with_segment.db.event_log.frames import without_frames
+from enable_with_segment.db.event_log.bug_log import BugLog, without_frames
 from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable, NewEvent, Settlement
 
 logger = logging.getLogger(__name__)

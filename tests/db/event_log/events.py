@@ -6,10 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from enable_with_segment.db.event_log.log import EventLog
+from enable_with_segment.db.event_log.log import EventLog, SegmentLimits
 from enable_with_segment.db.event_log.message_key import key_of_message
 from enable_with_segment.db.event_log.records import ErasureReport, NewEvent, Settlement
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 COMPONENTS = ["acme-crm"]

@@ -11,11 +11,10 @@ from itertools import pairwise
 import pytest
 
 from enable_with_segment.db.database import Database
-from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.log import SegmentLimits, StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql import partitions
 from enable_with_segment.db.event_log.records import EventFilter, Settlement
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import erase, later, new_event, settle
 

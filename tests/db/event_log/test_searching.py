@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enable_with_segment.db.event_log.log import StoredEventLog
+from enable_with_segment.db.event_log.log import SegmentLimits, StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import (
     EventFilter,
@@ -24,7 +24,6 @@ from enable_with_segment.db.event_log.records import (
     Settlement,
 )
 from enable_with_segment.db.event_log.searching import SearchBounds, search
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from enable_with_segment.db.event_log.states import EventState
 from tests.db.event_log.events import COMPONENTS, NOON, SMALL, later, new_event

@@ -11,8 +11,8 @@ from pathlib import Path
 import apsw
 import pytest
 
+from enable_with_segment.db.event_log.log import SegmentLimits
 from enable_with_segment.db.event_log.records import ClaimedEvent, Settlement
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from enable_with_segment.db.event_log.sqlite.segment import Segment
 from enable_with_segment.db.event_log.states import EventState

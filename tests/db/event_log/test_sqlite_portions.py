@@ -10,6 +10,7 @@ from typing import TypeVar
 import apsw
 import pytest
 
+from enable_with_segment.db.event_log.log import SegmentLimits
 from enable_with_segment.db.event_log.records import (
     EventFilter,
     EventLogUnavailable,
@@ -17,7 +18,6 @@ from enable_with_segment.db.event_log.records import (
     RetryCutShort,
     Settlement,
 )
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog, browsing, replaying
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.oauth_app.cli.output import problem_of

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from enable_with_segment.db.event_log.log import SegmentLimits
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.records import EventFilter, Settlement
-from enable_with_segment.db.event_log.segment_limits import SegmentLimits
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.archive.retention import Retention

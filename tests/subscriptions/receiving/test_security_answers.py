@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from enable_with_segment import Event, InstallContext, InvalidEventPayload, Setting, Subscription
 from enable_with_segment.db.encryption import EncryptionKeys
+from enable_with_segment.db.event_log.group_commit import Waiter
 from enable_with_segment.db.event_log.opening import open_event_log
 from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
 from enable_with_segment.db.event_log.records import Appended, EventLogUnavailable, NewEvent
 from enable_with_segment.db.event_log.states import EventState
-from enable_with_segment.db.event_log.waiter import Waiter
 from enable_with_segment.http_client import httpx
 from tests.subscriptions.answers import message
 from tests.subscriptions.broken_log import BrokenLog
