@@ -14,7 +14,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from enable_with_segment.components.install_function import StateChange
 from enable_with_segment.db.control import installs, outbox
 from enable_with_segment.db.control.tables import Install, InstallStatus
-from enable_with_segment.installs.reasons import Reason
 
 ANNOUNCE = "announce"
 """The kind of the outbox entry that calls the partner's functions."""
@@ -29,19 +28,15 @@ class ConnectionState(StrEnum):
     REVOKED = "revoked"
 
 
-def state_of(status: InstallStatus, reason: str | None) -> ConnectionState | None:
-    """Return the connection state that a status means; ``None`` where the earlier one stands.
-
-    A refused refresh is failing, not revoked: a wrong client secret looks like that too, and is mended by setting it.
-    """
+def state_of(status: InstallStatus) -> ConnectionState | None:
+    """Return the connection state that a status means; ``None`` where the earlier one stands."""
     match status:
         case InstallStatus.CONNECTED | InstallStatus.RECEIVING:
             return ConnectionState.CONNECTED
         case InstallStatus.FAILED | InstallStatus.NEEDS_RECONNECT:
             return ConnectionState.FAILING
         case InstallStatus.DISCONNECTED:
-            refused = reason == Reason.REFRESH_REFUSED.value
-            return ConnectionState.FAILING if refused else ConnectionState.REVOKED
+            return ConnectionState.REVOKED
         case InstallStatus.PROVISIONING | InstallStatus.AWAITING_CONFIRMATION | InstallStatus.DISCONNECTING:
             return None
 
@@ -66,7 +61,7 @@ async def set_status(
 ) -> None:
     """Move a locked install to a status, and note the connection state that goes with it."""
     await installs.set_status(session, install.id, status, now=now, reason=reason, detail=detail)
-    state = state_of(status, reason)
+    state = state_of(status)
     if state is not None:
         await note(session, install, state, now=now, reason=reason, detail=detail)
 

@@ -19,6 +19,7 @@ class Reason(StrEnum):
     KEY_DIFFERS = "key_differs"
     TOKEN_REJECTED = "token_rejected"  # noqa: S105  # a reason's name
     REFRESH_REFUSED = "refresh_refused"
+    REMOVAL_REPORTED = "removal_reported"
     INSTALL_REMOVED = "install_removed"
     SEGMENT_UNAVAILABLE = "segment_unavailable"
     API_KEY_HOOK_FAILED = "api_key_hook_failed"
@@ -79,9 +80,14 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         "doesn't help, contact support: the permission that the Segment App asks for may be too small.",
     ),
     Reason.REFRESH_REFUSED: Explanation(
-        InstallStatus.DISCONNECTED,
+        InstallStatus.NEEDS_RECONNECT,
         "Segment refused to renew our access to your workspace. Connect again; if that doesn't help, contact support.",
         alarm=True,
+    ),
+    Reason.REMOVAL_REPORTED: Explanation(
+        InstallStatus.NEEDS_RECONNECT,
+        "Segment says that the connection was removed in your workspace. Events that still arrive are taken. Connect "
+        "again if you want to keep it; otherwise our access is erased when no event has come for {detail}.",
     ),
     Reason.INSTALL_REMOVED: Explanation(
         InstallStatus.DISCONNECTED,

@@ -24,12 +24,11 @@ from enable_with_segment.installs.connection_state import ANNOUNCE, ConnectionSt
 from enable_with_segment.installs.drift import SENTENCES, Drift, drift_of
 from enable_with_segment.installs.provisioning.calls import InstallCalls
 from enable_with_segment.installs.provisioning.decision import held_key
-from enable_with_segment.installs.reasons import Reason, explain
-from enable_with_segment.installs.record import PROVISION
-from enable_with_segment.installs.tokens import AccessHeldBack, AccessLost, InstallTokens
+from enable_with_segment.installs.record import queue_provisioning
+from enable_with_segment.installs.tokens import ERASE_REMOVED, AccessLost, InstallTokens
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.destination import Destination
-from enable_with_segment.segment_api.errors import ConfigApiError, Unauthenticated
+from enable_with_segment.segment_api.errors import ConfigApiError
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +90,8 @@ class Reconciler:
             if subject is None:
                 return None
             destination = await InstallCalls(self._config_api, self._tokens, install_id).get(subject.name)
-        except (AccessLost, AccessHeldBack) as refused:
+        except AccessLost as refused:
             logger.info("%s was not looked at: %s", install_id, refused)  # the tokens have written down why
-            return None
-        except Unauthenticated:
-            await self._token_rejected(install_id)
             return None
         except ConfigApiError as refused:
             logger.warning("the destination of %s cannot be looked at: %s", install_id, refused)
@@ -112,21 +108,21 @@ class Reconciler:
             install = await installs.get(session, install_id)
             if install is None or not installs.is_watched(install):
                 return None
-            stored = await destinations.get(session, install_id)
             busy = {entry.kind for entry in await outbox.open_of_install(session, install_id)}
-            refused = install.status is InstallStatus.DISCONNECTED
-            if not refused and (stored is None or busy - {RECONCILE, ANNOUNCE}):
+            if busy - {RECONCILE, ANNOUNCE, ERASE_REMOVED}:
                 return None
-            if stored is not None and not refused:
-                try:
-                    key = await self._api_keys.reveal(session, stored.api_key_id, purpose="reconciliation")
-                except KeyError:  # it was revoked; whoever did that decides how it goes on
-                    return None
-                failing = install.status is InstallStatus.NEEDS_RECONNECT
-                return Subject(install_id, stored.name, stored.api_key_id, key, failing)
-        # Segment refused to refresh, as with a wrong client secret. If it no longer does, the install is resumed.
-        await self._tokens.access_token(install_id)
-        return None
+            stored = await destinations.get(session, install_id)
+            if install.status is InstallStatus.FAILED or stored is None:
+                # It was given up, and what was in the way may be gone.
+                if install.source_name is not None:
+                    await queue_provisioning(session, install_id, now=self._clock())
+                return None
+            try:
+                key = await self._api_keys.reveal(session, stored.api_key_id, purpose="reconciliation")
+            except KeyError:  # it was revoked; whoever did that decides how it goes on
+                return None
+            failing = install.status is InstallStatus.NEEDS_RECONNECT
+            return Subject(install_id, stored.name, stored.api_key_id, key, failing)
 
     async def _record(self, subject: Subject, destination: Destination | None, drift: Drift | None) -> None:
         now = self._clock()
@@ -135,13 +131,13 @@ class Reconciler:
             stored = await destinations.get(session, subject.install_id)
             if install is None or stored is None or stored.api_key_id != subject.key_id:
                 return
-            if not installs.is_watched(install) or install.status is InstallStatus.DISCONNECTED:
+            if not installs.is_watched(install):
                 return
             await install_tokens.note_accepted(session, subject.install_id)
             if subject.failing:
                 if drift is None or self._policy == "repair" or stored.verified_at is None:
                     await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
-                    await outbox.add(session, PROVISION, install.id, now=now, payload={"overwrite": False})
+                    await queue_provisioning(session, install.id, now=now)
                     return
                 await installs.set_status(session, install.id, InstallStatus.CONNECTED, now=now)
             seen: dict[str, object] = {"deleted": True}
@@ -162,17 +158,7 @@ class Reconciler:
             session, install, ConnectionState.DRIFTED, now=now, reason=drift.value, detail=SENTENCES[drift]
         )
         if self._policy == "repair":
-            await outbox.add(session, PROVISION, install.id, now=now, payload={"overwrite": False})
-
-    async def _token_rejected(self, install_id: str) -> None:
-        status, sentence = explain(Reason.TOKEN_REJECTED)
-        async with self._database.transaction() as session:
-            install = await installs.lock(session, install_id)
-            if install is not None and not install.status.over:
-                reason = Reason.TOKEN_REJECTED.value
-                await connection_state.set_status(
-                    session, install, status, now=self._clock(), reason=reason, detail=sentence
-                )
+            await queue_provisioning(session, install.id, now=now)
 
 
 async def queue_checks(session: AsyncSession, install_ids: Collection[str], *, now: datetime) -> int:

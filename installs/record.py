@@ -170,6 +170,7 @@ async def continue_install(session: AsyncSession, *, flow: FlowState, now: datet
     await session.flush()
     # Provisioning refreshes the token before its first call: it is old, or was erased, or refused for a while.
     await install_tokens.outdate(session, install.id, now=now)
+    await install_tokens.clear_refusal(session, install.id)
     await audit.add(session, actor=f"account:{flow.account}", action="install.resume", subject=install.id, now=now)
     await queue_provisioning(session, install.id, now=now)
     return install

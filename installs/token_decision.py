@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from enable_with_segment.db.backoff import RetryPolicy
-from enable_with_segment.db.control.install_tokens import TokenHealth
-from enable_with_segment.db.control.tables import InstallToken
-from enable_with_segment.installs.reasons import Reason
+from enable_with_segment.db.control.install_tokens import Refusal, TokenHealth
+from enable_with_segment.db.control.tables import InstallStatus, InstallToken
+from enable_with_segment.installs.reasons import EXPLANATIONS, Reason
+from enable_with_segment.installs.refusals import Verdict
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
     NotFound,
@@ -87,5 +89,22 @@ def retry_at(
 
 
 def reason_for_refusal(refused: ConfigApiError) -> Reason:
-    """Tell a removed install (404) from anything else that is refused, such as a wrong client secret (401)."""
-    return Reason.INSTALL_REMOVED if isinstance(refused, NotFound) else Reason.REFRESH_REFUSED
+    """Return why a refresh was refused: a removed install (code 5), or anything else, such as a wrong client secret."""
+    return Reason.REMOVAL_REPORTED if isinstance(refused, NotFound) else Reason.REFRESH_REFUSED
+
+
+def refusal_after(earlier: Refusal | None, reason: Reason, text: str, *, now: datetime) -> Refusal:
+    """Return the refusal to store: the one for the same reason goes on, another reason begins anew."""
+    since = earlier.since if earlier is not None and earlier.reason == reason.value else now
+    return Refusal(reason.value, since, text)
+
+
+def is_certain_at_once(reason: Reason, status: InstallStatus) -> bool:
+    """Return True if a refusal needs no confirmation: a renewed token was refused, and nothing works yet (case 39)."""
+    return reason is Reason.TOKEN_REJECTED and status is InstallStatus.PROVISIONING
+
+
+def level_of(found: Verdict, reason: Reason, *, is_new: bool) -> int:
+    """Return the log level of a refusal: an error if an operator has to act, once for each install."""
+    alarms = (found is Verdict.TOGETHER and is_new) or (found is Verdict.CONFIRMED and EXPLANATIONS[reason].alarm)
+    return logging.ERROR if alarms else logging.WARNING

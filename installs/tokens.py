@@ -18,28 +18,46 @@ from weakref import WeakValueDictionary
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from enable_with_segment.db.clock import Clock, utc_now
-from enable_with_segment.db.control import api_keys, audit, install_tokens, installs, token_leases
-from enable_with_segment.db.control.install_tokens import TokenHealth
+from enable_with_segment.db.control import audit, install_tokens, installs, outbox, token_leases
+from enable_with_segment.db.control.install_tokens import Refusal, TokenHealth
 from enable_with_segment.db.control.tables import Install, InstallStatus, InstallToken
 from enable_with_segment.db.control.token_leases import TokenLease
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.installs import connection_state
-from enable_with_segment.installs.reasons import EXPLANATIONS, Reason, explain
+from enable_with_segment.installs.reasons import Reason, explain
 from enable_with_segment.installs.record import queue_provisioning
+from enable_with_segment.installs.refusals import Verdict, verdict
 from enable_with_segment.installs.token_decision import (
     AFTER_REFUSAL,
     Step,
+    is_certain_at_once,
+    level_of,
     may_have_minted,
     next_step,
     reason_for_refusal,
+    refusal_after,
     retry_at,
 )
-from enable_with_segment.segment_api.errors import ConfigApiError, NotSent, SegmentUnavailable
+from enable_with_segment.segment_api.errors import (
+    ConfigApiError,
+    NotSent,
+    SegmentError,
+    SegmentUnavailable,
+    Unauthenticated,
+)
 from enable_with_segment.segment_api.grants import RefreshedToken
 from enable_with_segment.segment_api.identity import IdentityClient
 
 logger = logging.getLogger(__name__)
+
+ERASE_REMOVED = "erase_removed"
+"""The kind of the outbox entry that erases the access of an install that was removed in Segment."""
+
+REMOVAL_GRACE = timedelta(hours=72)
+"""How long no event may have come before the access of a removed install is erased."""
+
+_MENDED_BY_A_REFRESH = {Reason.REFRESH_REFUSED.value, Reason.REMOVAL_REPORTED.value}
 
 LEASE = timedelta(seconds=30)
 """More than twice what a refresh may take, so that a request is never under way when its lease ends."""
@@ -49,7 +67,7 @@ _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 0.5
 
 
-class AccessLost(Exception):
+class AccessLost(SegmentError):
     """Segment refuses further tokens for this install. The install's record says so already; do not retry.
 
     Attributes:
@@ -63,7 +81,7 @@ class AccessLost(Exception):
 
 
 class AccessHeldBack(SegmentUnavailable):
-    """Segment was not asked: it refused this install or failed lately. Ask again after ``retry_after`` seconds."""
+    """Segment refused this install or failed lately. It is not asked again before ``retry_after`` seconds."""
 
 
 class InstallTokens:
@@ -73,6 +91,7 @@ class InstallTokens:
         lease: how long a refresh belongs to whoever began it. Clocks of different hosts may differ by less than this.
         sleep: waits that many seconds.
         jitter: a number from 0 to 1.
+        removal_grace: how long no event may have come before the access of a removed install is erased.
     """
 
     def __init__(
@@ -85,6 +104,7 @@ class InstallTokens:
         lease: timedelta = LEASE,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        removal_grace: timedelta = REMOVAL_GRACE,
     ) -> None:
         self._database = database
         self._encryption = encryption
@@ -93,14 +113,15 @@ class InstallTokens:
         self._lease = lease
         self._sleep = sleep
         self._jitter = jitter
+        self._removal_grace = removal_grace
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def access_token(self, install_id: str, *, rejected: str | None = None) -> str:
         """Return a token with at least a minute left, refreshed if the stored one has less or was ``rejected``.
 
         Raises:
-            AccessLost: Segment refused to refresh; the install is marked.
-            AccessHeldBack: Segment refused lately; it was not asked.
+            AccessLost: Segment refuses to refresh, and that is confirmed; the install is marked.
+            AccessHeldBack: Segment refused lately; it was not asked, or its refusal is not confirmed yet.
             SegmentUnavailable: not now.
             KeyError: no such install.
         """
@@ -119,16 +140,24 @@ class InstallTokens:
             await install_tokens.outdate(session, install_id, now=self._clock())
         await self.access_token(install_id)
 
-    async def note_refused(self, install_id: str) -> None:
-        """Record that Segment refused even a token that was just renewed; it is asked again after a while."""
+    async def note_refused(self, install_id: str, refused: Unauthenticated) -> AccessLost | AccessHeldBack:
+        """Record that Segment refused even a token that was just renewed; returns what to raise.
+
+        Raises:
+            KeyError: no such install.
+        """
+        now = self._clock()
         async with self._database.transaction() as session:
+            install = await installs.lock(session, install_id)
             row = await install_tokens.get(session, install_id)
-            if row is None:
-                return
+            if install is None or row is None:
+                raise KeyError(install_id)
+            refusal = refusal_after(install_tokens.refusal_of(row), Reason.TOKEN_REJECTED, str(refused), now=now)
             failures = row.failures + 1
-            again = self._clock() + AFTER_REFUSAL.delay(failures, jitter=self._jitter())
-            await install_tokens.note_refused(session, install_id, failures=failures, retry_at=again)
+            again = now + AFTER_REFUSAL.delay(failures, jitter=self._jitter())
+            await install_tokens.note_refused(session, install_id, refusal, failures=failures, retry_at=again)
             await self._audit(session, "install_token.refused", install_id)
+            return await self._judge(session, install, refusal, now=now, again=again)
 
     async def _live_token(self, install_id: str, rejected: str | None) -> str:
         patience = self._clock() + _PATIENCE
@@ -181,10 +210,10 @@ class InstallTokens:
         try:
             refreshed = await self._identity.refresh(install.install_name, may_send=lambda: self._in_time(lease))
         except ConfigApiError as refused:
-            lost = await self._lose(lease, refused)
-            if lost is None:
+            outcome = await self._refused(lease, refused)
+            if outcome is None:
                 return None
-            raise lost from refused
+            raise outcome from refused
         except SegmentUnavailable as failed:
             if await self._looks_again(lease, failed):
                 return None
@@ -200,7 +229,13 @@ class InstallTokens:
         async with self._database.transaction() as session:
             install = await installs.lock(session, lease.install_id)
             stored = await token_leases.store(
-                session, self._encryption, lease, refreshed.access_token, expires_at=expires_at, now=now
+                session,
+                self._encryption,
+                lease,
+                refreshed.access_token,
+                expires_at=expires_at,
+                now=now,
+                still_failing=lease.refusal == Reason.TOKEN_REJECTED.value,
             )
             if stored and install is not None:
                 await self._take_up_again(session, install)
@@ -208,8 +243,8 @@ class InstallTokens:
         return stored
 
     async def _take_up_again(self, session: AsyncSession, install: Install) -> None:
-        """Resume an install that was given up because Segment had refused to refresh."""
-        if install.status is InstallStatus.DISCONNECTED and install.status_reason == Reason.REFRESH_REFUSED.value:
+        """Set up an install again that was given up because Segment had refused to refresh."""
+        if install.status is InstallStatus.NEEDS_RECONNECT and install.status_reason in _MENDED_BY_A_REFRESH:
             now = self._clock()
             await installs.set_status(session, install.id, InstallStatus.PROVISIONING, now=now)
             await queue_provisioning(session, install.id, now=now)
@@ -243,35 +278,59 @@ class InstallTokens:
         """Tell whether a request may go out: its answer is then here, or given up, before the lease ends."""
         return self._clock() < lease.until - self._lease / 2
 
-    async def _lose(self, lease: TokenLease, refused: ConfigApiError) -> AccessLost | None:
-        """Mark the install as one that Segment gives no tokens for (case 40); ``None`` when the lease was lost."""
-        install_id, now = lease.install_id, self._clock()
-        reason = reason_for_refusal(refused)
-        status, sentence = explain(reason)
-        again = retry_at(now, lease.failures + 1, refused, jitter=self._jitter())
+    async def _refused(self, lease: TokenLease, refused: ConfigApiError) -> AccessLost | AccessHeldBack | None:
+        """Record that Segment refused to refresh (case 40); returns what to raise, ``None`` if the lease was lost."""
+        now, failures = self._clock(), lease.failures + 1
+        stored = None
+        if lease.refusal is not None and lease.refused_since is not None:
+            stored = Refusal(lease.refusal, lease.refused_since, "")
+        refusal = refusal_after(stored, reason_for_refusal(refused), str(refused), now=now)
+        again = retry_at(now, failures, refused, jitter=self._jitter()) or now
         async with self._database.transaction() as session:
-            install = await installs.lock(session, install_id)
+            install = await installs.lock(session, lease.install_id)
             kept = await token_leases.give_back(
-                session, lease, health=TokenHealth.FAILING, failures=lease.failures + 1, retry_at=again
+                session, lease, health=TokenHealth.FAILING, failures=failures, retry_at=again, refusal=refusal
             )
-            if not kept:
+            if not kept or install is None:
                 return None
-            if install is not None and not install.status.over:
-                await connection_state.set_status(
-                    session, install, status, now=now, reason=reason.value, detail=sentence
-                )
-            if reason is Reason.INSTALL_REMOVED:
-                await install_tokens.forget(session, install_id)
-                await api_keys.revoke_of_install(session, install_id, now=now)
-                await self._audit(session, "api_key.revoke_of_install", install_id)
-            await self._audit(session, "install_token.refused", install_id)
-        if EXPLANATIONS[reason].alarm:
-            logger.error(
-                "Segment refused to refresh the token of %s (%s); check SEGMENT_CLIENT_SECRET", install_id, refused
+            await self._audit(session, "install_token.refused", lease.install_id)
+            return await self._judge(session, install, refusal, now=now, again=again)
+
+    async def _judge(
+        self, session: AsyncSession, install: Install, refusal: Refusal, *, now: datetime, again: datetime
+    ) -> AccessLost | AccessHeldBack:
+        """Judge a refusal that is stored, mark the locked install if it is confirmed, and return what to raise."""
+        reason = Reason(refusal.reason)
+        everybody = await install_tokens.refusals(session)
+        live = await install_tokens.count_live(session)
+        found = verdict(refusal, everybody.values(), live, now=now)
+        if found is Verdict.UNCONFIRMED and is_certain_at_once(reason, install.status):
+            found = Verdict.CONFIRMED
+        logger.log(
+            level_of(found, reason, is_new=refusal.since == now),
+            "Segment refuses the token of %s (%s), %s",
+            install.id,
+            refusal.text,
+            found.value,
+        )
+        if found is not Verdict.CONFIRMED:
+            return AccessHeldBack(
+                f"Segment refuses {install.id} ({refusal.text}), {found.value}",
+                retry_after=(again - now).total_seconds(),
             )
-        else:
-            logger.warning("Segment no longer knows the install %s", install_id)
-        return AccessLost(install_id, reason)
+        if not install.status.over:
+            await self._mark(session, install, reason, now=now)
+        return AccessLost(install.id, reason)
+
+    async def _mark(self, session: AsyncSession, install: Install, reason: Reason, *, now: datetime) -> None:
+        """Set the status of an install that is refused for good, and plan the erasing of one that was removed."""
+        hours = f"{self._removal_grace.total_seconds() / 3600:g} hours"
+        status, sentence = explain(reason, source=install.source_name, detail=hours)
+        if (install.status, install.status_reason) != (status, reason.value):
+            await connection_state.set_status(session, install, status, now=now, reason=reason.value, detail=sentence)
+        waiting = {entry.kind for entry in await outbox.open_of_install(session, install.id)}
+        if reason is Reason.REMOVAL_REPORTED and ERASE_REMOVED not in waiting:
+            await outbox.add(session, ERASE_REMOVED, install.id, now=now, due=now + self._removal_grace)
 
     async def _audit(self, session: AsyncSession, action: str, install_id: str) -> None:
         await audit.add(session, actor="service", action=action, subject=install_id, now=self._clock())

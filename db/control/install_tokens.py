@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import update
-from sqlmodel import col
+from sqlalchemy import func, update
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from enable_with_segment.db.control.tables import InstallToken
+from enable_with_segment.db.control.tables import Install, InstallStatus, InstallToken
 from enable_with_segment.db.encryption import EncryptionKeys, Place
 
 
@@ -21,6 +24,57 @@ class TokenHealth(StrEnum):
     """A refresh was sent and its outcome was not seen, so that the stored token may be dead."""
     FAILING = "failing"
     """Segment refused it, or refused to renew it, even when asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Segment's refusal of an install's token.
+
+    Attributes:
+        reason: a word for it; a refusal for another reason begins anew.
+        since: the first answer of this kind in a row.
+        text: Segment's newest words.
+    """
+
+    reason: str
+    since: datetime
+    text: str
+
+    def values(self) -> dict[str, Any]:
+        """Return the columns."""
+        return {"refusal": self.reason, "refused_since": self.since, "refusal_text": self.text}
+
+
+NO_REFUSAL: Mapping[str, None] = dict.fromkeys(("refusal", "refused_since", "refusal_text"))
+
+
+async def refusals(session: AsyncSession) -> dict[str, Refusal]:
+    """Return the refusals of all installs that are not disconnected, by install."""
+    statement = (
+        select(InstallToken)
+        .join(Install, col(Install.id) == col(InstallToken.install_id))
+        .where(col(InstallToken.refused_since).is_not(None), col(Install.status) != InstallStatus.DISCONNECTED)
+    )
+    rows = (await session.exec(statement)).all()
+    return {row.install_id: refusal for row in rows if (refusal := refusal_of(row)) is not None}
+
+
+def refusal_of(token: InstallToken) -> Refusal | None:
+    """Return how Segment refuses a stored token, ``None`` while it does not."""
+    if token.refused_since is None or token.refusal is None:
+        return None
+    return Refusal(token.refusal, token.refused_since, token.refusal_text or "")
+
+
+async def count_live(session: AsyncSession) -> int:
+    """Count the installs with a token that are not disconnected."""
+    statement = (
+        select(func.count())
+        .select_from(InstallToken)
+        .join(Install, col(Install.id) == col(InstallToken.install_id))
+        .where(col(Install.status) != InstallStatus.DISCONNECTED)
+    )
+    return (await session.exec(statement)).one()
 
 
 def place(install_id: str) -> Place:
@@ -52,6 +106,7 @@ async def save(
     found.generation += 1
     found.health, found.failures, found.retry_at = TokenHealth.OK, 0, None
     found.lease_id = found.leased_until = None
+    found.refused_since = found.refusal = found.refusal_text = None
     session.add(found)
 
 
@@ -65,16 +120,19 @@ async def forget(session: AsyncSession, install_id: str) -> None:
             generation=col(InstallToken.generation) + 1,
             lease_id=None,
             leased_until=None,
+            **NO_REFUSAL,
         )
     )
 
 
-async def note_refused(session: AsyncSession, install_id: str, *, failures: int, retry_at: datetime) -> None:
+async def note_refused(
+    session: AsyncSession, install_id: str, refusal: Refusal, *, failures: int, retry_at: datetime
+) -> None:
     """Record that Segment refused a token that was just renewed."""
     await session.exec(
         update(InstallToken)
         .where(col(InstallToken.install_id) == install_id)
-        .values(health=TokenHealth.FAILING, failures=failures, retry_at=retry_at)
+        .values(health=TokenHealth.FAILING, failures=failures, retry_at=retry_at, **refusal.values())
     )
 
 
@@ -83,8 +141,13 @@ async def note_accepted(session: AsyncSession, install_id: str) -> None:
     await session.exec(
         update(InstallToken)
         .where(col(InstallToken.install_id) == install_id, col(InstallToken.health) == TokenHealth.FAILING)
-        .values(health=TokenHealth.OK, failures=0, retry_at=None)
+        .values(health=TokenHealth.OK, failures=0, retry_at=None, **NO_REFUSAL)
     )
+
+
+async def clear_refusal(session: AsyncSession, install_id: str) -> None:
+    """Forget how Segment refused, so that it takes two new answers to conclude anything."""
+    await session.exec(update(InstallToken).where(col(InstallToken.install_id) == install_id).values(**NO_REFUSAL))
 
 
 async def outdate(session: AsyncSession, install_id: str, *, now: datetime) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, literal, or_, tuple_, update
+from sqlalchemy import ColumnElement, literal, tuple_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from enable_with_segment.db.control.tables import Install, InstallStatus
 from enable_with_segment.db.types import UtcDateTime
 
-_WATCHED = (InstallStatus.CONNECTED, InstallStatus.RECEIVING, InstallStatus.NEEDS_RECONNECT)
-_REFRESH_REFUSED = "refresh_refused"
+_WATCHED = (InstallStatus.CONNECTED, InstallStatus.RECEIVING, InstallStatus.NEEDS_RECONNECT, InstallStatus.FAILED)
 
 
 async def get(session: AsyncSession, install_id: str) -> Install | None:
@@ -115,9 +114,8 @@ async def page(session: AsyncSession, *, account: str | None, before: Install | 
 
 
 def is_watched(install: Install) -> bool:
-    """Tell whether an install is looked at from time to time: it works, or it may work again by itself."""
-    refused = install.status is InstallStatus.DISCONNECTED and install.status_reason == _REFRESH_REFUSED
-    return install.status in _WATCHED or refused
+    """Return True if an install is looked at from time to time: it works, or it may work again by itself."""
+    return install.status in _WATCHED
 
 
 async def watched(session: AsyncSession) -> list[str]:
@@ -160,5 +158,4 @@ async def claim_checks(session: AsyncSession, *, now: datetime, next_due: dateti
 
 
 def _is_watched() -> ColumnElement[bool]:
-    refused = and_(col(Install.status) == InstallStatus.DISCONNECTED, col(Install.status_reason) == _REFRESH_REFUSED)
-    return or_(col(Install.status).in_(_WATCHED), refused)
+    return col(Install.status).in_(_WATCHED)

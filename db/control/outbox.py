@@ -23,13 +23,13 @@ async def add(
     payload: dict[str, Any] | None = None,
     due: datetime | None = None,
 ) -> str:
-    """Write an entry, due at once or at ``due``; returns its id."""
+    """Write an entry, due at once or at ``due``; returns its id. Its age is counted from when it is due."""
     entry = OutboxEntry(
         id=new_id("out"),
         kind=kind,
         install_id=install_id,
         payload=payload or {},
-        created_at=now,
+        created_at=due or now,
         available_at=due or now,
     )
     session.add(entry)

@@ -136,6 +136,8 @@ class InstallToken(ControlTable, table=True):
 
     ``generation`` counts the tokens. ``lease_id`` names the one attempt to refresh that may store its result. The
     ciphertext is empty once access was given up; the row stays, so that a late answer finds its generation passed.
+    ``refused_since`` is when Segment began to refuse, ``refusal`` the reason it has given ever since, and
+    ``refusal_text`` its newest words. They are empty while it does not refuse.
     """
 
     __tablename__ = "install_tokens"
@@ -150,6 +152,9 @@ class InstallToken(ControlTable, table=True):
     retry_at: datetime | None = _optional_instant()
     lease_id: str | None = None
     leased_until: datetime | None = _optional_instant()
+    refused_since: datetime | None = _optional_instant()
+    refusal: str | None = None
+    refusal_text: str | None = None
 
 
 class ApiKey(ControlTable, table=True):

@@ -14,7 +14,7 @@ from sqlalchemy import or_, update
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from enable_with_segment.db.control.install_tokens import TokenHealth, place
+from enable_with_segment.db.control.install_tokens import NO_REFUSAL, Refusal, TokenHealth, place
 from enable_with_segment.db.control.tables import InstallToken
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.identifiers import new_id
@@ -29,6 +29,7 @@ class TokenLease:
         until: nothing may be sent to Segment from then on.
         health, failures: what was known about the token when the lease was taken.
         abandoned: the holder before never came back, so the outcome of its attempt is not known.
+        refusal: the reason for which Segment refused until now, and ``refused_since`` since when.
     """
 
     id: str
@@ -38,6 +39,8 @@ class TokenLease:
     health: TokenHealth
     failures: int
     abandoned: bool
+    refusal: str | None = None
+    refused_since: datetime | None = None
 
 
 async def acquire(session: AsyncSession, token: InstallToken, *, now: datetime, length: timedelta) -> TokenLease | None:
@@ -50,6 +53,8 @@ async def acquire(session: AsyncSession, token: InstallToken, *, now: datetime, 
         health=TokenHealth(token.health),
         failures=token.failures,
         abandoned=token.lease_id is not None,
+        refusal=token.refusal,
+        refused_since=token.refused_since,
     )
     statement = (
         update(InstallToken)
@@ -72,9 +77,14 @@ async def store(
     *,
     expires_at: datetime,
     now: datetime,
+    still_failing: bool,
 ) -> bool:
-    """Store a refreshed token and give the lease back; ``False``, and nothing changed, if the lease was lost."""
-    still_failing = lease.health is TokenHealth.FAILING
+    """Store a refreshed token and give the lease back; ``False``, and nothing changed, if the lease was lost.
+
+    Args:
+        still_failing: Segment refused even renewed tokens, so that this one has to be accepted first.
+    """
+    kept: dict[str, Any] = {"health": lease.health, "failures": lease.failures}
     return await _end(
         session,
         lease,
@@ -82,17 +92,27 @@ async def store(
         expires_at=expires_at,
         refreshed_at=now,
         generation=lease.generation + 1,
-        health=lease.health if still_failing else TokenHealth.OK,
-        failures=lease.failures if still_failing else 0,
         retry_at=None,
+        **(kept if still_failing else {"health": TokenHealth.OK, "failures": 0, **NO_REFUSAL}),
     )
 
 
 async def give_back(
-    session: AsyncSession, lease: TokenLease, *, health: TokenHealth, failures: int, retry_at: datetime | None
+    session: AsyncSession,
+    lease: TokenLease,
+    *,
+    health: TokenHealth,
+    failures: int,
+    retry_at: datetime | None,
+    refusal: Refusal | None = None,
 ) -> bool:
-    """Give the lease back without a token; ``False``, and nothing changed, if it was lost."""
-    return await _end(session, lease, health=health, failures=failures, retry_at=retry_at)
+    """Give the lease back without a token; ``False``, and nothing changed, if it was lost.
+
+    Args:
+        refusal: what Segment answered; without one the stored refusal stays.
+    """
+    told = {} if refusal is None else refusal.values()
+    return await _end(session, lease, health=health, failures=failures, retry_at=retry_at, **told)
 
 
 async def _end(session: AsyncSession, lease: TokenLease, **values: Any) -> bool:

@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class InstallCalls:
-    """The Config API as one install sees it. Raises ``SegmentError`` and ``AccessLost``."""
+    """The Config API as one install sees it. Raises ``SegmentError``; ``AccessLost`` for ``Unauthenticated``."""
 
     def __init__(self, config_api: ConfigApi, tokens: InstallTokens, install_id: str) -> None:
         self._config_api = config_api
@@ -81,6 +81,5 @@ class InstallCalls:
         token = await self._tokens.access_token(self._install_id, rejected=token)
         try:
             return await call(token)
-        except Unauthenticated:
-            await self._tokens.note_refused(self._install_id)
-            raise
+        except Unauthenticated as refused:
+            raise await self._tokens.note_refused(self._install_id, refused) from refused

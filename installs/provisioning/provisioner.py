@@ -14,7 +14,7 @@ from typing import Literal
 from enable_with_segment.components.partner_call import PartnerFunctionFailed
 from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import api_keys as stored_keys
-from enable_with_segment.db.control import audit, destinations, install_tokens, installs, outbox
+from enable_with_segment.db.control import audit, destinations, installs, outbox
 from enable_with_segment.db.control.tables import OutboxEntry
 from enable_with_segment.db.database import Database
 from enable_with_segment.installs import connection_state
@@ -25,13 +25,13 @@ from enable_with_segment.installs.provisioning.records import DISCONNECT, Provis
 from enable_with_segment.installs.provisioning.run import ProvisioningRun
 from enable_with_segment.installs.reasons import Reason, explain
 from enable_with_segment.installs.record import PROVISION
+from enable_with_segment.installs.removal import erase_access
 from enable_with_segment.installs.tokens import AccessLost, InstallTokens
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
     InsufficientScope,
     SegmentUnavailable,
-    Unauthenticated,
 )
 
 logger = logging.getLogger(__name__)
@@ -180,8 +180,6 @@ class Provisioner:
             await self._records.ended(install_id, ended.reason, detail=ended.detail)
         except AccessLost as lost:
             logger.warning("provisioning of %s ended: %s", install_id, lost.reason.value)
-        except Unauthenticated:
-            await self._records.ended(install_id, Reason.TOKEN_REJECTED)
         except InsufficientScope as refused:
             await self._records.ended(install_id, Reason.SCOPE_TOO_SMALL, detail=refused.text)
         except ConfigApiError as refused:
@@ -220,7 +218,6 @@ class Provisioner:
         """Refuse and erase an install's keys and token, and say what became of its destination: the last step."""
         now = self._clock()
         reason = Reason.DISCONNECTED_BY_REQUEST if switched_off else Reason.DESTINATION_LEFT_ON
-        status, sentence = explain(reason)
         async with self._database.transaction() as session:
             install = await installs.lock(session, install_id)
             if install is None:
@@ -229,9 +226,7 @@ class Provisioner:
                 # Connected again while Segment was asked to switch it off: it is to be switched on once more.
                 await outbox.add(session, PROVISION, install_id, now=now, payload={"overwrite": False})
                 return
-            await self._api_keys.revoke_of_install(session, install_id, actor="service")
-            await install_tokens.forget(session, install_id)
-            await connection_state.set_status(session, install, status, now=now, reason=reason.value, detail=sentence)
+            await erase_access(session, self._api_keys, install, reason=reason, now=now)
             action = "destination.switch_off" if switched_off else "destination.left_on"
             await audit.add(session, actor="service", action=action, subject=install_id, now=now)
 

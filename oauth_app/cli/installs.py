@@ -13,6 +13,7 @@ from enable_with_segment.db.control import installs as stored_installs
 from enable_with_segment.db.control.tables import Install
 from enable_with_segment.installs.reconciliation import queue_checks
 from enable_with_segment.installs.record import queue_provisioning
+from enable_with_segment.installs.removal import keep
 from enable_with_segment.installs.tokens import AccessLost
 from enable_with_segment.oauth_app.cli.output import (
     FAILED,
@@ -137,6 +138,18 @@ def disconnect(
     say("Queued. The running service switches the destination off within seconds, then erases key and token.")
 
 
+def keep_install(install_id: InstallId, reason: Reason = None) -> None:
+    """Undo a disconnect that is under way, or a removal that Segment reported, before anything is erased.
+
+    The destination is set up again with the same key.
+
+    Example: enable-with-segment installs keep ins_0a1b2c
+    """
+    if not run(_keep(settings_or_exit(), install_id, reason)):
+        stop([f"there is nothing to undo for {install_id}: it is not being disconnected, or that is done already"], 1)
+    say("Kept. The running service sets it up again within seconds.")
+
+
 def _described(install: Install) -> dict[str, Any]:
     return {
         "id": install.id,
@@ -175,6 +188,8 @@ async def _show(settings: Settings, install_id: str) -> dict[str, Any] | None:
         "token_expires_at": None if token is None else token.expires_at,
         "token_health": None if token is None else token.health,
         "token_held_back_until": None if token is None else token.retry_at,
+        "token_refused_since": None if token is None else token.refused_since,
+        "token_refusal": None if token is None else token.refusal_text,
         "destination": None if destination is None else destination.name,
         "destination_seen": None if destination is None else destination.seen,
         "destination_verified_at": None if destination is None else destination.verified_at,
@@ -194,6 +209,15 @@ async def _reconcile(settings: Settings, install_id: str, reason: str | None) ->
         now = utc_now()
         await note(session, Act.RECONCILE, install_id, actor="cli", reason=reason, now=now)
         await queue_provisioning(session, install_id, now=now)
+        return True
+
+
+async def _keep(settings: Settings, install_id: str, reason: str | None) -> bool:
+    async with open_stores(settings) as stores, stores.control.transaction() as session:
+        now = utc_now()
+        if not await keep(session, install_id, actor="cli", now=now):
+            return False
+        await note(session, Act.KEEP, install_id, actor="cli", reason=reason, now=now)
         return True
 
 

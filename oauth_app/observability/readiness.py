@@ -17,6 +17,7 @@ from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
 from enable_with_segment.db.event_log.records import AnotherProcessWrites, Backlog, EventLogUnavailable
 from enable_with_segment.db.revision import is_current
 from enable_with_segment.db.store_url import StoreUrl
+from enable_with_segment.installs.refusals import read_together
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.subscriptions.receiving.backlog_limit import BacklogLimit
 
@@ -30,12 +31,14 @@ class Readiness:
     """What was checked, and the backlog for information: it is the same for every process, so it stops none.
 
     ``reasons`` says of a check in words what is in the way, where that is more than that something does not answer.
+    ``warnings`` says what an operator has to look at although deliveries can be taken, so it stops no process, either.
     """
 
     checks: dict[str, bool]
     backlog: Backlog | None
     backlog_limit: BacklogLimit | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -47,6 +50,8 @@ class Readiness:
         found: dict[str, object] = {"ready": self.ready, "checks": self.checks}
         if self.reasons:
             found["reasons"] = dict(self.reasons)
+        if self.warnings:
+            found["warnings"] = dict(self.warnings)
         if self.backlog is not None:
             oldest = self.backlog.oldest_received_at
             found["backlog"] = {
@@ -91,6 +96,7 @@ async def examine(
         backlog,
         backlog_limit,
         reasons,
+        await _warnings(database),
     )
 
 
@@ -113,6 +119,15 @@ async def _is_current(database: Database) -> bool:
     except (SQLAlchemyError, OSError):
         logger.warning("the control store does not answer", exc_info=True)
         return False
+
+
+async def _warnings(database: Database) -> dict[str, str]:
+    try:
+        async with database.transaction() as session:
+            together = await read_together(session)
+    except (SQLAlchemyError, OSError):  # the check of the control store says so
+        return {}
+    return {} if together is None else {"installs": together.sentence}
 
 
 async def _backlog(event_log: StoredEventLog, recent_backlog: RecentBacklog) -> Backlog | None:

@@ -18,6 +18,7 @@ from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.recent_backlog import RecentBacklog
 from enable_with_segment.db.event_log.records import Backlog, EventLogUnavailable
+from enable_with_segment.installs.refusals import read_together
 from enable_with_segment.oauth_app.observability.exposition import Family, Sample
 from enable_with_segment.oauth_app.observability.metrics import PREFIX
 from enable_with_segment.subscriptions.receiving.backlog_limit import BacklogLimit
@@ -120,9 +121,22 @@ class StoreMetrics:
             installs = (await session.exec(select(Install.status, func.count()).group_by(col(Install.status)))).all()
             health = select(InstallToken.health, func.count(), func.sum(InstallToken.failures))
             tokens = (await session.exec(health.group_by(col(InstallToken.health)))).all()
+            failing = select(OutboxEntry.kind, func.count()).where(waiting, col(OutboxEntry.last_error).is_not(None))
+            retrying = (await session.exec(failing.group_by(col(OutboxEntry.kind)))).all()
+            together = await read_together(session)
         return [
             _gauge("outbox_pending", "Work for Segment that is due.", Sample(count)),
             _gauge("outbox_oldest_seconds", "How long the oldest of it has been due.", Sample(_age(oldest, now))),
+            _gauge(
+                "outbox_retrying",
+                "Work that failed and is tried again, by kind.",
+                *(Sample(number, {"kind": kind}) for kind, number in sorted(retrying)),
+            ),
+            _gauge(
+                "installs_refused_together",
+                "Installs that turned bad together: a fault of the App's settings or of Segment.",
+                Sample(0 if together is None else together.refused),
+            ),
             _gauge(
                 "installs",
                 "Installs by status.",

@@ -17,6 +17,7 @@ class Act(StrEnum):
     ROTATE_KEY = "rotate_key"
     REFRESH = "refresh"
     DISCONNECT = "disconnect"
+    KEEP = "keep"
     REENCRYPT = "reencrypt"
     REVOKE_API_KEY = "revoke_api_key"
     REVOKE_API_TOKEN = "revoke_api_token"  # noqa: S105 - the name of an act

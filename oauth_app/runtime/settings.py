@@ -195,6 +195,12 @@ class Settings(BaseSettings):
     reconcile_hours: int = Field(
         default=24, ge=0, le=720, description="How often every destination is looked at in Segment; 0 for never."
     )
+    removal_grace_hours: int = Field(
+        default=72,
+        ge=1,
+        le=8760,
+        description="How long no event may have come before the keys of an install removed in Segment are erased.",
+    )
     api_key_hook: Hook | None = Field(
         default=None, description="A function (account, component) -> API key, in place of the service's own keys."
     )

@@ -24,6 +24,7 @@ from enable_with_segment.installs.provisioning.plan import Component
 from enable_with_segment.installs.provisioning.provisioner import Provisioner
 from enable_with_segment.installs.reconciliation import Reconciler
 from enable_with_segment.installs.reconciliation_sweep import ReconciliationSweep
+from enable_with_segment.installs.removal import RemovedInstalls
 from enable_with_segment.installs.tokens import InstallTokens
 from enable_with_segment.oauth_app.flow.cookies import FlowCookies
 from enable_with_segment.oauth_app.flow.install_flow import InstallFlow
@@ -83,10 +84,12 @@ class SegmentAccess:
     tokens: InstallTokens
     provisioner: Provisioner
     reconciler: Reconciler
+    removed: RemovedInstalls
 
     def outbox_handlers(self) -> dict[str, Callable[[OutboxEntry], Awaitable[None]]]:
         """Return what the outbox does by calling Segment."""
-        return {**self.provisioner.outbox_handlers(), **self.reconciler.outbox_handlers()}
+        parts = (self.provisioner, self.reconciler, self.removed)
+        return {kind: handler for part in parts for kind, handler in part.outbox_handlers().items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,8 @@ async def segment_of(
         before_request=panic.refuse_use_of_segment,
     )
     config_api = ConfigApi(settings.segment_config_api_url, limiter=limiter, before_request=panic.refuse_use_of_segment)
-    tokens = InstallTokens(stores.control, stores.encryption, identity)
+    grace = timedelta(hours=settings.removal_grace_hours)
+    tokens = InstallTokens(stores.control, stores.encryption, identity, removal_grace=grace)
     subscription = load_component(settings)
     component = Component.of(subscription, settings.segment_destination or subscription.name)
     api_keys = api_keys or api_keys_of(settings, stores)
@@ -168,7 +172,8 @@ async def segment_of(
     )
     reconciler = Reconciler(stores.control, api_keys, tokens, config_api, policy=settings.reconcile)
     try:
-        yield SegmentAccess(identity, tokens, provisioner, reconciler)
+        removed = RemovedInstalls(stores.control, api_keys, tokens, grace=grace)
+        yield SegmentAccess(identity, tokens, provisioner, reconciler, removed)
     finally:
         await config_api.aclose()
         await identity.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from datetime import timedelta
 
 import pytest
@@ -16,11 +17,12 @@ from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.reasons import Reason
 from enable_with_segment.installs.token_decision import reason_for_refusal
-from enable_with_segment.installs.tokens import AccessLost, InstallTokens
+from enable_with_segment.installs.tokens import AccessHeldBack, AccessLost, InstallTokens
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
     NotFound,
     RateLimited,
+    SegmentError,
     SegmentUnavailable,
     Unauthenticated,
 )
@@ -99,32 +101,59 @@ async def test_a_refusal_of_an_older_token_refreshes_nothing(stage: Stage) -> No
     assert refreshes(stage) == 0
 
 
-async def test_case_040_a_removed_install_is_marked_and_its_token_forgotten(stage: Stage) -> None:
+async def refused_after(stage: Stage, tokens: InstallTokens, install_id: str, *, minutes: float) -> SegmentError:
+    """Ask for a new token some minutes later; returns how that was refused."""
+    stage.clock.advance(minutes=minutes)
+    with pytest.raises((AccessLost, AccessHeldBack)) as caught:
+        await tokens.renew(install_id)
+    assert isinstance(caught.value, SegmentError)
+    return caught.value
+
+
+async def test_case_040_a_removed_install_is_marked_when_segment_says_it_twice(stage: Stage) -> None:
     install_id = await stage.install()
+    token = await stage.access_token(install_id)
     stage.sandbox.state.world.uninstall((await stage.row(install_id)).install_name)
-    with pytest.raises(AccessLost):
-        await stage.tokens.access_token(install_id, rejected=await stage.access_token(install_id))
-    assert await stage.outcome(install_id) == ("disconnected", "install_removed")
-    async with stage.database.transaction() as session:
-        row = await install_tokens.get(session, install_id)
-        assert row is not None
-        assert row.access_token_ciphertext is None
-    assert refreshes(stage) == 1
+    for minutes in (0, 4.9):
+        assert isinstance(await refused_after(stage, stage.tokens, install_id, minutes=minutes), AccessHeldBack)
+        assert await stage.outcome(install_id) == ("provisioning", None)
+    lost = await refused_after(stage, stage.tokens, install_id, minutes=0.2)
+    assert isinstance(lost, AccessLost)
+    assert lost.reason is Reason.REMOVAL_REPORTED
+    assert await stage.outcome(install_id) == ("needs_reconnect", "removal_reported")
+    assert "72 hours" in ((await stage.row(install_id)).status_detail or "")
+    assert await stage.access_token(install_id) == token, "erasing comes last"
+    assert refreshes(stage) == 3
 
 
-async def test_case_040_a_refused_refresh_is_marked_and_alarms(
-    database: Database, encryption: EncryptionKeys, api_keys: ApiKeys, caplog: pytest.LogCaptureFixture
-) -> None:
-    stage = Stage(database, encryption, api_keys)
+async def test_case_040_a_refused_refresh_is_marked_and_alarms(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     install_id = await stage.install()
-    wrong = InstallTokens(database, encryption, identity_client(stage.wire, client_secret="wrong"), stage.clock)
+    wrong = InstallTokens(
+        stage.database, stage.encryption, identity_client(stage.wire, client_secret="wrong"), stage.clock
+    )
     stage.clock.advance(hours=1)
-    with pytest.raises(AccessLost) as caught:
+    with pytest.raises(AccessHeldBack):
         await wrong.access_token(install_id)
-    assert caught.value.reason is Reason.REFRESH_REFUSED
-    assert await stage.outcome(install_id) == ("disconnected", "refresh_refused")
-    assert "SEGMENT_CLIENT_SECRET" in caplog.text
-    await stage.close()
+    assert await stage.outcome(install_id) == ("provisioning", None)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    lost = await refused_after(stage, wrong, install_id, minutes=5)
+    assert isinstance(lost, AccessLost)
+    assert lost.reason is Reason.REFRESH_REFUSED
+    assert await stage.outcome(install_id) == ("needs_reconnect", "refresh_refused")
+    assert caplog.records[-1].levelno == logging.ERROR
+    assert "401 (code 16): invalid client credentials" in caplog.text
+
+
+async def test_a_refusal_for_another_reason_is_a_first_one(stage: Stage) -> None:
+    install_id = await stage.install()
+    refusals = ['{"error":"no","code":5}', '{"error":"no","code":16}', '{"error":"no","code":5}']
+    for status, body in zip((404, 401, 404), refusals, strict=True):
+        stage.fault("GET .*/token", status=status, body=body)
+        assert isinstance(await refused_after(stage, stage.tokens, install_id, minutes=6), AccessHeldBack)
+    await stage.tokens.renew(install_id)
+    stage.fault("GET .*/token", status=404, body=refusals[0])
+    assert isinstance(await refused_after(stage, stage.tokens, install_id, minutes=6), AccessHeldBack)
+    assert await stage.outcome(install_id) == ("provisioning", None)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +230,6 @@ async def test_an_unknown_install_is_a_key_error(stage: Stage) -> None:
 
 
 def test_a_refusal_is_a_removal_only_when_segment_says_not_found() -> None:
-    assert reason_for_refusal(NotFound(404, 5, "")) is Reason.INSTALL_REMOVED
+    assert reason_for_refusal(NotFound(404, 5, "")) is Reason.REMOVAL_REPORTED
     assert reason_for_refusal(Unauthenticated(401, 16, "")) is Reason.REFRESH_REFUSED
     assert reason_for_refusal(ConfigApiError(400, 3, "")) is Reason.REFRESH_REFUSED

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.grants import InstallGrant
 from enable_with_segment.segment_api.identity import IdentityClient
+from enable_with_segment.segment_api.rate_limiter import RateLimiter
 from enable_with_segment.segment_api.secret import Secret
 from enable_with_segment.segment_sandbox import Sandbox
 
@@ -116,6 +117,7 @@ def identity_client(
         scope=SCOPE,
         http=transport,
         timeout=timeout,
+        limiter=RateLimiter(1_000_000),
     )
 
 

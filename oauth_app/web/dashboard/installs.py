@@ -11,6 +11,8 @@ from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control import audit, destinations, install_overview, installs, outbox
 from enable_with_segment.db.control.tables import Install
 from enable_with_segment.installs.record import queue_provisioning
+from enable_with_segment.installs.refusals import read_together
+from enable_with_segment.installs.removal import can_be_kept, keep
 from enable_with_segment.oauth_app.operators.actions import Act
 from enable_with_segment.oauth_app.web.dashboard.access import Visit
 
@@ -28,8 +30,9 @@ async def list_installs(visit: Visit) -> Response:
         page = await installs.page(session, account=wanted or None, before=before, limit=_PAGE + 1)
         lines = await install_overview.overview(session, page[:_PAGE])
         statuses = await install_overview.count_by_status(session)
+        together = await read_together(session)
     more = page[_PAGE - 1].id if len(page) > _PAGE else None
-    return visit.page("installs.html", lines=lines, statuses=statuses, account=account, more=more)
+    return visit.page("installs.html", lines=lines, statuses=statuses, account=account, more=more, together=together)
 
 
 async def show_install(visit: Visit) -> Response:
@@ -43,7 +46,15 @@ async def show_install(visit: Visit) -> Response:
         waiting = await outbox.open_of_install(session, install.id)
         keys = [k for k in await stored_keys.list_all(session, account=install.account) if k.install_id == install.id]
         history = await audit.list_newest(session, subject=install.id, limit=20)
-    return visit.page("install.html", line=line, destination=destination, waiting=waiting, keys=keys, history=history)
+    return visit.page(
+        "install.html",
+        line=line,
+        destination=destination,
+        waiting=waiting,
+        keys=keys,
+        history=history,
+        can_be_kept=can_be_kept(install),
+    )
 
 
 async def reconcile(visit: Visit) -> Response:
@@ -64,6 +75,21 @@ async def reconcile(visit: Visit) -> Response:
 async def disconnect(visit: Visit) -> Response:
     """Switch the install's destination off in Segment, then refuse its key and erase its token."""
     return await _with_provisioner(visit, Act.DISCONNECT)
+
+
+async def keep_install(visit: Visit) -> Response:
+    """Undo a disconnect that is under way, or a removal that Segment reported: set the install up again."""
+    async with visit.services.database.transaction() as session:
+        install = await _find(session, visit.request.path_params["install_id"])
+    if install is None:
+        return visit.message(*_UNKNOWN)
+    await visit.note(Act.KEEP, install.id)
+    async with visit.services.database.transaction() as session:
+        kept = await keep(session, install.id, actor=visit.operator.actor, now=visit.services.clock())
+    if not kept:
+        return visit.message(409, "There is nothing to undo", "It is not being disconnected, or that is done already.")
+    visit.services.wake_outbox()
+    return _back(install)
 
 
 async def rotate_key(visit: Visit) -> Response:

@@ -22,6 +22,7 @@ ACTS: tuple[tuple[str, Endpoint], ...] = (
     ("/dashboard/installs/{install_id}/reconcile", installs.reconcile),
     ("/dashboard/installs/{install_id}/rotate-key", installs.rotate_key),
     ("/dashboard/installs/{install_id}/disconnect", installs.disconnect),
+    ("/dashboard/installs/{install_id}/keep", installs.keep_install),
     ("/dashboard/payload", events.show_payload),
     ("/dashboard/dead-letters/retry", events.retry_dead_letters),
     ("/dashboard/keys/{key_id}/revoke", keys.revoke_key),

@@ -22,13 +22,15 @@ from enable_with_segment.installs.provisioning.plan import Component
 from enable_with_segment.installs.provisioning.provisioner import Provisioner
 from enable_with_segment.installs.reconciliation import Policy, Reconciler
 from enable_with_segment.installs.record import PROVISION
-from enable_with_segment.installs.tokens import InstallTokens
+from enable_with_segment.installs.removal import RemovedInstalls
+from enable_with_segment.installs.tokens import REMOVAL_GRACE, InstallTokens
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.grants import InstallGrant
+from enable_with_segment.segment_api.rate_limiter import RateLimiter
 from enable_with_segment.segment_sandbox import Sandbox
 from enable_with_segment.segment_sandbox.faults import Fault
 from enable_with_segment.segment_sandbox.world import Destination
-from tests.segment_api.wire import CONFIG_API, DESTINATION, SCOPE, SOURCE, Wire, consent, identity_client
+from tests.segment_api.wire import CLIENT_ID, CONFIG_API, DESTINATION, SCOPE, SOURCE, Wire, consent, identity_client
 
 WORKSPACE = "workspaces/northwind"
 DESTINATIONS = f"/v1beta/{SOURCE}/destinations"
@@ -75,7 +77,7 @@ class Stage:
         self.wire = Wire(self.sandbox.app)
         self.identity = identity_client(self.wire, client_secret=client_secret)
         self.tokens = InstallTokens(database, encryption, self.identity, self.clock)
-        self.config_api = ConfigApi(CONFIG_API, transport=self.wire)
+        self.config_api = ConfigApi(CONFIG_API, transport=self.wire, limiter=RateLimiter(1_000_000))
         self.provisioner = Provisioner(
             database,
             api_keys,
@@ -88,6 +90,7 @@ class Stage:
         self.reconciler = Reconciler(
             database, api_keys, self.tokens, self.config_api, policy=reconcile, clock=self.clock
         )
+        self.removed = RemovedInstalls(database, api_keys, self.tokens, grace=REMOVAL_GRACE, clock=self.clock)
         self.subscription = Subscription("acme-crm")
         self.changes: list[tuple[str, str | None]] = []
         self.announcer = InstallAnnouncer(database, {"acme-crm": self.subscription})
@@ -101,6 +104,7 @@ class Stage:
             {
                 **self.provisioner.outbox_handlers(),
                 **self.reconciler.outbox_handlers(),
+                **self.removed.outbox_handlers(),
                 **self.announcer.outbox_handlers(),
             },
             owner=new_id("own"),
@@ -108,6 +112,19 @@ class Stage:
             given_up=self.provisioner.give_up,
             jitter=lambda: 0.0,
         )
+
+    async def work_for(self, **span: float) -> None:
+        """Let time pass: what becomes due meanwhile is done at its moment."""
+        end = self.clock.now + timedelta(**span)
+        while True:
+            await self.worker.run_due()
+            async with self.database.transaction() as session:
+                due = await outbox.next_due(session)
+            if due is None or due > end:
+                break
+            self.clock.now = max(due, self.clock.now)
+        self.clock.now = end
+        await self.worker.run_due()
 
     async def close(self) -> None:
         await self.identity.aclose()
@@ -125,6 +142,20 @@ class Stage:
     ) -> str:
         """Save a granted install as the callback does, provisioning queued; returns its id."""
         return await self.save(await self.grant(), settings=settings, source=source, scope=scope)
+
+    async def installs(self, count: int) -> list[str]:
+        """Save installs on workspaces of their own, all granted without a browser; provisioning is queued."""
+        world, now = self.sandbox.state.world, self.sandbox.state.now()
+        (app,) = (app for app in world.apps.values() if app.seed.client_id == CLIENT_ID)
+        ids = []
+        for number in range(count):
+            workspace = world.add_workspace(f"customer-{len(world.workspaces)}-{number}", "", now)
+            source = world.add_source(workspace, "web", now)
+            made = world.add_install(app, workspace.name, source.name, "owner@northwind.example", now)
+            token = world.issue_token(made, f"token-of-{workspace.slug}", now)
+            granted = InstallGrant(token.value, 3600, SCOPE, app.name, made.name, workspace.name, (source.name,))
+            ids.append(await self.save(granted, source=source.name))
+        return ids
 
     async def save(
         self,

@@ -94,6 +94,8 @@ async def test_tk_11_everything_is_erased_when_segment_gives_no_access_any_more(
     stage.sandbox.state.world.uninstall((await stage.row(install_id)).install_name)
     await stage.provisioner.disconnect(install_id, actor="operator")
     await stage.worker.run_due()
+    assert await secrets(stage, install_id) == (True, 1), "not after one answer"
+    await stage.work_for(minutes=15)
     await is_left_on(stage, install_id, key)
 
 

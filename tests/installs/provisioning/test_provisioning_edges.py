@@ -76,7 +76,7 @@ async def test_disconnecting_an_install_that_segment_forgot_ends_all_the_same(st
     await stage.worker.run_due()
     stage.sandbox.state.world.uninstall((await stage.row(install_id)).install_name)
     await stage.provisioner.disconnect(install_id, actor="operator")
-    await stage.worker.run_due()
+    await stage.work_for(minutes=15)
     assert await stage.open_entries(install_id) == []
     assert await stage.outcome(install_id) == ("disconnected", "destination_left_on")
 

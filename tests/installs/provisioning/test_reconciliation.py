@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -19,7 +20,7 @@ from enable_with_segment.installs.drift import Drift, drift_of
 from enable_with_segment.installs.key_cache import KeyState
 from enable_with_segment.installs.reconciliation import RECONCILE, SPACING, queue_checks
 from enable_with_segment.installs.reconciliation_sweep import ReconciliationSweep
-from enable_with_segment.installs.tokens import InstallTokens
+from enable_with_segment.installs.tokens import AccessHeldBack, InstallTokens
 from enable_with_segment.segment_api.destination import API_KEY_SETTING, Destination
 from tests.installs.provisioning.stage import Stage
 from tests.segment_api.wire import DESTINATION, identity_client
@@ -119,15 +120,26 @@ async def test_a_masked_key_is_no_drift(stage: Stage) -> None:
     assert await stage.reconciler.check(install_id) is None
 
 
+async def look(stage: Stage, install_id: str) -> None:
+    """Queue a look as the sweep does, and do what is due."""
+    async with stage.database.transaction() as session:
+        await outbox.add(session, RECONCILE, install_id, now=stage.clock())
+    await stage.worker.run_due()
+
+
 async def test_tk_11_an_install_removed_in_segment_is_revoked_with_its_keys(stage: Stage) -> None:
     install_id = await connected(stage)
     key = await stage.clear_key(install_id)
     stage.sandbox.state.world.uninstall((await stage.row(install_id)).install_name)
-    assert await stage.reconciler.check(install_id) is None
-    await stage.worker.run_due()
+    await look(stage, install_id)
+    assert await stage.outcome(install_id) == ("connected", None), "one answer proves nothing"
+    await stage.work_for(minutes=15)
+    assert await stage.outcome(install_id) == ("needs_reconnect", "removal_reported")
+    assert stage.changes == [("failing", "removal_reported")]
+    assert (await stage.api_keys.look_up(key)).state is KeyState.USABLE, "what still arrives is taken"
+    await stage.work_for(hours=73)
     assert await stage.outcome(install_id) == ("disconnected", "install_removed")
-    assert stage.changes == [("revoked", "install_removed")]
-    stage.clock.advance(minutes=1)
+    assert stage.changes == [("failing", "removal_reported"), ("revoked", "install_removed")]
     async with stage.database.transaction() as session:
         rows = await stored_keys.list_all(session)
     assert [(row.key_ciphertext, row.signing_secret_ciphertext) for row in rows] == [(None, None)]
@@ -140,11 +152,15 @@ async def test_tk_11_an_install_removed_in_segment_is_revoked_with_its_keys(stag
 async def test_tk_10_a_token_refused_for_ever_costs_three_calls_and_one_announcement(stage: Stage) -> None:
     install_id = await connected(stage)
     stage.fault("GET .*destinations.*", None, status=401, body=UNAUTHENTICATED)
-    for _ in range(3):
-        await stage.reconciler.check(install_id)
-        await stage.worker.run_due()
+    await look(stage, install_id)
+    for _ in range(2):
+        with pytest.raises(AccessHeldBack):
+            await stage.reconciler.check(install_id)
     assert [sent.path.rpartition("/")[2] for sent in stage.wire.sent] == ["acme-crm", "token", "acme-crm"]
+    assert await stage.outcome(install_id) == ("connected", None), "events still arrive, and it was said once"
+    await stage.work_for(minutes=15)
     assert await stage.outcome(install_id) == ("needs_reconnect", "token_rejected")
+    assert len(stage.wire.sent) <= 5 * 3, "four or five times in 15 minutes"
     assert stage.changes == [("failing", "token_rejected")]
 
 
@@ -155,9 +171,13 @@ async def test_tk_10_the_backoff_grows_and_ends_by_itself(stage: Stage) -> None:
     for minutes in (0, 1, 1, 2):
         stage.clock.advance(minutes=minutes)
         stage.wire.sent.clear()
-        await stage.reconciler.check(install_id)
+        with suppress(AccessHeldBack):
+            await stage.reconciler.check(install_id)
         calls.append(len(stage.wire.sent))
     assert calls == [3, 3, 0, 3]
+    await look(stage, install_id)
+    await stage.work_for(minutes=10)
+    assert await stage.outcome(install_id) == ("needs_reconnect", "token_rejected")
     stage.sandbox.state.faults.clear()
     stage.clock.advance(hours=1)
     await stage.reconciler.check(install_id)
@@ -169,7 +189,8 @@ async def test_tk_10_the_backoff_grows_and_ends_by_itself(stage: Stage) -> None:
 async def test_what_was_changed_while_the_token_failed_is_only_reported_too(stage: Stage) -> None:
     install_id = await connected(stage)
     stage.fault("GET .*destinations.*", None, status=401, body=UNAUTHENTICATED)
-    await stage.reconciler.check(install_id)
+    await look(stage, install_id)
+    await stage.work_for(minutes=15)
     stage.sandbox.state.faults.clear()
     change(stage, Drift.DISABLED)
     stage.clock.advance(hours=1)
@@ -188,17 +209,16 @@ async def test_a_wrong_client_secret_costs_no_install_its_keys_and_heals_when_it
     )
     stage.reconciler._tokens = wrong
     stage.clock.advance(hours=1)
-    await stage.reconciler.check(install_id)
-    await stage.worker.run_due()
-    assert await stage.outcome(install_id) == ("disconnected", "refresh_refused")
+    await look(stage, install_id)
+    assert await stage.outcome(install_id) == ("connected", None)
+    await stage.work_for(minutes=15)
+    assert await stage.outcome(install_id) == ("needs_reconnect", "refresh_refused")
     assert stage.changes == [("failing", "refresh_refused")]
+    await stage.work_for(days=30)
     assert (await stage.api_keys.look_up(key)).state is KeyState.USABLE
     stage.reconciler._tokens = stage.tokens
-    await stage.reconciler.check(install_id)
-    assert await stage.outcome(install_id) == ("disconnected", "refresh_refused"), "the backoff is obeyed"
-    stage.clock.advance(hours=1)
-    await stage.reconciler.check(install_id)
-    await stage.worker.run_due()
+    await look(stage, install_id)
+    await stage.work_for(hours=1)
     assert await stage.outcome(install_id) == ("connected", None)
     assert stage.changes == [("failing", "refresh_refused"), ("recovered", None)]
 

@@ -12,7 +12,13 @@ from enable_with_segment.db.control.install_tokens import TokenHealth
 from enable_with_segment.db.control.tables import InstallToken
 from enable_with_segment.http_client import httpx
 from enable_with_segment.installs.tokens import LEASE, AccessHeldBack, AccessLost, InstallTokens
-from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, RateLimited, SegmentUnavailable
+from enable_with_segment.segment_api.errors import (
+    InvalidAnswer,
+    NotSent,
+    RateLimited,
+    SegmentUnavailable,
+    Unauthenticated,
+)
 from enable_with_segment.segment_api.rate_limiter import RateLimiter
 from tests.installs.provisioning.stage import Stage
 from tests.segment_api.wire import Sent
@@ -91,7 +97,9 @@ async def test_tk_08_what_a_late_holder_writes_changes_nothing(stage: Stage) -> 
     before = (await row(stage, install_id)).model_dump()
     async with stage.database.transaction() as session:
         now = stage.clock()
-        assert not await token_leases.store(session, stage.encryption, late, "late", expires_at=now + LATER, now=now)
+        assert not await token_leases.store(
+            session, stage.encryption, late, "late", expires_at=now + LATER, now=now, still_failing=False
+        )
         assert not await token_leases.give_back(
             session, late, health=TokenHealth.UNCERTAIN, failures=9, retry_at=now + LATER
         )
@@ -309,7 +317,7 @@ async def test_tk_10_a_refused_client_is_asked_once_and_then_rarely(stage: Stage
 async def test_renew_asks_at_once_whatever_happened_before(stage: Stage) -> None:
     install_id = await stage.install()
     stage.fault(REFRESH, status=401, body='{"error":"invalid client credentials","code":16}')
-    with pytest.raises(AccessLost):
+    with pytest.raises(AccessHeldBack):
         await stage.tokens.renew(install_id)
     await stage.tokens.renew(install_id)
     assert refreshes(stage) == 2
@@ -324,7 +332,9 @@ async def test_a_forgotten_token_is_not_brought_back_by_a_refresh_under_way(stag
     async with stage.database.transaction() as session:
         await install_tokens.forget(session, install_id)
         now = stage.clock()
-        assert not await token_leases.store(session, stage.encryption, late, "late", expires_at=now, now=now)
+        assert not await token_leases.store(
+            session, stage.encryption, late, "late", expires_at=now, now=now, still_failing=False
+        )
     assert (await row(stage, install_id)).access_token_ciphertext is None
 
 
@@ -334,10 +344,13 @@ async def test_a_code_exchange_wins_over_a_refresh_under_way(stage: Stage) -> No
     async with stage.database.transaction() as session:
         now = stage.clock()
         await install_tokens.save(session, stage.encryption, install_id, "new", expires_at=now + LATER, now=now)
-        assert not await token_leases.store(session, stage.encryption, late, "late", expires_at=now, now=now)
+        assert not await token_leases.store(
+            session, stage.encryption, late, "late", expires_at=now, now=now, still_failing=False
+        )
     assert await stage.access_token(install_id) == "new"
 
 
-async def test_note_refused_of_an_unknown_install_does_nothing(stage: Stage) -> None:
-    await stage.tokens.note_refused("ins_nobody")
+async def test_note_refused_of_an_unknown_install_is_a_key_error(stage: Stage) -> None:
+    with pytest.raises(KeyError):
+        await stage.tokens.note_refused("ins_nobody", Unauthenticated(401, 16, "malformed token"))
     assert await stage.audited() == []

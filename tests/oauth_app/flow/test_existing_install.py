@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import audit, install_tokens, installs, service_secrets
+from enable_with_segment.db.control.install_tokens import Refusal
 from enable_with_segment.db.control.tables import Install, InstallStatus
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
@@ -119,13 +120,14 @@ async def test_case_015_a_token_that_was_refused_lately_is_asked_for_at_once(fro
         install = await _connected(front_door, browser)
         async with front_door.database.transaction() as session:
             later = front_door.clock() + timedelta(hours=1)
-            await install_tokens.note_refused(session, install.id, failures=9, retry_at=later)
+            refusal = Refusal("token_rejected", front_door.clock(), "malformed token")
+            await install_tokens.note_refused(session, install.id, refusal, failures=9, retry_at=later)
         await _connected(front_door, browser)
     async with front_door.database.transaction() as session:
         token = await install_tokens.get(session, install.id)
         (entry,) = await audit.list_newest(session, action="install.resume")
     assert token is not None
-    assert (token.retry_at, token.expires_at <= front_door.clock()) == (None, True)
+    assert (token.retry_at, token.refused_since, token.expires_at <= front_door.clock()) == (None, None, True)
     assert (entry.subject, entry.actor) == (install.id, "account:acct_northwind")
 
 

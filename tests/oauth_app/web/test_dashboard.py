@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from sqlmodel import select
 
 from enable_with_segment.db.clock import utc_now
-from enable_with_segment.db.control import destinations, outbox
-from enable_with_segment.db.control.tables import AuditEntry, InstallStatus
+from enable_with_segment.db.control import destinations, install_tokens, outbox
+from enable_with_segment.db.control.install_tokens import Refusal
+from enable_with_segment.db.control.tables import AuditEntry, InstallStatus, InstallToken
 from enable_with_segment.db.event_log.records import EventFilter
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.http_client import httpx
+from enable_with_segment.oauth_app.observability.exposition import render
 from enable_with_segment.oauth_app.operators.roles import Operator, Role
 from enable_with_segment.oauth_app.web.dashboard.pages import ago
 from enable_with_segment.oauth_app.web.dashboard.payloads import in_full, masked
@@ -187,6 +189,40 @@ async def test_disconnect_is_shown_audited_and_takes_events_until_it_is_done(ser
     assert (await service.deliver(minted.api_key, "m-1")).status_code == 202
     await _assert_audited(service, "operator.disconnect", install.id)
     assert (await _act(service, f"/dashboard/installs/{install.id}/reconcile")).status_code == 409
+
+
+async def test_a_disconnect_that_is_under_way_is_undone_by_keep(service: Operations) -> None:
+    install = await service.install()
+    await _sign_in(service)
+    keep = f"/dashboard/installs/{install.id}/keep"
+    assert "Keep…" not in (await _get(service, f"/dashboard/installs/{install.id}")).text
+    await _act(service, f"/dashboard/installs/{install.id}/disconnect")
+    assert "Keep…" in (await _get(service, f"/dashboard/installs/{install.id}")).text
+    assert (await _act(service, keep)).status_code == 303
+    assert (await service.stored_install(install.id)).status is InstallStatus.PROVISIONING
+    await _assert_audited(service, "operator.keep", install.id)
+    assert (await _act(service, keep)).status_code == 409
+    assert (await _act(service, "/dashboard/installs/ins_00000000000000000000/keep")).status_code == 404
+
+
+async def test_installs_that_turned_bad_together_are_named_everywhere(service: Operations) -> None:
+    now = service.services.clock()
+    refusal = Refusal("refresh_refused", now, "401 (code 16): invalid client credentials")
+    for number in range(3):
+        install = await service.install(number=number)
+        async with service.services.database.transaction() as session:
+            session.add(InstallToken(install_id=install.id, expires_at=now, refreshed_at=now))
+            await session.flush()
+            await install_tokens.note_refused(session, install.id, refusal, failures=1, retry_at=now)
+    told = "Segment refuses 3 of 3 installs (401 (code 16): invalid client credentials)"
+    ready = await service.http.get(f"{SERVICE}/readyz")
+    assert ready.status_code == 200
+    assert told in ready.json()["warnings"]["installs"]
+    assert "SEGMENT_CLIENT_SECRET" in ready.json()["warnings"]["installs"]
+    metrics = render(await service.services.store_metrics.families())
+    assert "enable_with_segment_installs_refused_together 3" in metrics
+    await _sign_in(service)
+    assert told in (await _get(service, "/dashboard")).text
 
 
 async def test_da_04_rotating_and_revoking_are_audited_with_their_reason(service: Operations) -> None:
