@@ -10,7 +10,7 @@ from enable_with_segment.db.database import Database
 
 Store: TypeAlias = Literal["control", "event_log"]
 
-NEWEST: dict[Store, str] = {"control": "0002", "event_log": "0004"}
+NEWEST: dict[Store, str] = {"control": "0003", "event_log": "0004"}
 """The last file in ``db/migrations/{store}/versions``; a test compares the two."""
 
 
