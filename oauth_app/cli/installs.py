@@ -139,9 +139,9 @@ def disconnect(
 
 
 def keep_install(install_id: InstallId, reason: Reason = None) -> None:
-    """Undo a disconnect that is under way, or a removal that Segment reported, before anything is erased.
+    """Undo a disconnect, or a removal that Segment reported.
 
-    The destination is set up again with the same key.
+    That is possible until the install's access is erased. The destination is set up again with the same key.
 
     Example: enable-with-segment installs keep ins_0a1b2c
     """
