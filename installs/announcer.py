@@ -9,7 +9,6 @@ from enable_with_segment.components.install_context import InstallContext
 from enable_with_segment.components.install_function import InstallFunction, StateChange
 from enable_with_segment.components.partner_call import call_partner
 from enable_with_segment.components.subscription import Subscription
-from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import installs, outbox
 from enable_with_segment.db.control.tables import OutboxEntry
 from enable_with_segment.db.database import Database
@@ -32,12 +31,10 @@ class InstallAnnouncer:
         components: Mapping[str, Subscription],
         *,
         seconds: float = 30.0,
-        clock: Clock = utc_now,
     ) -> None:
         self._database = database
         self._components = components
         self._seconds = seconds
-        self._clock = clock
 
     def outbox_handlers(self) -> dict[str, Callable[[OutboxEntry], Awaitable[None]]]:
         """Return the handlers for the outbox, by kind of entry."""
@@ -55,7 +52,8 @@ class InstallAnnouncer:
             if wanted is None and len(functions) > 1:
                 for name in functions:
                     payload = {**entry.payload, "function": name}
-                    await outbox.add(session, ANNOUNCE, install.id, now=self._clock(), payload=payload)
+                    # As old as the change is: it is retried for 72 hours from then.
+                    await outbox.add(session, ANNOUNCE, install.id, now=entry.created_at, payload=payload)
                 return
         context = InstallContext(
             install.account,

@@ -27,7 +27,7 @@ class Announcements:
         self.clock = TestClock()
         self.crm = Subscription("acme-crm")
         self.called: list[str] = []
-        announcer = InstallAnnouncer(database, {"acme-crm": self.crm}, seconds=0.05, clock=self.clock)
+        announcer = InstallAnnouncer(database, {"acme-crm": self.crm}, seconds=0.05)
         self.worker = OutboxWorker(
             database, announcer.outbox_handlers(), owner="a", clock=self.clock, jitter=lambda: 0.0
         )

@@ -7,14 +7,11 @@ import re
 
 import pytest
 from sqlalchemy import text
-from starlette.requests import Request
 
 from enable_with_segment.db.control import connect_links
-from enable_with_segment.db.database import Database
-from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.flow.failures import FAILURES, FailureReason
-from tests.oauth_app.conftest import SERVICE, FrontDoor, build_front_door
+from tests.oauth_app.conftest import SERVICE, FrontDoor
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -84,16 +81,14 @@ async def test_a_browser_gets_a_page_while_the_store_is_away(
     assert "secret-link-token" not in caplog.text
 
 
-async def test_a_browser_gets_a_page_for_a_bug(sqlite_database: Database, encryption: EncryptionKeys) -> None:
-    async def who_is_signed_in(_request: Request) -> str:
+async def test_a_browser_gets_a_page_for_a_bug(front_door: FrontDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_arguments: object, **_options: object) -> None:
         raise ZeroDivisionError("not for strangers")
 
-    door = build_front_door(sqlite_database, encryption, bytes(32), partner_session=who_is_signed_in)
-    async with (
-        door.app.router.lifespan_context(door.app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(door.app, raise_app_exceptions=False)) as http,
-    ):
-        page = await http.get(f"{SERVICE}/auth/segment", headers=BROWSER)
+    monkeypatch.setattr(connect_links, "find_usable", broken)
+    transport = httpx.ASGITransport(front_door.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport) as http:
+        page = await http.get(f"{SERVICE}/connect/link", headers=BROWSER)
     assert page.status_code == 500
     assert "Something went wrong on our side" in page.text
     assert "Reference" in page.text
