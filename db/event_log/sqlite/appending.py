@@ -10,10 +10,9 @@ from enable_with_segment.db.event_log.instants import to_microseconds
 from enable_with_segment.db.event_log.message_key import same_content
 from enable_with_segment.db.event_log.records import Appended, NewEvent, ReplayPolicy
 from enable_with_segment.db.event_log.sqlite import erasing
-from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
 from enable_with_segment.db.event_log.sqlite.segment import Segment
-from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.states import HANDLED, UNSUPPORTED
+from enable_with_segment.db.event_log.sqlite.store import Store
 
 _ADD = (
     "INSERT INTO events (id, key, scope, origin, received_at, occurred_at, message_id, type, event, person_hash,"
@@ -25,14 +24,14 @@ _DUPLICATE, _DIFFERING = Appended(None), Appended(None, differs=True)
 
 
 def append(
-    segments: Segments, catalogue: Catalogue, events: Sequence[NewEvent], replays: ReplayPolicy
+    store: Store, events: Sequence[NewEvent], replays: ReplayPolicy
 ) -> tuple[list[Appended], Callable[[], None]]:
     """Store the events that are new and count the others as duplicates.
 
     Returns:
         The answers, in order, and what has to be noted in memory once the transaction is committed.
     """
-    active = segments.active
+    segments, catalogue, active = store.segments, store.catalogue, store.segments.active
     tail_is_indexed = active.index_tail()
     next_id = active.next_id
     fresh: dict[tuple[bytes, int], int] = {}
@@ -89,7 +88,7 @@ def append(
             answers[place] = _DIFFERING
         if is_revived:
             revived.append(segment)
-    repeated = sum(erasing.request(segments, catalogue, event_id, event) for event_id, event in deletes)
+    repeated = sum(erasing.request(store, event_id, event) for event_id, event in deletes)
 
     def committed() -> None:
         if tail_is_indexed:

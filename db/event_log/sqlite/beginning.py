@@ -13,12 +13,11 @@ from typing import NamedTuple
 from enable_with_segment.db.event_log.deletion import id_to_delete
 from enable_with_segment.db.event_log.instants import to_microseconds
 from enable_with_segment.db.event_log.sqlite import outcomes
-from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, Origin, chunks
-from enable_with_segment.db.event_log.sqlite.leases import Leases
+from enable_with_segment.db.event_log.sqlite.catalogue import Origin, chunks
 from enable_with_segment.db.event_log.sqlite.people import events_of, merged_hashes
 from enable_with_segment.db.event_log.sqlite.segment import placeholders
-from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.states import PENDING
+from enable_with_segment.db.event_log.sqlite.store import Store
 
 
 class Candidate(NamedTuple):
@@ -37,10 +36,11 @@ class Candidate(NamedTuple):
 class Beginning:
     """Decides for what a log holds at this moment."""
 
-    def __init__(self, segments: Segments, catalogue: Catalogue, leases: Leases, now: datetime) -> None:
-        self._segments = segments
-        self._catalogue = catalogue
-        self._leases = leases
+    def __init__(self, store: Store, now: datetime) -> None:
+        self._store = store
+        self._segments = store.segments
+        self._catalogue = store.catalogue
+        self._leases = store.leases
         self._now = now
 
     def too_late_through(self, merge: Candidate) -> datetime | None:
@@ -76,7 +76,7 @@ class Beginning:
             return True
         account, component = deletion.origin.account, deletion.origin.component
         through = covered.get(whom, through)
-        hashes = merged_hashes(self._segments, self._catalogue, account, component, whom, through=through)
+        hashes = merged_hashes(self._store, account, component, whom, through=through)
         self._catalogue.write_tombstones(
             deletion.event_id,
             account=account,
@@ -94,7 +94,7 @@ class Beginning:
         account, component = deletion.origin.account, deletion.origin.component
         return any(
             row.id > deletion.event_id and {row.previous_hash, row.device_hash} - {None} - covered.keys()
-            for row in events_of(since, self._catalogue, account, component, covered)
+            for row in events_of(self._catalogue, since, account, component, covered)
             if row.person_hash is not None
         )
 

@@ -34,6 +34,7 @@ from enable_with_segment.db.event_log.sqlite.states import (
     SUPPRESSED,
     UNSUPPORTED,
 )
+from enable_with_segment.db.event_log.sqlite.store import Store
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.storable_text import storable
 
@@ -58,8 +59,7 @@ _HIGHEST_ID = 2**63 - 1
 
 
 def search(
-    segments: Segments,
-    catalogue: Catalogue,
+    store: Store,
     wanted: EventFilter,
     *,
     limit: int,
@@ -67,13 +67,13 @@ def search(
     most: int,
 ) -> EventPage:
     """Return the newest events that match, from at most so many events below an id; the newest first."""
-    if _origins(catalogue, wanted) == []:
+    if _origins(store.catalogue, wanted) == []:
         return EventPage()
-    condition, values = _condition(catalogue, wanted)
+    condition, values = _condition(store.catalogue, wanted)
     records: list[EventRecord] = []
     below = _HIGHEST_ID if before_id is None else min(before_id, _HIGHEST_ID)
     oldest_id = below
-    for segment in segments.newest_first():
+    for segment in store.segments.newest_first():
         oldest_id = segment.first_id
         if oldest_id >= below:
             continue
@@ -86,14 +86,14 @@ def search(
                 f" WHERE id >= ? AND id < ? AND {condition} ORDER BY id DESC LIMIT ?) ORDER BY events.id DESC",
                 (stretch.first_id, below, *values, limit - len(records)),
             )
-            records += [_record(catalogue, row) for row in rows]
+            records += [_record(store.catalogue, row) for row in rows]
         most -= stretch.events
         below = stretch.first_id
     if len(records) >= limit:
         below = records[-1].id
     if below <= oldest_id:
         return EventPage(tuple(records))
-    return EventPage(tuple(records), below, _received_at(segments, below))
+    return EventPage(tuple(records), below, _received_at(store.segments, below))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,54 +144,52 @@ def _received_at(segments: Segments, event_id: int) -> datetime | None:
     return to_instant(found[0]) if found else None
 
 
-def tail(
-    segments: Segments, catalogue: Catalogue, after_id: int, wanted: EventFilter, *, limit: int
-) -> list[EventRecord]:
+def tail(store: Store, after_id: int, wanted: EventFilter, *, limit: int) -> list[EventRecord]:
     """Return matching events after an id, in the order of arrival."""
-    condition, values = _condition(catalogue, wanted)
+    condition, values = _condition(store.catalogue, wanted)
     found: list[EventRecord] = []
-    for segment in segments:
+    for segment in store.segments:
         if len(found) >= limit:
             break
         rows = segment.select(
             f"SELECT {_RECORD} {_FROM} WHERE events.id > ? AND {condition} ORDER BY events.id LIMIT ?",
             (after_id, *values, limit - len(found)),
         )
-        found += [_record(catalogue, row) for row in rows]
+        found += [_record(store.catalogue, row) for row in rows]
     return found
 
 
-def show(segments: Segments, catalogue: Catalogue, message_id: str) -> list[EventDetail]:
+def show(store: Store, message_id: str) -> list[EventDetail]:
     """Return every event of a message id with its body and outcomes."""
     key = key_of_message(message_id)
-    holding = (segment for segment in segments if segment.may_hold(key))
-    return [detail for segment in holding for detail in _details(segment, catalogue, _OF_MESSAGE, key)]
+    holding = (segment for segment in store.segments if segment.may_hold(key))
+    return [detail for segment in holding for detail in _details(segment, store.catalogue, _OF_MESSAGE, key)]
 
 
-def deletion_of(segments: Segments, catalogue: Catalogue, event_id: int) -> Deletion | None:
+def deletion_of(store: Store, event_id: int) -> Deletion | None:
     """Return the deletion of the person whom a delete names that does its work.
 
     That is its own, else the first that reaches as far and was completed, by a handler if there is one; while there is
     none, the newest.
     """
-    segment = segments.of_event(event_id)
+    segment = store.segments.of_event(event_id)
     own = "SELECT origin, person_hash, min(occurred_at, received_at) FROM events WHERE id = ?"
     row = None if segment is None else segment.first(own, (event_id,))
     if row is None:
         return None
-    origin, person, reach = catalogue.origin(row[0]), row[1] or "", to_instant(row[2])
-    asked = catalogue.erasures(origin.account, origin.component, [person]).get(person, ())
+    origin, person, reach = store.catalogue.origin(row[0]), row[1] or "", to_instant(row[2])
+    asked = store.catalogue.erasures(origin.account, origin.component, [person]).get(person, ())
     reaching = [one for one in asked if one.through >= reach]
     if not reaching:
         return None
     is_own = [one for one in reaching if one.event_id == event_id]
     completed = sorted(
         (one for one in reaching if one.is_completed),
-        key=lambda one: (_state_in(segments, one.event_id) == UNSUPPORTED, one.completed_at),
+        key=lambda one: (_state_in(store.segments, one.event_id) == UNSUPPORTED, one.completed_at),
     )
     work = (is_own or completed or reaching)[0]
-    segment = segments.of_event(work.event_id)
-    details = [] if segment is None else list(_details(segment, catalogue, "events.id = ?", work.event_id))
+    segment = store.segments.of_event(work.event_id)
+    details = [] if segment is None else list(_details(segment, store.catalogue, "events.id = ?", work.event_id))
     return Deletion(work.event_id, work.is_completed, details[0] if details else None)
 
 

@@ -22,6 +22,7 @@ from enable_with_segment.db.event_log.sqlite.leases import Lease, Leases
 from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
 from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.states import NUMBERS, PENDING
+from enable_with_segment.db.event_log.sqlite.store import Store
 
 _READ = (
     "SELECT id, origin, type, received_at, occurred_at, person_hash, device_hash, previous_hash, settings, attempts,"
@@ -41,9 +42,7 @@ _AT_ONCE = 5_000
 
 
 def claim(
-    segments: Segments,
-    catalogue: Catalogue,
-    leases: Leases,
+    store: Store,
     components: Collection[str],
     *,
     limit: int,
@@ -56,17 +55,17 @@ def claim(
 
     Deletions wait until they may begin (``db.event_log.sqlite.beginning``).
     """
-    origins = catalogue.origins_of(components, skip=skip)
-    segments.refresh()
-    waiting = sorted({origin for segment in segments if segment.waiting for origin in _senders(segment)})
+    origins = store.catalogue.origins_of(components, skip=skip)
+    store.segments.refresh()
+    waiting = sorted({origin for segment in store.segments if segment.waiting for origin in _senders(segment)})
     lines = [origin for origin in waiting if origins is None or origin in origins]
     if not lines or limit < 1:
         return []
-    first = leases.next_turn() % len(lines)
+    first = store.leases.next_turn() % len(lines)
     claimed: list[ClaimedEvent] = []
-    with ExitStack() as stack, _all_or_none(claimed, leases, lease):
+    with ExitStack() as stack, _all_or_none(claimed, store.leases, lease):
         due = deque(
-            stack.enter_context(closing(_due_of(origin, segments, leases, now)))
+            stack.enter_context(closing(_due_of(origin, store.segments, store.leases, now)))
             for origin in lines[first:] + lines[:first]
         )
         while due and len(claimed) < limit:
@@ -75,7 +74,7 @@ def claim(
             found = list(islice(line, min(portion, limit - len(claimed))))
             for segment, rows in groupby(found, key=itemgetter(0)):
                 ids = [event_id for _, event_id in rows]
-                claimed += _take(segment, segments, catalogue, leases, ids, lease=lease, now=now, until=until)
+                claimed += _take(segment, store, ids, lease=lease, now=now, until=until)
             if len(found) == portion:
                 due.append(line)
     return claimed
@@ -124,9 +123,7 @@ def _due(
 
 def _take(
     segment: Segment,
-    segments: Segments,
-    catalogue: Catalogue,
-    leases: Leases,
+    store: Store,
     ids: Sequence[int],
     *,
     lease: str,
@@ -134,14 +131,14 @@ def _take(
     until: datetime,
 ) -> list[ClaimedEvent]:
     rows = list(segment.select(_READ.format(placeholders(len(ids))), ids))
-    too_late, waiting = _look_after(rows, Beginning(segments, catalogue, leases, now), catalogue)
-    covered = _tombstones(catalogue, rows)  # those of the deletions that have just begun, too
+    too_late, waiting = _look_after(rows, Beginning(store, now), store.catalogue)
+    covered = _tombstones(store.catalogue, rows)  # those of the deletions that have just begun, too
     taken = []
     held: list[tuple[int, Lease]] = []
     for event_id, origin_id, kind, received, occurred, person, device, _, settings, attempts, before, body in rows:
         if event_id in waiting:
             continue
-        origin = catalogue.origin(origin_id)
+        origin = store.catalogue.origin(origin_id)
         subject = person or device
         occurred_at = to_instant(occurred)
         through = erased_through(
@@ -151,7 +148,7 @@ def _take(
             merge=too_late.get(event_id),
         )
         earlier = outcomes.read(before)
-        interrupted = leases.was_interrupted(event_id)
+        interrupted = store.leases.was_interrupted(event_id)
         holder = origin.account, origin.component, subject
         held.append((event_id, Lease(lease, until, *holder, occurred_at, attempts, before, interrupted)))
         taken.append(
@@ -175,7 +172,7 @@ def _take(
                 erased_through=through,
             )
         )
-    leases.add(held)
+    store.leases.add(held)
     return taken
 
 
@@ -224,9 +221,7 @@ def _tombstones(catalogue: Catalogue, rows: Sequence[tuple[Any, ...]]) -> dict[t
     }
 
 
-def settle(
-    segments: Segments, catalogue: Catalogue, leases: Leases, settlements: Sequence[Settlement]
-) -> tuple[list[bool], Callable[[], None]]:
+def settle(store: Store, settlements: Sequence[Settlement]) -> tuple[list[bool], Callable[[], None]]:
     """Record how attempts ended, for those whose lease is still the one they were claimed under.
 
     Returns:
@@ -235,8 +230,8 @@ def settle(
     rows: dict[Segment, list[tuple[Any, ...]]] = defaultdict(list)
     going_on: list[tuple[int, Lease]] = []
     for settlement in settlements:
-        lease = leases.of(settlement.event_id, settlement.lease)
-        segment = segments.of_event(settlement.event_id)
+        lease = store.leases.of(settlement.event_id, settlement.lease)
+        segment = store.segments.of_event(settlement.event_id)
         if lease is None or segment is None:
             continue
         at = to_microseconds(settlement.at)
@@ -270,21 +265,23 @@ def settle(
             gone = [(event_id,) for event_id in erased & changed]
             segment.connection.executemany("DELETE FROM bodies WHERE id = ?", gone)
     # Before the commit: if that does not come, the deletion is handed out again and completed anew.
-    catalogue.complete((one.event_id, one.at) for one in settlements if one.ends_deletion and one.event_id in done)
+    store.catalogue.complete(
+        (one.event_id, one.at) for one in settlements if one.ends_deletion and one.event_id in done
+    )
 
     def committed() -> None:
         settled: dict[str, list[int]] = defaultdict(list)
         for settlement in settlements:
             settled[settlement.lease].append(settlement.event_id)
         for name, event_ids in settled.items():
-            leases.end(event_ids, name)
-        leases.add((event_id, lease) for event_id, lease in going_on if event_id in done)
+            store.leases.end(event_ids, name)
+        store.leases.add((event_id, lease) for event_id, lease in going_on if event_id in done)
         for segment, count in finished.items():
             segment.waiting -= count
 
     answers = []
     for settlement in settlements:
-        ours = settlement.event_id in done and leases.of(settlement.event_id, settlement.lease) is not None
+        ours = settlement.event_id in done and store.leases.of(settlement.event_id, settlement.lease) is not None
         answers.append(ours)
     return answers, committed
 
@@ -304,9 +301,9 @@ def _settle_rows(segment: Segment, rows: Sequence[tuple[Any, ...]]) -> set[int]:
     return changed
 
 
-def count_due(
-    segments: Segments, catalogue: Catalogue, now: datetime, components: Collection[str] | None = None
-) -> int:
+def count_due(store: Store, now: datetime, components: Collection[str] | None = None) -> int:
     """Count the pending events whose time has come, held by somebody or not."""
-    origins = None if components is None else catalogue.origins_of(components)
-    return sum(row[0] for segment in segments if segment.waiting for row in _due("count(*)", segment, origins, now))
+    origins = None if components is None else store.catalogue.origins_of(components)
+    return sum(
+        row[0] for segment in store.segments if segment.waiting for row in _due("count(*)", segment, origins, now)
+    )

@@ -14,11 +14,11 @@ from enable_with_segment.db.event_log.records import ErasureReport, NewEvent
 from enable_with_segment.db.event_log.sqlite import outcomes
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, ErasureRequest
 from enable_with_segment.db.event_log.sqlite.people import PersonEvent, events_of, merged_hashes
-from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.states import DEAD_LETTER, HANDLED, PENDING, REPEATED_DELETE, SUPPRESSED
+from enable_with_segment.db.event_log.sqlite.store import Store
 
 
-def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: NewEvent) -> bool:
+def request(store: Store, event_id: int, delete: NewEvent) -> bool:
     """Write the tombstones of a delete that was just stored, or recognise it as one more message of the same one.
 
     A further message within a day is the same deletion as long as nothing newer of the person has arrived and the
@@ -28,18 +28,18 @@ def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: New
         raise ValueError("a delete names no person")
     through = reach(delete.occurred_at, delete.received_at)
     account, component = delete.account, delete.component
-    hashes = merged_hashes(segments, catalogue, account, component, delete.person_hash, through=through)
-    first = _same_deletion(segments, catalogue, delete, hashes)
+    hashes = merged_hashes(store, account, component, delete.person_hash, through=through)
+    first = _same_deletion(store, delete, hashes)
     if first is not None:
-        connection = segments.active.connection
+        connection = store.segments.active.connection
         connection.execute(
             "UPDATE events SET state = ?, finished_at = ? WHERE id = ?",
             (REPEATED_DELETE, to_microseconds(delete.received_at), event_id),
         )
         connection.execute("DELETE FROM bodies WHERE id = ?", (event_id,))
-        catalogue.extend_tombstones(first.event_id, hashes, through)
+        store.catalogue.extend_tombstones(first.event_id, hashes, through)
         return True
-    catalogue.write_tombstones(
+    store.catalogue.write_tombstones(
         event_id,
         account=account,
         component=component,
@@ -50,9 +50,7 @@ def request(segments: Segments, catalogue: Catalogue, event_id: int, delete: New
     return False
 
 
-def wipe(
-    segments: Segments, catalogue: Catalogue, event_id: int, *, now: datetime, spares_deletes: bool
-) -> ErasureReport | None:
+def wipe(store: Store, event_id: int, *, now: datetime, spares_deletes: bool) -> ErasureReport | None:
     """Remove the bodies and error texts of the events that a deletion covers; ``None`` if it is over.
 
     Whom it covers was noted when it began (``db.event_log.sqlite.beginning``).
@@ -60,16 +58,16 @@ def wipe(
     Args:
         spares_deletes: leave deletes alone that were given up.
     """
-    segment = segments.of_event(event_id)
+    segment = store.segments.of_event(event_id)
     row = None if segment is None else segment.first("SELECT origin, state FROM events WHERE id = ?", (event_id,))
     if row is None or row[1] != PENDING:
         return None
-    origin = catalogue.origin(row[0])
-    covered = {subject: to_microseconds(through) for subject, through in catalogue.erased_by(event_id).items()}
+    origin = store.catalogue.origin(row[0])
+    covered = {subject: to_microseconds(through) for subject, through in store.catalogue.erased_by(event_id).items()}
     wiped = 0
-    for event in list(events_of(segments, catalogue, origin.account, origin.component, covered)):
+    for event in list(events_of(store.catalogue, store.segments, origin.account, origin.component, covered)):
         is_given_up = event.state == DEAD_LETTER and event.type == "delete"
-        if event.occurred_at > covered[event.subject] or _is_to_erase(event, catalogue):
+        if event.occurred_at > covered[event.subject] or _is_to_erase(event, store.catalogue):
             continue
         if is_given_up and spares_deletes:
             continue
@@ -103,23 +101,21 @@ def _is_to_erase(row: PersonEvent, catalogue: Catalogue) -> bool:
     return row.state == DEAD_LETTER and row.type == "alias" and bool(catalogue.erased_by(row.id))
 
 
-def _same_deletion(
-    segments: Segments, catalogue: Catalogue, delete: NewEvent, hashes: set[str]
-) -> ErasureRequest | None:
+def _same_deletion(store: Store, delete: NewEvent, hashes: set[str]) -> ErasureRequest | None:
     """Return the deletion that a delete asks for once more; ``None`` if it asks for one of its own."""
     person = delete.person_hash or ""
-    asked = catalogue.erasures(delete.account, delete.component, [person]).get(person)
+    asked = store.catalogue.erasures(delete.account, delete.component, [person]).get(person)
     if asked is None:
         return None
     newest = asked[0]
-    segment = segments.of_event(newest.event_id)
+    segment = store.segments.of_event(newest.event_id)
     if segment is None:
         return None
     state = segment.first("SELECT state FROM events WHERE id = ?", (newest.event_id,))
     if state is None or state[0] not in (PENDING, HANDLED) or delete.received_at - newest.requested_at > SAME_DELETION:
         return None
     through = to_microseconds(newest.through)
-    for row in events_of(segments, catalogue, delete.account, delete.component, hashes):
+    for row in events_of(store.catalogue, store.segments, delete.account, delete.component, hashes):
         if row.type != "delete" and row.occurred_at > through:
             return None
     return newest

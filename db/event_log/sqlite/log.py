@@ -49,12 +49,13 @@ from enable_with_segment.db.event_log.sqlite.group_commit import Gathering
 from enable_with_segment.db.event_log.sqlite.held_file import HeldFile
 from enable_with_segment.db.event_log.sqlite.leases import Leases
 from enable_with_segment.db.event_log.sqlite.segments import Segments
-from enable_with_segment.db.event_log.sqlite.storing import Answers, store, unavailable
+from enable_with_segment.db.event_log.sqlite.store import Store
+from enable_with_segment.db.event_log.sqlite.storing import Answers, unavailable, write_in_parts
 from enable_with_segment.db.event_log.sqlite.writer_lock import WriterLock
 from enable_with_segment.db.problems import StoreMissing
 
 _Result = TypeVar("_Result")
-_Work: TypeAlias = Callable[[Catalogue, Segments], _Result]
+_Work: TypeAlias = Callable[[Store], _Result]
 
 _BOUNDS = SearchBounds(events_in_step=10_000, steps=10)
 """A step takes one or two milliseconds, and more where the disk has to be asked: it holds up the event loop."""
@@ -92,7 +93,7 @@ class SqliteEventLog:
         self._limits = limits or SegmentLimits()
         self._replays = replays
         self._bounds = bounds or _BOUNDS
-        self._files: tuple[Catalogue, Segments] | None = None
+        self._opened: Store | None = None
         self._writer = WriterLock(path)
         self._leases = Leases()
         self._gathering = Gathering(self._store, most_waiting=most_waiting)
@@ -126,11 +127,9 @@ class SqliteEventLog:
         until: datetime,
         skip: Collection[str] = (),
     ) -> list[ClaimedEvent]:
-        def work(catalogue: Catalogue, segments: Segments) -> list[ClaimedEvent]:
-            self._forget_unstored(catalogue, segments)
-            return claiming.claim(
-                segments, catalogue, self._leases, components, limit=limit, lease=lease, now=now, until=until, skip=skip
-            )
+        def work(store: Store) -> list[ClaimedEvent]:
+            self._forget_unstored(store)
+            return claiming.claim(store, components, limit=limit, lease=lease, now=now, until=until, skip=skip)
 
         return self._read(self._as_writer(work))
 
@@ -146,11 +145,11 @@ class SqliteEventLog:
     async def erase(
         self, event_id: int, lease: str, *, now: datetime, spares_deletes: bool = False
     ) -> ErasureReport | None:
-        def work(catalogue: Catalogue, segments: Segments) -> ErasureReport | None:
+        def work(store: Store) -> ErasureReport | None:
             if self._leases.of(event_id, lease) is None:
                 return None
-            with segments.transaction():
-                return erasing.wipe(segments, catalogue, event_id, now=now, spares_deletes=spares_deletes)
+            with store.segments.transaction():
+                return erasing.wipe(store, event_id, now=now, spares_deletes=spares_deletes)
 
         report = self._read(work)
         if report is not None:
@@ -158,14 +157,14 @@ class SqliteEventLog:
         return report
 
     async def bring_forward(self, components: Collection[str], *, now: datetime, attempted_from: datetime) -> int:
-        def begin(catalogue: Catalogue, segments: Segments) -> Iterator[int]:
+        def begin(store: Store) -> Iterator[int]:
             self._leases.cut_short(now)
-            return replaying.bring_forward(segments, catalogue, components, now=now, attempted_from=attempted_from)
+            return replaying.bring_forward(store, components, now=now, attempted_from=attempted_from)
 
         return sum([brought async for brought in self._in_steps(begin)])
 
     async def due(self, components: Collection[str], *, now: datetime) -> int:
-        return self._read(lambda catalogue, segments: claiming.count_due(segments, catalogue, now, components))
+        return self._read(lambda store: claiming.count_due(store, now, components))
 
     async def find(self, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
         return await find(self._step(wanted), limit=limit)
@@ -177,30 +176,28 @@ class SqliteEventLog:
         most = self._bounds.events_in_step
 
         async def step(before_id: int | None, limit: int) -> EventPage:
-            return self._read(
-                lambda catalogue, segments: browsing.search(
-                    segments, catalogue, wanted, limit=limit, before_id=before_id, most=most
-                )
-            )
+            return self._read(lambda store: browsing.search(store, wanted, limit=limit, before_id=before_id, most=most))
 
         return step
 
     async def tail(self, after_id: int, wanted: EventFilter, *, limit: int = 100) -> list[EventRecord]:
-        return self._read(lambda catalogue, segments: browsing.tail(segments, catalogue, after_id, wanted, limit=limit))
+        return self._read(lambda store: browsing.tail(store, after_id, wanted, limit=limit))
 
     async def show(self, message_id: str) -> list[EventDetail]:
-        return self._read(lambda catalogue, segments: browsing.show(segments, catalogue, message_id))
+        return self._read(lambda store: browsing.show(store, message_id))
 
     async def deletion_of(self, event_id: int) -> Deletion | None:
-        return self._read(lambda catalogue, segments: browsing.deletion_of(segments, catalogue, event_id))
+        return self._read(lambda store: browsing.deletion_of(store, event_id))
 
     async def prove(self, message_ids: Sequence[str]) -> Proof:
-        return self._read(lambda _, segments: browsing.prove(segments, message_ids))
+        return self._read(lambda store: browsing.prove(store.segments, message_ids))
 
     async def retry_dead_letters(self, event_ids: Sequence[int] | None, *, now: datetime) -> int:
         retried = 0
         try:
-            async for step in self._in_steps(lambda _, all_: replaying.retry_dead_letters(all_, event_ids, now=now)):
+            async for step in self._in_steps(
+                lambda store: replaying.retry_dead_letters(store.segments, event_ids, now=now)
+            ):
                 retried += step
         except EventLogUnavailable as problem:
             if retried:
@@ -216,46 +213,46 @@ class SqliteEventLog:
         now: datetime,
         skipped: Mapping[int, Collection[str]] | None = None,
     ) -> int:
-        def work(_: Catalogue, segments: Segments) -> int:
-            with segments.transaction():
-                return replaying.revive(segments, event_ids, handler=handler, now=now, skipped=skipped or {})
+        def work(store: Store) -> int:
+            with store.segments.transaction():
+                return replaying.revive(store.segments, event_ids, handler=handler, now=now, skipped=skipped or {})
 
         return self._read(work)
 
     async def hasten(self, component: str, *, now: datetime, limit: int = 1_000) -> int:
-        def work(catalogue: Catalogue, segments: Segments) -> int:
-            with segments.transaction():
-                return replaying.hasten(segments, catalogue, component, now=now, limit=limit)
+        def work(store: Store) -> int:
+            with store.segments.transaction():
+                return replaying.hasten(store, component, now=now, limit=limit)
 
         return self._read(work)
 
     async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
-        return self._read(lambda _, segments: replaying.predecessors(segments, event_ids))
+        return self._read(lambda store: replaying.predecessors(store.segments, event_ids))
 
     async def counts(self, now: datetime) -> EventCounts:
-        steps = self._in_steps(lambda _, segments: browsing.counts(segments, now))
+        steps = self._in_steps(lambda store: browsing.counts(store.segments, now))
         return sum([counted async for counted in steps], start=EventCounts())
 
     async def backlog(self) -> Backlog:
-        return self._read(lambda _, segments: browsing.backlog(segments))
+        return self._read(lambda store: browsing.backlog(store.segments))
 
     async def count_pending(self, most: int) -> int:
-        return self._read(lambda _, segments: browsing.count_pending(segments, most))
+        return self._read(lambda store: browsing.count_pending(store.segments, most))
 
     async def drop_before(self, instant: datetime) -> int:
-        return self._read(lambda _, segments: segments.drop_before(to_microseconds(instant)))
+        return self._read(lambda store: store.segments.drop_before(to_microseconds(instant)))
 
     async def drop_over(self, limit_bytes: int) -> int:
-        return self._read(lambda _, segments: segments.drop_over(limit_bytes))
+        return self._read(lambda store: store.segments.drop_over(limit_bytes))
 
     async def size(self) -> int:
-        return self._read(lambda _, segments: segments.bytes())
+        return self._read(lambda store: store.segments.bytes())
 
     async def become_writer(self) -> None:
-        self._read(self._as_writer(lambda *_: None))
+        self._read(self._as_writer(lambda _: None))
 
     async def check(self) -> None:
-        self._read(lambda _, segments: segments.active.refresh())
+        self._read(lambda store: store.segments.active.refresh())
 
     async def close(self) -> None:
         """Write what is waiting and close the files."""
@@ -268,7 +265,7 @@ class SqliteEventLog:
         self._writer.release()
 
     def _store(self, events: Sequence[NewEvent], settlements: Sequence[Settlement]) -> Answers:
-        return store(self._write, events, settlements, self._bugs)
+        return write_in_parts(self._write, events, settlements, self._bugs)
 
     def _write(
         self, events: Sequence[NewEvent], settlements: Sequence[Settlement]
@@ -277,19 +274,19 @@ class SqliteEventLog:
         appended: list[Appended] = []
         settled: list[bool] = []
 
-        def work(catalogue: Catalogue, segments: Segments) -> None:
+        def work(store: Store) -> None:
             nonlocal appended, settled
             if events:
-                segments.rotate_if_due(to_microseconds(events[0].received_at))
-                self._forget_unstored(catalogue, segments)
+                store.segments.rotate_if_due(to_microseconds(events[0].received_at))
+                self._forget_unstored(store)
                 self._may_hold_stale_tombstones = True
             # A result that a power cut undoes is a handler called once more; so results need not wait for the disk.
-            with segments.transaction(flushed=bool(events)):
+            with store.segments.transaction(flushed=bool(events)):
                 if events:
-                    appended, note = appending.append(segments, catalogue, events, self._replays)
+                    appended, note = appending.append(store, events, self._replays)
                     notes.append(note)
                 if settlements:
-                    settled, note = claiming.settle(segments, catalogue, self._leases, settlements)
+                    settled, note = claiming.settle(store, settlements)
                     notes.append(note)
 
         with self._admission.timed():
@@ -308,23 +305,24 @@ class SqliteEventLog:
         except (apsw.Error, OSError) as error:
             raise unavailable(error) from error
 
-    async def _in_steps(self, begin: Callable[[Catalogue, Segments], Iterator[_Result]]) -> AsyncIterator[_Result]:
+    async def _in_steps(self, begin: Callable[[Store], Iterator[_Result]]) -> AsyncIterator[_Result]:
         """Go through very many events a portion at a time: others want to be answered meanwhile."""
         steps = self._read(begin)
-        while (step := self._read(lambda *_: next(steps, None))) is not None:
+        while (step := self._read(lambda _: next(steps, None))) is not None:
             yield step
             await asyncio.sleep(0)
 
     def _open_and(self, work: _Work[_Result]) -> _Result:
-        if self._files is None:
+        if self._opened is None:
             if self._read_only and not self._path.exists():
                 raise StoreMissing.at("event log", self._path)
             catalogue = Catalogue(self._path, read_only=self._read_only)
             with closed_on_failure(catalogue.close):
-                self._files = catalogue, Segments(self._path, self._limits, read_only=self._read_only)
+                segments = Segments(self._path, self._limits, read_only=self._read_only)
+            self._opened = Store(catalogue, segments, self._leases)
             self._may_be_unflushed = True
         try:
-            return work(*self._files)
+            return work(self._opened)
         except (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError):
             # The files are opened anew for the next attempt, so that the log comes back when its disk does.
             self._close_files()
@@ -333,27 +331,27 @@ class SqliteEventLog:
     def _as_writer(self, work: _Work[_Result]) -> _Work[_Result]:
         """Do some work as the one process that writes, on files opened anew if another one wrote to them meanwhile."""
 
-        def writing(catalogue: Catalogue, segments: Segments) -> _Result:
+        def writing(store: Store) -> _Result:
             if self._writer.acquire():
                 with closed_on_failure(self._writer.release):
                     self._leases.remember_in(HeldFile(self._path))
                 self._forget_deleted_later(0.0)  # what was erased just before the last process died
-                if segments.active.is_outdated:
+                if store.segments.active.is_outdated:
                     self._close_files()
                     return self._open_and(writing)
             if self._may_be_unflushed:
-                flush_recovered(catalogue.connection)
-                if segments.active.holds_deleted:  # or its log is this process's own
-                    flush_recovered(segments.active.connection)
+                flush_recovered(store.catalogue.connection)
+                if store.segments.active.holds_deleted:  # or its log is this process's own
+                    flush_recovered(store.segments.active.connection)
                 self._may_be_unflushed = False
-            return work(catalogue, segments)
+            return work(store)
 
         return writing
 
-    def _forget_unstored(self, catalogue: Catalogue, segments: Segments) -> None:
+    def _forget_unstored(self, store: Store) -> None:
         """Forget tombstones of deletes that were refused, or whose process died before it had stored them."""
         if self._may_hold_stale_tombstones:
-            catalogue.forget_unstored(segments.active.next_id)
+            store.catalogue.forget_unstored(store.segments.active.next_id)
             self._may_hold_stale_tombstones = False
 
     def _forget_deleted_later(self, seconds: float) -> None:
@@ -366,15 +364,15 @@ class SqliteEventLog:
         Where somebody reads from it at the moment that is done a little later; nobody is waited for.
         """
         self._forgetting = None
-        if self._files is None:  # they are opened anew by whoever needs them next
+        if self._opened is None:  # they are opened anew by whoever needs them next
             self._forget_deleted_later(_FORGET_AGAIN_SECONDS)
             return
-        segments = self._files[1]
+        segments = self._opened.segments
         is_done = any(segment.forget_deleted() for segment in segments.holding_deleted())
         if segments.holding_deleted():
             self._forget_deleted_later(0.0 if is_done else _FORGET_AGAIN_SECONDS)
 
     def _close_files(self) -> None:
-        files, self._files = self._files, None
-        for part in files or ():
-            part.close()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()

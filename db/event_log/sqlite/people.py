@@ -9,7 +9,7 @@ from typing import NamedTuple
 from enable_with_segment.db.event_log.instants import to_microseconds
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, chunks
 from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
-from enable_with_segment.db.event_log.sqlite.segments import Segments
+from enable_with_segment.db.event_log.sqlite.store import Store
 
 
 class PersonEvent(NamedTuple):
@@ -32,7 +32,7 @@ class PersonEvent(NamedTuple):
 
 
 def events_of(
-    segments: Iterable[Segment], catalogue: Catalogue, account: str, component: str, subjects: Collection[str]
+    catalogue: Catalogue, segments: Iterable[Segment], account: str, component: str, subjects: Collection[str]
 ) -> Iterator[PersonEvent]:
     """Every event whose person, or whose device while no person is known, is one of the subjects."""
     for segment in segments:
@@ -48,9 +48,7 @@ def events_of(
                     yield PersonEvent(segment, *values)
 
 
-def merged_hashes(
-    segments: Segments, catalogue: Catalogue, account: str, component: str, person_hash: str, *, through: datetime
-) -> set[str]:
+def merged_hashes(store: Store, account: str, component: str, person_hash: str, *, through: datetime) -> set[str]:
     """Return the person, every id that was merged into them by alias, and the devices they were seen on.
 
     Args:
@@ -60,7 +58,7 @@ def merged_hashes(
     until = to_microseconds(through)
     while frontier:
         found = set[str]()
-        for row in events_of(segments, catalogue, account, component, frontier):
+        for row in events_of(store.catalogue, store.segments, account, component, frontier):
             if row.person_hash is None or row.occurred_at > until:  # a device of the same name is not the person
                 continue
             if row.device_hash is not None:

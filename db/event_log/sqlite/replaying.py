@@ -10,10 +10,11 @@ from datetime import datetime
 from enable_with_segment.db.event_log.instants import to_microseconds
 from enable_with_segment.db.event_log.records import Predecessor
 from enable_with_segment.db.event_log.sqlite import outcomes
-from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue, chunks
+from enable_with_segment.db.event_log.sqlite.catalogue import chunks
 from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
 from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.states import DEAD_LETTER, HANDLED, UNSUPPORTED
+from enable_with_segment.db.event_log.sqlite.store import Store
 
 _FINISHED = f"state IN ({HANDLED}, {UNSUPPORTED}, {DEAD_LETTER}) AND type <> 'delete'"
 _LATER = (
@@ -104,12 +105,12 @@ def _portions(segments: Segments, event_ids: Sequence[int]) -> Iterator[tuple[Se
                 yield segment, ids[start : start + _RETRIED_IN_STEP]
 
 
-def hasten(segments: Segments, catalogue: Catalogue, component: str, *, now: datetime, limit: int) -> int:
+def hasten(store: Store, component: str, *, now: datetime, limit: int) -> int:
     """Make events due that wait for a later time."""
-    origins = [origin.id for origin in catalogue.origins() if origin.component == component]
+    origins = [origin.id for origin in store.catalogue.origins() if origin.component == component]
     instant = to_microseconds(now)
     hastened = 0
-    for segment in segments:
+    for segment in store.segments:
         segment.refresh()
         for origin in origins if segment.waiting else ():
             if hastened >= limit:
@@ -125,15 +126,15 @@ def hasten(segments: Segments, catalogue: Catalogue, component: str, *, now: dat
 
 
 def bring_forward(
-    segments: Segments, catalogue: Catalogue, components: Collection[str], *, now: datetime, attempted_from: datetime
+    store: Store, components: Collection[str], *, now: datetime, attempted_from: datetime
 ) -> Iterator[int]:
     """Make events due that wait for a later time; each step looks at a portion of them and tells how many it made due.
 
     It walks along the index of what is pending. What was attempted is not in there, so each of them is looked at.
     """
-    origins = [origin.id for origin in catalogue.origins() if origin.component in components]
+    origins = [origin.id for origin in store.catalogue.origins() if origin.component in components]
     instant, believed = to_microseconds(now), to_microseconds(attempted_from)
-    for segment in list(segments):
+    for segment in list(store.segments):
         segment.refresh()
         for origin in origins if segment.waiting else ():
             place = (instant, sys.maxsize)
@@ -141,7 +142,8 @@ def bring_forward(
                 place = rows[-1][:2]
                 ids = [event_id for at, event_id, attempts in rows if attempts == 0 or at > believed]
                 if ids:
-                    with segments.transaction(flushed=False):  # what a power cut undoes is done again at the start
+                    # What a power cut undoes is done again at the start.
+                    with store.segments.transaction(flushed=False):
                         segment.begin()
                         segment.connection.execute(
                             f"UPDATE events SET available_at = ? WHERE id IN ({placeholders(len(ids))})",  # noqa: S608

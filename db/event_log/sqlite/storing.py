@@ -23,7 +23,9 @@ _REFUSED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, TypeErro
 _EXPECTED = (apsw.Error, EventLogUnavailable, OSError)
 
 
-def store(write: _Write, events: Sequence[NewEvent], settlements: Sequence[Settlement], bugs: BugLog) -> Answers:
+def write_in_parts(
+    write: _Write, events: Sequence[NewEvent], settlements: Sequence[Settlement], bugs: BugLog
+) -> Answers:
     """Write everything in one transaction; where that is refused, in smaller ones.
 
     What cannot be stored must not take its neighbours along. A result of that kind is answered ``False``: nothing is
@@ -45,8 +47,8 @@ def store(write: _Write, events: Sequence[NewEvent], settlements: Sequence[Settl
             failure = without_frames(error if isinstance(error, EventLogUnavailable) else unavailable(error))
             return [failure] * len(events), [failure] * len(settlements)
     half, rest = count // 2, max(0, count // 2 - len(events))
-    first = store(write, events[:half], settlements[:rest], bugs)
-    second = store(write, events[half:], settlements[rest:], bugs)
+    first = write_in_parts(write, events[:half], settlements[:rest], bugs)
+    second = write_in_parts(write, events[half:], settlements[rest:], bugs)
     return [*first[0], *second[0]], [*first[1], *second[1]]
 
 
