@@ -59,9 +59,8 @@ class Event:
 
     @property
     def event(self) -> str | None:
-        """On ``track``: what happened, such as ``Order Completed``."""
-        value = self.raw.get("event")
-        return value if isinstance(value, str) and value.strip() else None
+        """On ``track``: what happened, such as ``Order Completed``; a number comes as text."""
+        return self._fields.text("event")
 
     @property
     def name(self) -> str | None:

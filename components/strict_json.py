@@ -1,19 +1,25 @@
-"""One strict parse of what a sender wrote: whatever two parsers could read differently is refused."""
+"""One strict parse of what a sender wrote: whatever two parsers could read differently is refused.
+
+Every step is a pass of compiled code over the text, so the cost follows its size, whatever is in it (WH-18).
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import re
+from itertools import accumulate
 from typing import Any
 
 import orjson
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_MAX_DIGITS = 309
-# The quote at the end begins a string that does not end.
-_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}"]', re.DOTALL)
+_MOST_DIGITS = 309
+_MOST_BRACKETS = 40_000
+"""An event of Segment's largest size, 32 KB, has at most as many."""
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+"?+', re.DOTALL)  # one that does not end reaches to the end
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = [1 if byte in b"[{" else -1 for byte in range(256)]
 
 
 class JsonInvalid(ValueError):
@@ -21,58 +27,64 @@ class JsonInvalid(ValueError):
 
 
 def parse(body: bytes, *, max_depth: int) -> Any:
-    """Parse UTF-8 JSON; a byte order mark in front is tolerated.
+    """Parse UTF-8 JSON; a byte order mark in front is tolerated. A lone half of a surrogate pair is read as U+FFFD.
 
     Raises:
         JsonInvalid: not UTF-8, not JSON, ``NaN`` or ``Infinity``, a number outside the range of a double, a key used
-            twice in one object, half of a surrogate pair, or nesting deeper than ``max_depth``.
+            twice in one object, more than 20,000 objects and lists, or nesting deeper than ``max_depth``.
     """
     body = body.removeprefix(_BYTE_ORDER_MARK)
-    if body.count(b"[") + body.count(b"{") > max_depth and _depth(body) > max_depth:
-        raise JsonInvalid(f"it is nested deeper than {max_depth} levels")
+    if body.count(b"[") + body.count(b"{") > max_depth:
+        _check_structure(body, max_depth)
     try:
         value = orjson.loads(body)
-        if orjson.dumps(value) == body:
-            # Written back it is the same text: no key stands in it twice, and every number is what it says. That is
-            # how most senders write, and faster than the careful way, which decides everything else.
-            return value
     except ValueError:
-        pass
+        return _parse_halves(body)
+    # Written back it is the same text: no key stands in it twice, and every number is what it says. Most senders write
+    # like that.
+    return value if orjson.dumps(value) == body else _load(body)
+
+
+def _check_structure(body: bytes, max_depth: int) -> None:
+    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    if len(brackets) > _MOST_BRACKETS:
+        raise JsonInvalid(f"it holds more than {_MOST_BRACKETS // 2} objects and lists")
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > max_depth:
+        raise JsonInvalid(f"it is nested deeper than {max_depth} levels")
+
+
+def _load(body: bytes) -> Any:
+    """Parse with exact integers; a key that stands twice in one object is refused."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
         raise JsonInvalid("it is not UTF-8") from None
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        try:
+            orjson.dumps(value)
+        except TypeError:  # half of a surrogate pair, or an integer of more than 64 bits
+            value = json.loads(text, object_pairs_hook=_object, parse_int=_int)
     except json.JSONDecodeError as error:
         raise JsonInvalid(f"it is not JSON (line {error.lineno}, column {error.colno})") from None
-    if _SURROGATE.search(body):
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise JsonInvalid("it holds half of a surrogate pair") from None
+    except JsonInvalid:
+        raise
+    except ValueError:  # an integer of thousands of digits
+        raise JsonInvalid("it holds a number that is too large") from None
     return value
 
 
-def _depth(body: bytes) -> int:
-    depth = deepest = 0
-    for match in _STRING_OR_BRACKET.finditer(body):
-        token = match.group()
-        if token in (b"[", b"{"):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in (b"]", b"}"):
-            depth -= 1
-        elif token == b'"':
-            # All the rest is in it, and it is no JSON. Going on would look for an end again at each escaped quote.
-            break
-    return deepest
+def _parse_halves(body: bytes) -> Any:
+    """Parse what ``orjson`` refuses: halves of surrogate pairs, or a text that is no JSON."""
+    value = _load(body)
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise JsonInvalid("it holds a number that is too large") from None
+    if not _SURROGATE.search(body):
+        return value
+    whole = written.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return value if whole == written else json.loads(whole)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -82,18 +94,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(name: str) -> Any:
-    raise JsonInvalid(f"{name} is not JSON")
-
-
-def _float(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise JsonInvalid("it holds a number that is too large")
-    return number
-
-
 def _int(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
+    if len(digits) > _MOST_DIGITS:
         raise JsonInvalid("it holds a number that is too large")
     return int(digits)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise JsonInvalid(f"{name} is not JSON")

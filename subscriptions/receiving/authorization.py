@@ -20,6 +20,8 @@ _KEY_PROBLEMS = {
 def presented_key(values: list[bytes]) -> str:
     """Return the key: the user name of Basic authentication, up to the first colon; the password is ignored.
 
+    White space around it came with it when a customer pasted it, and is stripped (WH-23).
+
     Args:
         values: every ``Authorization`` header of the request, as received.
 
@@ -35,6 +37,7 @@ def presented_key(values: list[bytes]) -> str:
         key, colon, _ = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         key, colon = "", ""
+    key = key.strip()
     if not colon or not key:
         raise DeliveryRefused(401, f"The Authorization header is malformed. {_HELP}")
     return key

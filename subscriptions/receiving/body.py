@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
@@ -9,6 +10,9 @@ from typing import Any, TypeAlias
 from enable_with_segment.components.errors import DeliveryRefused
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+_PLAIN_BYTES_IN_A_TURN = 1024 * 1024
 
 
 class ClientGone(Exception):
@@ -23,7 +27,7 @@ class _Identity:
         self._chunks: list[bytes] = []
         self._size = 0
 
-    def feed(self, chunk: bytes) -> None:
+    async def feed(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._limit:
             raise _too_large(self._limit)
@@ -42,21 +46,28 @@ class _Gzip:
         self._packed = 0
         self._member = zlib.decompressobj(wbits=31)
 
-    def feed(self, chunk: bytes) -> None:
+    async def feed(self, chunk: bytes) -> None:
         self._packed += len(chunk)
         if self._packed > self._limit:
             raise _too_large(self._limit)
         while chunk:
             if self._member.eof:
+                chunk = chunk.lstrip(b"\0")  # some tools pad with zeros behind a member
+                if not chunk:
+                    return
                 self._member = zlib.decompressobj(wbits=31)
             try:
                 # One byte more than allowed is enough to know that there is too much.
-                self._plain += self._member.decompress(chunk, self._limit - len(self._plain) + 1)
+                most = min(self._limit - len(self._plain) + 1, _PLAIN_BYTES_IN_A_TURN)
+                plain = self._member.decompress(chunk, most)
             except zlib.error:
                 raise DeliveryRefused(400, "The body is not valid gzip.") from None
+            self._plain += plain
             if len(self._plain) > self._limit:
                 raise _too_large(self._limit)
-            chunk = self._member.unused_data if self._member.eof else b""
+            chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if len(plain) == most:
+                await asyncio.sleep(0)
 
     def finish(self) -> bytes:
         if not self._member.eof:
@@ -98,7 +109,7 @@ async def read_body(receive: Receive, *, encoding: bytes | None, content_length:
         return body
     collector = _Gzip(limit) if name.endswith(b"gzip") else _Identity(limit)
     while message["type"] == "http.request":
-        collector.feed(message.get("body", b""))
+        await collector.feed(message.get("body", b""))
         if not message.get("more_body", False):
             return collector.finish()
         message = await receive()

@@ -1,6 +1,7 @@
 """The ``X-Signature`` of Segment's Webhooks destinations (contract 5.12): pure functions over raw bytes.
 
-The signature is the lower-case hex HMAC-SHA1 of the JSON text that was sent; of a batch, of its first element alone.
+The signature is the lower-case hex HMAC-SHA1 of the JSON text that was sent. Of a batch it is that of its first element
+alone; Segment prepares to sign the whole body instead, so either is accepted (WH-22).
 It is verified over the bytes as received: JSON that was parsed and written again is another text (``1.0``, ``\\/``,
 the order of keys), and the signature would not fit.
 """
@@ -22,6 +23,11 @@ _FLAT = rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+"
 _TOKEN = re.compile(rb"\{" + _FLAT + rb"\}|\[" + _FLAT + rb"\]|" + _STRING + rb'|[\[\]{},"]', re.DOTALL)
 _WHOLE_STRINGS = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
 _BRACKET_OR_COMMA = re.compile(rb"[\[\]{},]")
+_TOKENS_OF_FIRST = 50_000
+"""What is looked at of an element before its sender has proved anything; one of 32 KB has at most a third of that."""
+_TOKENS_OF_BATCH = 2_000_000
+PAUSE_AFTER = 10_000
+"""Tokens between two pauses: some milliseconds."""
 
 
 class BatchInvalid(ValueError):
@@ -32,8 +38,12 @@ class BatchUnfinished(BatchInvalid):
     """The array does not end."""
 
 
+class TooMuchStructure(BatchInvalid):
+    """Reading the array would take longer than any honest one does."""
+
+
 class SignedTextTooLong(ValueError):
-    """What was signed is longer than it may be."""
+    """What was signed is longer, or holds more structure, than it may."""
 
 
 def sign(secret: str, text: bytes) -> str:
@@ -52,7 +62,7 @@ def is_batch(body: bytes) -> bool:
 
 
 def signed_text(body: bytes, *, most: int | None = None) -> bytes:
-    """Return what the sender signed: the whole body, or the first element of a batch (nothing of an empty one).
+    """Return the whole body, or the first element of a batch (nothing of an empty one).
 
     Args:
         most: how many bytes of the body it may take; of a batch, no more than these are looked at.
@@ -68,7 +78,9 @@ def signed_text(body: bytes, *, most: int | None = None) -> bytes:
             raise SignedTextTooLong
         return body
     try:
-        text = next(elements(head), b"")
+        text = next(filter(None, elements(head, most_tokens=_TOKENS_OF_FIRST)), b"")
+    except TooMuchStructure:
+        raise SignedTextTooLong from None
     except BatchUnfinished:
         if is_cut:
             raise SignedTextTooLong from None
@@ -79,20 +91,25 @@ def signed_text(body: bytes, *, most: int | None = None) -> bytes:
     return text
 
 
-def elements(body: bytes) -> Iterator[bytes]:
-    """Yield the raw text of each element of a JSON array, one after the other.
+def elements(body: bytes, *, most_tokens: int = _TOKENS_OF_BATCH) -> Iterator[bytes | None]:
+    """Yield the raw text of each element of a JSON array, one after the other, and ``None`` where the caller may pause.
 
     Elements are told apart by brackets and commas alone, whatever else is wrong inside of them: one that is no JSON
     does not spoil its neighbours.
 
     Raises:
         BatchInvalid: no array, one that does not end, or an element that is empty.
+        TooMuchStructure: more brackets, commas and strings than any batch of Segment's has.
     """
     opening = body.find(b"[")
     if opening < 0 or not is_batch(body):
         raise BatchInvalid("it is not an array")
     depth, start = 1, opening + 1
-    for token in _tokens(body, start):
+    for number, token in enumerate(_tokens(body, start), start=1):
+        if number % PAUSE_AFTER == 0:
+            if number > most_tokens:
+                raise TooMuchStructure("it holds too many brackets, commas and strings")
+            yield None
         kind = token.group()
         if kind in (b"[", b"{"):
             depth += 1

@@ -86,11 +86,22 @@ async def test_case_080_no_type_is_400_and_action_is_a_fallback(receiver: Receiv
     assert (event.type, event.event, event.user_id) == ("track", "Email Opened", "u-7")
 
 
-@pytest.mark.parametrize("name", [None, "", 7, {}])
+@pytest.mark.parametrize("name", [None, "", " ", {}, [404], True])
 async def test_case_081_track_without_event_is_400(receiver: Receiver, name: object) -> None:
     response = await receiver.deliver({"type": "track", "userId": "u", "event": name})
     assert response.status_code == 400
     assert "'event'" in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "read"), [("event", 404, "404"), ("Event", "Paid", "Paid"), ("EVENT", 7.0, "7")]
+)
+async def test_a_name_is_read_as_leniently_as_ids(
+    receiver: Receiver, recorder: Recorder, key: str, name: object, read: str
+) -> None:
+    event = await handled(receiver, recorder, {"type": "track", "userId": "u", key: name})
+    assert (event.event, event.name) == (read, read)
+    assert (await receiver.only()).event == read
 
 
 @pytest.mark.parametrize(
