@@ -63,9 +63,7 @@ COMMANDS: Commands = {
             "show": Command("installs:show", "Show one install."),
             "reconcile": Command("installs:reconcile", "Compare the destination in Segment with what it should be."),
             "refresh": Command("installs:refresh", "Refresh the install token now."),
-            "keep": Command(
-                "installs:keep_install", "Undo a disconnect, or a removal that Segment reported."
-            ),
+            "keep": Command("installs:keep_install", "Undo a disconnect, or a removal that Segment reported."),
             "rotate-key": Command("installs:rotate_key", "Replace the install's API key in Segment."),
             "disconnect": Command("installs:disconnect", "Switch the install's destination off in Segment."),
         },
