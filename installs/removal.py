@@ -18,6 +18,7 @@ from enable_with_segment.db.control import audit, install_tokens, installs, outb
 from enable_with_segment.db.control.tables import Install, InstallStatus, OutboxEntry
 from enable_with_segment.db.database import Database
 from enable_with_segment.installs import connection_state
+from enable_with_segment.installs.acts import InstallAct, is_removal_reported, lock_for
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.reasons import Reason, explain
 from enable_with_segment.installs.record import queue_provisioning
@@ -99,27 +100,16 @@ async def erase_access(
     await connection_state.set_status(session, install, status, now=now, reason=reason.value, detail=sentence)
 
 
-def is_removal_reported(install: Install) -> bool:
-    """Return True while Segment says that an install was removed and its access is not erased yet."""
-    return install.status is InstallStatus.NEEDS_RECONNECT and install.status_reason == Reason.REMOVAL_REPORTED.value
-
-
-def can_be_kept(install: Install) -> bool:
-    """Return True if the end of an install is under way and can still be undone."""
-    return install.status is InstallStatus.DISCONNECTING or is_removal_reported(install)
-
-
-async def keep(session: AsyncSession, install_id: str, *, actor: str, now: datetime) -> bool:
+async def keep(session: AsyncSession, install_id: str, *, actor: str, now: datetime) -> None:
     """Undo a disconnect that is under way, or a reported removal: the install is set up again with its keys.
 
-    Returns ``False``, and changes nothing, when there is nothing to undo (any more).
+    Raises:
+        KeyError: no such install.
+        ActRefused: there is nothing to undo, or no more.
     """
-    install = await installs.lock(session, install_id)
-    if install is None or not can_be_kept(install):
-        return False
+    await lock_for(session, InstallAct.KEEP, install_id)
     await installs.set_status(session, install_id, InstallStatus.PROVISIONING, now=now)
     await install_tokens.outdate(session, install_id, now=now)
     await install_tokens.clear_refusal(session, install_id)
     await queue_provisioning(session, install_id, now=now)
     await audit.add(session, actor=actor, action="install.keep", subject=install_id, now=now)
-    return True

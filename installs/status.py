@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.installs.acts import InstallAct, why_not
 from enable_with_segment.installs.connection_state import ConnectionState
 from enable_with_segment.installs.drift import SENTENCES, Drift
 from enable_with_segment.installs.reasons import Reason
@@ -60,7 +61,7 @@ def tell_status(install: Install, *, now: datetime) -> ToldStatus:
                 "One question first",
                 detail or "The destination is already set up with another API key. Should this account’s key be used?",
                 (allowed, Step("The destination holds another key", "ask"), waiting),
-                confirm_overwrite=True,
+                confirm_overwrite=why_not(InstallAct.CONFIRM, install) is None,
             )
         case InstallStatus.CONNECTED:
             return ToldStatus(
@@ -116,7 +117,7 @@ def tell_status(install: Install, *, now: datetime) -> ToldStatus:
                 detail or "Something went wrong while the destination was set up.",
                 (allowed, Step("Setting up the destination didn’t work", "bad"), waiting),
                 bad=True,
-                can_retry=install.source_name is not None,
+                can_retry=why_not(InstallAct.RETRY, install) is None,
             )
 
 

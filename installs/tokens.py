@@ -25,6 +25,7 @@ from enable_with_segment.db.control.token_leases import TokenLease
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.installs import connection_state
+from enable_with_segment.installs.acts import InstallAct, lock_for
 from enable_with_segment.installs.reasons import Reason, explain
 from enable_with_segment.installs.record import queue_provisioning
 from enable_with_segment.installs.refusals import Verdict, verdict
@@ -133,10 +134,10 @@ class InstallTokens:
 
         Raises:
             AccessLost, SegmentUnavailable, KeyError: as :meth:`access_token`.
+            ActRefused: it is disconnected, or about to be.
         """
         async with self._database.transaction() as session:
-            if await installs.lock(session, install_id) is None:
-                raise KeyError(install_id)
+            await lock_for(session, InstallAct.REFRESH, install_id)
             await install_tokens.outdate(session, install_id, now=self._clock())
         await self.access_token(install_id)
 

@@ -18,6 +18,7 @@ from enable_with_segment.db.control import audit, destinations, installs, outbox
 from enable_with_segment.db.control.tables import OutboxEntry
 from enable_with_segment.db.database import Database
 from enable_with_segment.installs import connection_state
+from enable_with_segment.installs.acts import InstallAct, lock_for
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.provisioning.calls import InstallCalls
 from enable_with_segment.installs.provisioning.plan import Component, ProvisioningEnded
@@ -103,13 +104,12 @@ class Provisioner:
 
         Raises:
             KeyError: no such install.
+            ActRefused: it is disconnected, or about to be.
         """
         now = self._clock()
         status, sentence = explain(Reason.DISCONNECT_REQUESTED)
         async with self._database.transaction() as session:
-            install = await installs.lock(session, install_id)
-            if install is None:
-                raise KeyError(install_id)
+            install = await lock_for(session, InstallAct.DISCONNECT, install_id)
             reason = Reason.DISCONNECT_REQUESTED.value
             await connection_state.set_status(session, install, status, now=now, reason=reason, detail=sentence)
             await outbox.add(session, DISCONNECT, install_id, now=now, payload={"delete": delete})
@@ -128,12 +128,12 @@ class Provisioner:
         The replaced keys go on working, and their ``overlap`` begins only when Segment is seen to hold the new one.
 
         Raises:
-            KeyError: no such install, or it was never provisioned.
+            KeyError: no such install.
+            ActRefused: it is not connected.
+            PartnerFunctionFailed: as ``ApiKeys.mint``.
         """
         async with self._database.transaction() as session:
-            install = await installs.lock(session, install_id)
-            if install is None or await destinations.get(session, install_id) is None:
-                raise KeyError(install_id)
+            install = await lock_for(session, InstallAct.ROTATE_KEY, install_id)
             replaced = [
                 key.id
                 for key in await stored_keys.list_all(session, account=install.account)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import destinations, install_tokens, outbox
 from enable_with_segment.db.control import installs as stored_installs
 from enable_with_segment.db.control.tables import Install
+from enable_with_segment.installs.acts import ActRefused, InstallAct, lock_for
 from enable_with_segment.installs.reconciliation import queue_checks
 from enable_with_segment.installs.record import queue_provisioning
 from enable_with_segment.installs.removal import keep
@@ -99,8 +101,7 @@ def reconcile(
     if install_id is None:
         say(f"Queued: {run(_reconcile_all(settings_or_exit(), reason))}. The running service looks at one a second.")
         return
-    if not run(_reconcile(settings_or_exit(), install_id, reason)):
-        stop([f"there is no connected install {install_id}"], 1)
+    run(_reconcile(settings_or_exit(), install_id, reason))
     say("Queued. The running service does it within seconds.")
 
 
@@ -118,7 +119,7 @@ def rotate_key(install_id: InstallId, reason: Reason = None) -> None:
 
     Example: enable-with-segment installs rotate-key ins_0a1b2c
     """
-    run(_with_provisioner(settings_or_exit(), install_id, Act.ROTATE_KEY, reason))
+    run(_with_provisioner(settings_or_exit(), install_id, InstallAct.ROTATE_KEY, reason))
     say("Queued. The running service pushes the new key within seconds.")
 
 
@@ -134,7 +135,7 @@ def disconnect(
 
     Example: enable-with-segment installs disconnect ins_0a1b2c --delete
     """
-    run(_with_provisioner(settings_or_exit(), install_id, Act.DISCONNECT, reason, delete=delete))
+    run(_with_provisioner(settings_or_exit(), install_id, InstallAct.DISCONNECT, reason, delete=delete))
     say("Queued. The running service switches the destination off within seconds, then erases key and token.")
 
 
@@ -145,8 +146,7 @@ def keep_install(install_id: InstallId, reason: Reason = None) -> None:
 
     Example: enable-with-segment installs keep ins_0a1b2c
     """
-    if not run(_keep(settings_or_exit(), install_id, reason)):
-        stop([f"there is nothing to undo for {install_id}: it is not being disconnected, or that is done already"], 1)
+    run(_keep(settings_or_exit(), install_id, reason))
     say("Kept. The running service sets it up again within seconds.")
 
 
@@ -201,24 +201,27 @@ async def _show(settings: Settings, install_id: str) -> dict[str, Any] | None:
     }
 
 
-async def _reconcile(settings: Settings, install_id: str, reason: str | None) -> bool:
+async def _note(session: AsyncSession, act: InstallAct, install_id: str, reason: str | None) -> None:
+    """Write an act into the audit, or stop where it does not fit the install's state."""
+    try:
+        await lock_for(session, act, install_id)
+    except KeyError:
+        stop([f"there is no install {install_id}"], FAILED)
+    except ActRefused as refused:
+        stop([f"{install_id}: {refused}"], FAILED)
+    await note(session, Act(act), install_id, actor="cli", reason=reason, now=utc_now())
+
+
+async def _reconcile(settings: Settings, install_id: str, reason: str | None) -> None:
     async with open_control_store(settings) as control, control.transaction() as session:
-        install = await stored_installs.get(session, install_id)
-        if install is None or install.status.over:
-            return False
-        now = utc_now()
-        await note(session, Act.RECONCILE, install_id, actor="cli", reason=reason, now=now)
-        await queue_provisioning(session, install_id, now=now)
-        return True
+        await _note(session, InstallAct.RECONCILE, install_id, reason)
+        await queue_provisioning(session, install_id, now=utc_now())
 
 
-async def _keep(settings: Settings, install_id: str, reason: str | None) -> bool:
-    async with open_stores(settings) as stores, stores.control.transaction() as session:
-        now = utc_now()
-        if not await keep(session, install_id, actor="cli", now=now):
-            return False
-        await note(session, Act.KEEP, install_id, actor="cli", reason=reason, now=now)
-        return True
+async def _keep(settings: Settings, install_id: str, reason: str | None) -> None:
+    async with open_control_store(settings) as control, control.transaction() as session:
+        await _note(session, InstallAct.KEEP, install_id, reason)
+        await keep(session, install_id, actor="cli", now=utc_now())
 
 
 async def _reconcile_all(settings: Settings, reason: str | None) -> int:
@@ -233,27 +236,25 @@ async def _refresh(settings: Settings, install_id: str, reason: str | None) -> N
         if segment is None:
             stop(["no Segment App is configured"])
         async with stores.control.transaction() as session:
-            await note(session, Act.REFRESH, install_id, actor="cli", reason=reason, now=utc_now())
+            await _note(session, InstallAct.REFRESH, install_id, reason)
         try:
             await segment.tokens.renew(install_id)
-        except KeyError:
-            stop([f"there is no install {install_id}"], FAILED)
-        except (AccessLost, SegmentError) as problem:
+        except (ActRefused, AccessLost, SegmentError) as problem:
             stop([f"no fresh token: {problem}"], FAILED)
 
 
 async def _with_provisioner(
-    settings: Settings, install_id: str, act: Act, reason: str | None, *, delete: bool = False
+    settings: Settings, install_id: str, act: InstallAct, reason: str | None, *, delete: bool = False
 ) -> None:
     async with open_stores(settings) as stores, segment_of(settings, stores) as segment:
         if segment is None:
             stop(["no Segment App is configured"])
         async with stores.control.transaction() as session:
-            await note(session, act, install_id, actor="cli", reason=reason, now=utc_now())
+            await _note(session, act, install_id, reason)
         try:
-            if act is Act.ROTATE_KEY:
+            if act is InstallAct.ROTATE_KEY:
                 await segment.provisioner.rotate_key(install_id, actor="cli")
             else:
                 await segment.provisioner.disconnect(install_id, delete=delete, actor="cli")
-        except KeyError:
-            stop([f"there is no provisioned install {install_id}"], 1)
+        except ActRefused as refused:
+            stop([f"{install_id}: {refused}"], FAILED)

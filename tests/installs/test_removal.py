@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from enable_with_segment.db.control import install_tokens, installs, outbox
+from enable_with_segment.installs.acts import ActRefused
 from enable_with_segment.installs.key_cache import KeyState
 from enable_with_segment.installs.reconciliation import RECONCILE, queue_checks
 from enable_with_segment.installs.refusals import read_together
@@ -141,8 +142,9 @@ async def test_keeping_it_undoes_a_reported_removal(stage: Stage, five: list[str
     assert await stage.outcome(removed) == ("needs_reconnect", "removal_reported")
     stage.sandbox.state.faults.clear()
     async with stage.database.transaction() as session:
-        assert await keep(session, removed, actor="operator:kim", now=stage.clock())
-        assert not await keep(session, removed, actor="operator:kim", now=stage.clock())
+        await keep(session, removed, actor="operator:kim", now=stage.clock())
+        with pytest.raises(ActRefused):
+            await keep(session, removed, actor="operator:kim", now=stage.clock())
     await stage.work_for(days=30)
     assert await stage.outcome(removed) == CONNECTED
     assert await stage.clear_key(removed) == key
@@ -192,6 +194,8 @@ async def test_what_is_confirmed_one_by_one_is_still_held_when_all_turn_out_bad(
 
 async def test_keeping_what_is_not_ending_does_nothing(stage: Stage, five: list[str]) -> None:
     async with stage.database.transaction() as session:
-        assert not await keep(session, five[0], actor="cli", now=stage.clock())
-        assert not await keep(session, "ins_nobody", actor="cli", now=stage.clock())
+        with pytest.raises(ActRefused):
+            await keep(session, five[0], actor="cli", now=stage.clock())
+        with pytest.raises(KeyError):
+            await keep(session, "ins_nobody", actor="cli", now=stage.clock())
     assert await stage.open_entries(five[0]) == []

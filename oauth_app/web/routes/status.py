@@ -8,8 +8,8 @@ from starlette.routing import Route
 
 from enable_with_segment.db.control import audit, flow_states, installs
 from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.installs.acts import ActRefused, InstallAct, lock_for
 from enable_with_segment.installs.record import queue_provisioning
-from enable_with_segment.installs.status import tell_status
 from enable_with_segment.oauth_app.flow.failures import FailureReason
 from enable_with_segment.oauth_app.web.rate_limits import Purpose, limited
 from enable_with_segment.oauth_app.web.routes.forms import read_form
@@ -51,26 +51,31 @@ async def change(request: Request) -> Response:
         return services.pages.failure(FailureReason.OTHER_ACCOUNT)
     if not is_same_site(request.headers, base_url=services.settings.base_url):
         return services.pages.failure(FailureReason.CROSS_SITE)
-    action = (await read_form(request)).get("action", "")
-    if await _provision_again(services, install.id, action):
-        services.wake_outbox()
+    act = _BUTTONS.get((await read_form(request)).get("action", ""))
+    if act is None or not await _provision_again(services, install.id, act):
+        # The page was old, or its button was pressed twice: show what is true now.
+        shown = await show(request)
+        shown.status_code = 409
+        return shown
+    services.wake_outbox()
     return RedirectResponse(request.url.path, status_code=303)
 
 
-async def _provision_again(services: Services, install_id: str, action: str) -> bool:
-    """Queue provisioning if the install still offers the action: it may have been disconnected meanwhile."""
+_BUTTONS = {act.value: act for act in (InstallAct.RETRY, InstallAct.CONFIRM)}
+
+
+async def _provision_again(services: Services, install_id: str, act: InstallAct) -> bool:
+    """Queue provisioning, unless the act does not fit any more."""
     now = services.clock()
     async with services.database.transaction() as session:
-        install = await installs.lock(session, install_id)
-        if install is None or install.source_name is None:
-            return False
-        told = tell_status(install, now=now)
-        if not {"overwrite": told.confirm_overwrite, "retry": told.can_retry}.get(action, False):
+        try:
+            install = await lock_for(session, act, install_id)
+        except (KeyError, ActRefused):
             return False
         await installs.set_status(session, install_id, InstallStatus.PROVISIONING, now=now)
-        await queue_provisioning(session, install_id, now=now, overwrite=action == "overwrite")
+        await queue_provisioning(session, install_id, now=now, overwrite=act is InstallAct.CONFIRM)
         actor = f"account:{install.account}"
-        await audit.add(session, actor=actor, action=f"install.{action}", subject=install_id, now=now)
+        await audit.add(session, actor=actor, action=f"install.{act}", subject=install_id, now=now)
     return True
 
 

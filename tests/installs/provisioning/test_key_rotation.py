@@ -7,6 +7,7 @@ import pytest
 from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control import installs
 from enable_with_segment.db.control.tables import InstallStatus
+from enable_with_segment.installs.acts import ActRefused
 from enable_with_segment.installs.key_cache import KeyState
 from tests.installs.provisioning.stage import CONNECTED, ONE, UPSTREAM, Stage
 from tests.segment_api.wire import DESTINATION
@@ -124,7 +125,7 @@ async def test_case_059_rotation_never_asks_about_our_own_key(stage: Stage, mask
 
 
 async def test_rotation_of_an_install_without_a_destination_is_refused(stage: Stage) -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(ActRefused):
         await stage.provisioner.rotate_key(await stage.install(), actor="operator")
 
 

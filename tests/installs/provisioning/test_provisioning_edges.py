@@ -9,6 +9,7 @@ from enable_with_segment.db.control.tables import Install
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.installs.api_keys import ApiKeys
+from enable_with_segment.installs.record import queue_provisioning
 from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
 from enable_with_segment.segment_sandbox.config import CatalogDestination, SettingSpec
 from tests.installs.provisioning.stage import Stage
@@ -56,15 +57,19 @@ async def test_an_unknown_install_is_a_key_error(stage: Stage, act: str) -> None
 
 async def test_a_key_rotated_during_a_run_is_what_segment_holds_in_the_end(stage: Stage) -> None:
     install_id = await stage.install()
+    await stage.worker.run_due()
+    stage.destination().enabled = False
     pressed = False
 
     async def rotate(route: str) -> None:
         nonlocal pressed
-        if not pressed and route.startswith("POST"):
+        if not pressed and route.startswith("PATCH"):
             pressed = True
             await stage.provisioner.rotate_key(install_id, actor="operator")
 
     stage.wire.meanwhile = rotate
+    async with stage.database.transaction() as session:
+        await queue_provisioning(session, install_id, now=stage.clock())
     await stage.worker.run_due()
     assert pressed
     assert stage.destination().config["apiKey"] == await stage.clear_key(install_id)

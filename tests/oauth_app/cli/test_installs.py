@@ -114,9 +114,17 @@ def test_refresh_says_in_a_sentence_why_there_is_no_token() -> None:
     assert refused.exit_code == 1
     assert "could not be reached" in refused.output
     assert command("installs", "refresh", "ins_nobody").exit_code == 1
-    newest, first = json.loads(command("audit", "list", "--action", "operator.refresh", "--json").stdout)
-    assert (first["subject"], first["reason"]) == ("ins_works", "a customer asked")
-    assert (newest["subject"], newest["reason"]) == ("ins_nobody", None)
+    (noted,) = json.loads(command("audit", "list", "--action", "operator.refresh", "--json").stdout)
+    assert (noted["subject"], noted["reason"]) == ("ins_works", "a customer asked")
+
+
+@pytest.mark.parametrize("act", ["reconcile", "rotate-key", "refresh", "disconnect", "keep"])
+def test_an_act_that_does_not_fit_is_refused_in_a_sentence_and_not_noted(act: str) -> None:
+    refused = command("installs", act, "ins_gone")
+    assert refused.exit_code == 1
+    assert "ins_gone: It is disconnected. The customer has to connect it again." in refused.output
+    assert command("installs", act, "ins_nobody").exit_code == 1
+    assert json.loads(command("audit", "list", "--json").stdout) == []
 
 
 def test_keys_come_from_the_partners_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
