@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from enable_with_segment.components.setting import Setting
     from enable_with_segment.components.sink import Sink
     from enable_with_segment.components.subscription import Subscription
+    from enable_with_segment.installs.connect_links import ConnectLinks
     from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
+    from enable_with_segment.oauth_app.runtime.factories import open_connect_links
     from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
     from enable_with_segment.subscriptions.sinks.http import HttpSink
     from enable_with_segment.subscriptions.sinks.json_lines import JsonLinesSink
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from enable_with_segment.subscriptions.sinks.sql import SqlSink
 
 __all__ = [
+    "ConnectLinks",
     "Event",
     "EventNotSupported",
     "Fields",
@@ -55,6 +58,7 @@ __all__ = [
     "SubscriptionNotLoaded",
     "ValidationError",
     "load_settings",
+    "open_connect_links",
     "testing",
 ]
 
@@ -71,6 +75,8 @@ _MODULES = {
     "Subscription": "components.subscription",
     **dict.fromkeys(["Settings", "load_settings"], "oauth_app.runtime.settings"),
     "SettingsInvalid": "oauth_app.runtime.environment",
+    "ConnectLinks": "installs.connect_links",
+    "open_connect_links": "oauth_app.runtime.factories",
     "HttpSink": "subscriptions.sinks.http",
     "JsonLinesSink": "subscriptions.sinks.json_lines",
     "ParquetSink": "subscriptions.sinks.parquet",

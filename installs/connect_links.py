@@ -58,7 +58,7 @@ class ConnectLinks:
         self._return_origins = tuple(return_origins)
         self._clock = clock
 
-    async def mint(
+    async def create(
         self,
         account: str,
         *,
@@ -79,7 +79,8 @@ class ConnectLinks:
             ReconnectRefused: ``reconnects`` is no install of this account.
             AccountInvalid: see :func:`check_account`.
             ReturnAddressRefused: ``return_to`` is on an origin that is not allowed.
-            ChosenSettingRefused: the component declares no such setting, or not such a value.
+            ChosenSettingRefused: the component declares no such setting, or not such a value. All four are
+                ``ValueError``, with a sentence that says what is allowed.
         """
         check_account(account)
         chosen = check_chosen_settings(self._declared_settings, settings or {}, component=self._component)

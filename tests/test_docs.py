@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 import typer
 
+import enable_with_segment
 from enable_with_segment.oauth_app.cli import app
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from tests import security_page
 from tests.conformance import PAGE, page
+
+_OF_THE_INSIDE = {"architecture.md", "CONTRIBUTING.md"}
+"""Pages for people who change the service."""
 
 DOCS = Path(__file__).parent.parent / "docs"
 ROOT = DOCS.parent
@@ -60,6 +64,18 @@ def test_every_command_is_documented_and_has_an_example(path: str) -> None:
 def test_links_between_pages_lead_somewhere(page_path: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|mailto:|#)([^)#]+)", page_path.read_text(encoding="utf-8")):
         assert (page_path.parent / target).exists(), f"{page_path.name} links to {target}"
+
+
+def test_partners_are_told_to_import_what_is_public_only() -> None:
+    written = [path for path in [*DOCS.glob("*.md"), *ROOT.glob("*.md")] if path.name not in _OF_THE_INSIDE]
+    written += (ROOT / "examples").rglob("*.py")
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        inside = set(re.findall(r"enable_with_segment\.(\w+)", text)) - {"testing"}
+        assert inside == set(), f"{path.name} names a package of the inside"
+        for several, one_line in re.findall(r"from enable_with_segment import (?:\(([^)]*)\)|([\w, ]+))", text):
+            imported = {name.strip() for name in (several or one_line).split(",")} - {""}
+            assert imported <= set(enable_with_segment.__all__), path.name
 
 
 def test_the_changelog_speaks_of_this_version() -> None:

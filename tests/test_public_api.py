@@ -8,6 +8,7 @@ import sys
 import enable_with_segment
 
 PROMISED = [
+    "ConnectLinks",
     "Event",
     "EventNotSupported",
     "Fields",
@@ -29,6 +30,7 @@ PROMISED = [
     "SubscriptionNotLoaded",
     "ValidationError",
     "load_settings",
+    "open_connect_links",
     "testing",
 ]
 

@@ -17,8 +17,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from enable_with_segment.components.fields import normalise
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS contacts (id INTEGER PRIMARY KEY AUTOINCREMENT, account TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ids (
@@ -108,7 +106,7 @@ class ContactBook:
         self._db.executemany(
             "INSERT INTO traits VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value, at = excluded.at"
             " WHERE (excluded.at, excluded.value) > (at, value)",
-            [(contact, normalise(name), json.dumps(value), _text(at)) for name, value in traits.items()],
+            [(contact, _spelled_once(name), json.dumps(value), _text(at)) for name, value in traits.items()],
         )
 
     def add_activity(
@@ -134,7 +132,10 @@ class ContactBook:
         self._db.executemany(
             "INSERT INTO company_traits VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
             " SET value = excluded.value, at = excluded.at WHERE (excluded.at, excluded.value) > (at, value)",
-            [(self._account, company, normalise(name), json.dumps(value), _text(at)) for name, value in traits.items()],
+            [
+                (self._account, company, _spelled_once(name), json.dumps(value), _text(at))
+                for name, value in traits.items()
+            ],
         )
 
     def forget(self, user_id: str | None) -> None:
@@ -230,6 +231,11 @@ def _connect() -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.executescript(_SCHEMA)
         yield connection
+
+
+def _spelled_once(name: str) -> str:
+    """Reduce a trait's name to what its spellings have in common: ``First Name``, ``first_name``, ``firstName``."""
+    return "".join(character for character in name if character.isalnum()).casefold()
 
 
 def _text(at: datetime) -> str:

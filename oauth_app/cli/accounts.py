@@ -28,7 +28,7 @@ from enable_with_segment.oauth_app.cli.output import (
 )
 from enable_with_segment.oauth_app.operators.actions import Act, note
 from enable_with_segment.oauth_app.runtime.component import component_name, declared_settings, signed_url
-from enable_with_segment.oauth_app.runtime.factories import api_keys_of, connect_links_of
+from enable_with_segment.oauth_app.runtime.factories import api_keys_of, open_connect_links
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.stores import open_control_store, open_stores
 
@@ -218,9 +218,8 @@ async def _connect_link(
     settings: Settings, account: str, return_to: str | None, pairs: list[tuple[str, str]], reconnects: str | None
 ) -> MintedLink:
     chosen = read_chosen_settings(declared_settings(settings), pairs, component=component_name(settings))
-    async with open_stores(settings) as stores:
-        links = connect_links_of(settings, stores)
-        return await links.mint(account, return_to=return_to, settings=chosen, reconnects=reconnects, actor="cli")
+    async with open_connect_links(settings) as links:
+        return await links.create(account, return_to=return_to, settings=chosen, reconnects=reconnects, actor="cli")
 
 
 async def _create_key(settings: Settings, account: str, *, signed: bool) -> MintedKey:

@@ -85,8 +85,8 @@ async def _demo(settings: Settings, console: Console, *, service: int, sandbox: 
 
 async def _serve_on(settings: Settings, narrator: Narrator, sandbox_url: str, result: Result) -> None:
     async with open_stores(settings) as stores:
-        link = await connect_links_of(settings, stores).mint("acct_contoso", actor="demo")
-        way_in = sign_in_links_of(settings, stores)
+        link = await connect_links_of(settings, stores.control).create("acct_contoso", actor="demo")
+        way_in = sign_in_links_of(settings, stores.control)
         dashboard = settings.base_url if way_in is None else await way_in.mint()
     narrator.addresses(
         "Still running until Ctrl-C. Open:",

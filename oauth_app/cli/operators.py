@@ -22,7 +22,7 @@ from enable_with_segment.oauth_app.cli.output import (
 from enable_with_segment.oauth_app.operators.api_tokens import ApiTokens, MintedToken, Scope
 from enable_with_segment.oauth_app.runtime.factories import sign_in_links_of
 from enable_with_segment.oauth_app.runtime.settings import Settings
-from enable_with_segment.oauth_app.runtime.stores import open_control_store, open_stores
+from enable_with_segment.oauth_app.runtime.stores import open_control_store
 
 
 def list_audit(
@@ -124,8 +124,8 @@ async def _entries(settings: Settings, action: str | None, subject: str | None, 
 
 
 async def _link(settings: Settings) -> str:
-    async with open_stores(settings) as stores:
-        links = sign_in_links_of(settings, stores)
+    async with open_control_store(settings) as control:
+        links = sign_in_links_of(settings, control)
         assert links is not None  # noqa: S101 - the caller has looked at BASE_URL
         return await links.mint()
 

@@ -28,7 +28,7 @@ from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.settings_typos import misspelt_settings
 from enable_with_segment.oauth_app.runtime.stores import open_stores
 from enable_with_segment.oauth_app.runtime.wiring import check_service
-from enable_with_segment.oauth_app.web.application import create_application
+from enable_with_segment.oauth_app.web.application import create_app
 from enable_with_segment.subscriptions.receiving.server.accepting import LOOP
 
 HTTP = (
@@ -112,7 +112,7 @@ def application() -> object:
     settings = settings_or_exit()
     configure_logging(settings.log_level, settings.log_format)
     role = os.environ.get(_ROLE_VARIABLE, "all")
-    return create_application(settings, "web" if role == "web" else "worker" if role == "worker" else "all")
+    return create_app(settings, "web" if role == "web" else "worker" if role == "worker" else "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ async def _show_way_in(settings: Settings) -> None:
     if settings.oidc_issuer is not None or not settings.on_loopback:
         return
     async with open_stores(settings) as stores:
-        links = sign_in_links_of(settings, stores)
+        links = sign_in_links_of(settings, stores.control)
         link = None if links is None else await links.mint_first()
     if link is not None:
         typer.echo(f"dashboard (works once, within 15 minutes): {link}", err=True)

@@ -64,7 +64,7 @@ class Journey:
         narrator, result = self._narrator, self.result
         async with open_stores(self._settings) as stores:
             with narrator.step("The partner makes a connect link for its customer's account"):
-                link = (await connect_links_of(self._settings, stores).mint(ACCOUNT, actor="demo")).url
+                link = (await connect_links_of(self._settings, stores.control).create(ACCOUNT, actor="demo")).url
                 narrator.say(f"Account {ACCOUNT} gets a link that works once, for 15 minutes.")
             with narrator.step("The customer opens it, signs in to Segment, chooses a source and allows it"):
                 result.status_url = await self._connect(link)

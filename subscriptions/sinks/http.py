@@ -19,7 +19,7 @@ from enable_with_segment.http_client import httpx
 from enable_with_segment.subscriptions.sinks.address_guard import AddressRefused
 from enable_with_segment.subscriptions.sinks.guarded_transport import GuardedTransport, Resolve, resolve
 from enable_with_segment.subscriptions.sinks.record import SinkRecord, record_of
-from enable_with_segment.subscriptions.sinks.standard_webhooks import key_of, signed_headers
+from enable_with_segment.subscriptions.sinks.standard_webhooks import key_of, new_secret, signed_headers
 
 _AT_ONCE = 8
 _MOST_REDIRECTS = 3
@@ -35,7 +35,7 @@ class HttpSink:
 
     Args:
         url: an https URL on the public internet.
-        secret: ``whsec_...``, shared with the receiver (``sinks.standard_webhooks.new_secret``).
+        secret: ``whsec_...``, shared with the receiver (:meth:`new_secret`).
         name: names the sink in the event log; give a second HTTP sink another one.
         allow: networks that may be reached although they are not public, such as ``10.2.0.0/16``; http is
             allowed with them.
@@ -71,6 +71,11 @@ class HttpSink:
         self._transport = GuardedTransport([ip_network(network) for network in allow], tls=tls, resolve=resolve)
         self._client = httpx.AsyncClient(transport=self._transport, timeout=timeout_seconds, trust_env=False)
         self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    @staticmethod
+    def new_secret() -> str:
+        """Make a secret to share with a receiver: ``whsec_`` and base64 of 32 random bytes."""
+        return new_secret()
 
     async def write(self, events: Sequence[Event], install: InstallContext) -> list[Exception | None]:
         """Post each event; the answer says for each what became of it."""

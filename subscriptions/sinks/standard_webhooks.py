@@ -33,7 +33,7 @@ def key_of(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not secret.startswith(_PREFIX) or not 24 <= len(key) <= 64:
-        raise ValueError("a signing secret is whsec_ and base64 of 24 to 64 bytes; make one with new_secret()")
+        raise ValueError("a signing secret is whsec_ and base64 of 24 to 64 bytes; make one with HttpSink.new_secret()")
     return key
 
 

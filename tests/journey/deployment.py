@@ -92,7 +92,7 @@ class Deployment:
     async def link(self, account: str) -> str:
         """A connect link, made as a partner's own Python would."""
         async with open_stores(self.settings()) as stores:
-            return (await connect_links_of(self.settings(), stores).mint(account)).url
+            return (await connect_links_of(self.settings(), stores.control).create(account)).url
 
     async def connect(self, link: str, *, owner: str = f"owner@{WORKSPACE}.example", **choice: str) -> str:
         """Walk from a connect link to the status page; returns its address."""

@@ -44,7 +44,7 @@ async def test_oa_22_another_account_neither_sees_nor_changes_an_install_by_any_
     install = await service.install(OWNER, status=InstallStatus.FAILED, workspace_name="workspaces/owners-own")
     links = service.services.status_links
     status_link = links.make(install.id, now=service.services.clock())
-    connect_link = (await service.services.connect_links.mint(OWNER)).url.rpartition("/")[2]
+    connect_link = (await service.services.connect_links.create(OWNER)).url.rpartition("/")[2]
     before = install.model_dump()
     headers = {"X-Partner-Account": OTHER, "Sec-Fetch-Site": "same-origin"}
     tried = 0

@@ -57,7 +57,7 @@ async def test_em_02_a_link_of_another_app_looks_like_none(front_door_on_both: F
     door = front_door_on_both
     other: ConnectLinks = copy.copy(door.services.connect_links)
     other._component = "acme-crm-eu"
-    link = (await other.mint("acct_1")).url
+    link = (await other.create("acct_1")).url
     async with door.client() as http:
         pages = [
             await http.request(method, url) for method in ("GET", "POST") for url in (link, f"{SERVICE}/connect/none")

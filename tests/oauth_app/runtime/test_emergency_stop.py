@@ -147,7 +147,7 @@ async def test_tk_16_events_are_answered_503_and_taken_again_after_the_stop(serv
 
 
 async def test_tk_16_no_flow_starts_or_ends_and_no_link_is_used_up(service: Operations) -> None:
-    link = (await service.services.connect_links.mint("acct_1")).url
+    link = (await service.services.connect_links.create("acct_1")).url
     await _stop(service)
     for method, url in (
         ("POST", link),
@@ -190,7 +190,7 @@ async def test_tk_16_erasing_destroys_every_secret_for_good(service: Operations,
     session_cookie = await services.operators.sessions.begin(Operator("ana", Role.OPERATOR), by="test")
     assert services.operators.links is not None
     way_in = await services.operators.links.mint()
-    await services.connect_links.mint("acct_1")
+    await services.connect_links.create("acct_1")
     assert services.flow is not None
     await services.flow.start("acct_1")
     async with open_stores(service.settings) as stores, stores.control.transaction() as session:

@@ -25,7 +25,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Operations]:
 async def test_em_04_every_page_refuses_to_be_framed(service: Operations) -> None:
     install = await service.install()
     words = {
-        "link": (await service.services.connect_links.mint("acct_1")).url.rpartition("/")[2],
+        "link": (await service.services.connect_links.create("acct_1")).url.rpartition("/")[2],
         "install_id": install.id,
         "token": "x",
     }
