@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
     from enable_with_segment.oauth_app.runtime.factories import open_connect_links
     from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
+    from enable_with_segment.oauth_app.web.application import create_app
     from enable_with_segment.subscriptions.sinks.http import HttpSink
     from enable_with_segment.subscriptions.sinks.json_lines import JsonLinesSink
     from enable_with_segment.subscriptions.sinks.parquet import ParquetSink
@@ -57,6 +58,7 @@ __all__ = [
     "SubscriptionError",
     "SubscriptionNotLoaded",
     "ValidationError",
+    "create_app",
     "load_settings",
     "open_connect_links",
     "testing",
@@ -77,6 +79,7 @@ _MODULES = {
     "SettingsInvalid": "oauth_app.runtime.environment",
     "ConnectLinks": "installs.connect_links",
     "open_connect_links": "oauth_app.runtime.factories",
+    "create_app": "oauth_app.web.application",
     "HttpSink": "subscriptions.sinks.http",
     "JsonLinesSink": "subscriptions.sinks.json_lines",
     "ParquetSink": "subscriptions.sinks.parquet",

@@ -210,7 +210,7 @@ def _logs(patch: pytest.MonkeyPatch) -> None:
 
 
 def _answers(patch: pytest.MonkeyPatch) -> None:
-    for owner in (application._Application, Webhook):
+    for owner in (application.ServiceApplication, Webhook):
         patch.setattr(owner, "__call__", _watched(owner.__call__))
 
 

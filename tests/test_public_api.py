@@ -29,6 +29,7 @@ PROMISED = [
     "SubscriptionError",
     "SubscriptionNotLoaded",
     "ValidationError",
+    "create_app",
     "load_settings",
     "open_connect_links",
     "testing",

@@ -8,8 +8,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 from enable_with_segment.components.event import Event
 from enable_with_segment.db.event_log.records import Appended, ClaimedEvent, NewEvent
 from enable_with_segment.db.event_log.states import EventState, HandlerState
@@ -140,26 +138,6 @@ class Metrics(Observer):
                 [Sample(self._started)],
             ),
         ]
-
-
-class CountedResponses:
-    """Counts the answers of an application; deliveries pass by untouched, since each layer would cost them time."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/subscriptions/"):
-            await self._app(scope, receive, send)
-            return
-
-        async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                metrics: Metrics = scope["app"].state.services.metrics
-                metrics.responded(scope["path"], message["status"])
-            await send(message)
-
-        await self._app(scope, receive, counted)
 
 
 def _by_component(name: str, text: str, counter: Counter[str]) -> Family:

@@ -15,17 +15,34 @@ from enable_with_segment.db.store_url import DEFAULT_DATABASE_URL, StoreUrl, eve
 from enable_with_segment.oauth_app.runtime.environment import SettingsInvalid
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+_PATH_SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 
 
-def _origin_with_path(value: str) -> str:
-    parts = urlsplit(value)
+def _http_url(value: str) -> str:
+    """Return a URL with scheme and host in lower case, without blanks around it and without a slash at its end."""
+    try:
+        parts = urlsplit(value.strip())
+        port = parts.port
+    except ValueError:
+        raise ValueError("has a host or a port that cannot be read") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an absolute http(s) URL, such as https://segment.example.com")
-    if parts.query or parts.fragment or parts.username or parts.password:
+    if "?" in value or "#" in value or "@" in parts.netloc:
         raise ValueError("must not hold a query, a fragment or credentials")
+    if not _HOST.fullmatch(parts.hostname):
+        raise ValueError("has a host that is no name in ASCII letters and no address")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise ValueError("must be https, unless the host is localhost")
-    return value.rstrip("/")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
+
+
+def _own_path(value: str) -> str:
+    segments = urlsplit(value).path.split("/")[1:]
+    if not all(_PATH_SEGMENT.fullmatch(segment) and segment.strip(".") for segment in segments):
+        raise ValueError("must have no path, or one of letters, digits and . _ ~ - such as /integrations/segment")
+    return value
 
 
 def _store_url(value: str) -> str:
@@ -85,7 +102,8 @@ def _login(value: str) -> str:
 Names = Annotated[tuple[str, ...], NoDecode, AfterValidator(_people)]
 Origins = Annotated[tuple[str, ...], NoDecode, AfterValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks)]
-HttpUrl = Annotated[str, AfterValidator(_origin_with_path)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+BaseUrl = Annotated[str, AfterValidator(_http_url), AfterValidator(_own_path)]
 DatabaseUrl = Annotated[str, AfterValidator(_store_url)]
 Hook = Annotated[str, AfterValidator(_hook)]
 
@@ -95,7 +113,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    base_url: HttpUrl = Field(default="http://localhost:8888", description="The public address of this service.")
+    base_url: BaseUrl = Field(
+        default="http://localhost:8888", description="The public address of this service; it may have a path."
+    )
     partner_name: str = Field(
         default="this product", description="What customers call your product; shown on every page."
     )
@@ -290,6 +310,15 @@ class Settings(BaseSettings):
     def redirect_uri(self) -> str:
         """The callback, byte for byte as it must be registered with the App."""
         return f"{self.base_url}/auth/segment/callback"
+
+    @property
+    def base_path(self) -> str:
+        """The path of ``BASE_URL``, such as ``/segment``; empty where the service has a host of its own."""
+        return urlsplit(self.base_url).path
+
+    def path_to(self, path: str) -> str:
+        """Return what a browser of this host reaches a page of ours by, such as ``/segment/dashboard``."""
+        return self.base_path + path
 
     @property
     def scope(self) -> str:

@@ -105,7 +105,7 @@ class RunningService:
 @asynccontextmanager
 async def operators_of(settings: Settings, stores: Stores) -> AsyncIterator[Operators]:
     """Build what operators sign in with while the block lasts."""
-    links = sign_in_links_of(settings, stores)
+    links = sign_in_links_of(settings, stores.control)
     access = AccessLists(settings.operators, settings.viewers, settings.oidc_groups_claim, links=links is not None)
     sessions = Sessions(stores.control, access, secure=settings.secure_cookies)
     provider = identity_provider_of(settings)
@@ -306,6 +306,7 @@ def _services(
     background: BackgroundJobs,
 ) -> Services:
     partner_session = load_partner_session(settings)
+    may_start = partner_session is not None or settings.partner_login_url is not None
     flow = None
     if segment is not None:
         flow = InstallFlow(
@@ -329,7 +330,8 @@ def _services(
         pages=Pages(
             partner_name=settings.partner_name,
             support_url=settings.support_url,
-            start_url="/auth/segment" if partner_session is not None or settings.partner_login_url else None,
+            base_path=settings.base_path,
+            start_url=settings.path_to("/auth/segment") if may_start else None,
         ),
         api_keys=api_keys,
         api_tokens=ApiTokens(stores.control),
@@ -337,7 +339,7 @@ def _services(
         panic=panic,
         rate_limits=RateLimits([ip_network(network) for network in settings.trusted_proxies]),
         provisioner=None if segment is None else segment.provisioner,
-        connect_links=connect_links_of(settings, stores),
+        connect_links=connect_links_of(settings, stores.control),
         status_links=StatusLinks(stores.secrets.status_links),
         flow=flow,
         partner_session=partner_session,

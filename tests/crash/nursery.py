@@ -22,7 +22,7 @@ enable_with_segment.db.clock.utc_now = MovedClock(Path(os.environ["CLOCK_FILE"])
 
 import uvicorn  # noqa: E402  after the clock
 
-from enable_with_segment.oauth_app.web.application import create_application  # noqa: E402  after the clock
+from enable_with_segment.oauth_app.web.application import create_app  # noqa: E402  after the clock
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     while True:
         child = os.fork()
         if child == 0:
-            application = create_application(role="web" if role == "web" else "worker" if role == "worker" else "all")
+            application = create_app(role="web" if role == "web" else "worker" if role == "worker" else "all")
             config = uvicorn.Config(application, log_config=None, access_log=False, lifespan="on")
             uvicorn.Server(config).run(sockets=[listener])
             os._exit(0)

@@ -36,7 +36,7 @@ from enable_with_segment.oauth_app.operators.sessions import Sessions
 from enable_with_segment.oauth_app.runtime.emergency_stop import EmergencyStopSwitch
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.wiring import RunningService
-from enable_with_segment.oauth_app.web.application import assemble
+from enable_with_segment.oauth_app.web.application import ServiceApplication
 from enable_with_segment.oauth_app.web.pages import Pages
 from enable_with_segment.oauth_app.web.rate_limits import RateLimits
 from enable_with_segment.oauth_app.web.services import PartnerSession, Services
@@ -114,7 +114,7 @@ class FrontDoor:
 
     async def link(self, account: str = "acct_northwind", **options: Any) -> str:
         """A connect link of the service."""
-        return (await self.services.connect_links.mint(account, **options)).url
+        return (await self.services.connect_links.create(account, **options)).url
 
     async def to_consent(
         self, browser: Browser, *, link: str | None = None, user: str = "owner@northwind.example"
@@ -227,7 +227,7 @@ def build_front_door(
             await identity.aclose()
             await event_log.close()
 
-    return FrontDoor(assemble(lifespan), services, sandbox, database, clock, woken)
+    return FrontDoor(ServiceApplication(lifespan), services, sandbox, database, clock, woken)
 
 
 @pytest.fixture

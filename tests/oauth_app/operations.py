@@ -20,7 +20,7 @@ from enable_with_segment.db.identifiers import new_id
 from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.operators.api_tokens import Scope
 from enable_with_segment.oauth_app.runtime.settings import Settings
-from enable_with_segment.oauth_app.web.application import create_application
+from enable_with_segment.oauth_app.web.application import create_app
 from enable_with_segment.oauth_app.web.services import Services
 from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from tests import migrated
@@ -132,7 +132,7 @@ async def running_service(folder: Path, **environment: Any) -> AsyncIterator[Ope
             **environment,
         },
     )
-    app = create_application(settings, role="web")
+    app = create_app(settings, role="web")
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False)) as http,

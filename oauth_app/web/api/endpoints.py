@@ -42,7 +42,7 @@ async def create_connect_link(services: Services, caller: Caller, request: Reque
     await _refuse_when_stopped(services)
     asked = await bounded_body(request, ConnectLinkRequest)
     try:
-        link = await services.connect_links.mint(
+        link = await services.connect_links.create(
             asked.account,
             return_to=asked.return_to,
             settings=asked.settings,

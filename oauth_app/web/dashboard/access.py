@@ -14,6 +14,7 @@ from enable_with_segment.oauth_app.operators import actions as acts
 from enable_with_segment.oauth_app.operators.actions import Act
 from enable_with_segment.oauth_app.operators.roles import Operator
 from enable_with_segment.oauth_app.web.dashboard.pages import Frame, render
+from enable_with_segment.oauth_app.web.paths import path_below_mount
 from enable_with_segment.oauth_app.web.routes.forms import read_form
 from enable_with_segment.oauth_app.web.same_site import is_same_site
 from enable_with_segment.oauth_app.web.services import Services, services_of
@@ -34,8 +35,11 @@ class Visit:
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         """Render a page for this visitor."""
-        frame = Frame(self.services.settings.partner_name, self.operator, self.stopped, self.services.clock())
-        return render(template, values, frame, status=status)
+        return render(template, values, frame_of(self.services, self.operator, stopped=self.stopped), status=status)
+
+    def go_to(self, path: str) -> Response:
+        """Send the browser to a page of the dashboard, after an act."""
+        return RedirectResponse(self.services.settings.path_to(path), status_code=303)
 
     def message(self, status: int, heading: str, sentence: str) -> Response:
         """Render a page that only says something."""
@@ -59,7 +63,7 @@ def viewing(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         services = services_of(request)
         operator = await signed_in(services, request)
         if operator is None:
-            return _to_sign_in(request)
+            return _to_sign_in(services, request)
         return await endpoint(Visit(services, operator, request, await services.panic.engaged(), {}, ""))
 
     return guarded
@@ -94,13 +98,18 @@ async def signed_in(services: Services, request: Request) -> Operator | None:
 
 def refuse(services: Services, status: int, heading: str, sentence: str) -> Response:
     """Answer somebody who is not let in."""
-    frame = Frame(services.settings.partner_name, None, False, services.clock())
-    return render("message.html", {"heading": heading, "sentence": sentence}, frame, status=status)
+    return render("message.html", {"heading": heading, "sentence": sentence}, frame_of(services), status=status)
 
 
-def _to_sign_in(request: Request) -> Response:
-    wanted = request.scope["path"]
+def frame_of(services: Services, operator: Operator | None = None, *, stopped: bool = False) -> Frame:
+    """Return what stands around a page."""
+    settings = services.settings
+    return Frame(settings.partner_name, operator, stopped, services.clock(), settings.base_path)
+
+
+def _to_sign_in(services: Services, request: Request) -> Response:
+    wanted = path_below_mount(request.scope)
     if request.scope["query_string"]:
         wanted += "?" + request.scope["query_string"].decode("latin-1")
-    location = f"/dashboard/sign-in?to={quote(wanted, safe='')}"
+    location = services.settings.path_to(f"/dashboard/sign-in?to={quote(wanted, safe='')}")
     return RedirectResponse(location, status_code=303, headers={"Cache-Control": "no-store"})

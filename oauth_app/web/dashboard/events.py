@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from enable_with_segment.db.event_log.records import EventFilter, EventPage
 from enable_with_segment.db.event_log.states import EventState
@@ -64,7 +64,7 @@ async def retry_dead_letters(visit: Visit) -> Response:
     await visit.note(Act.RETRY_DEAD_LETTERS, f"event:{chosen}")
     ids = None if chosen == "all" else [int(chosen)]
     await visit.services.event_log.retry_dead_letters(ids, now=visit.services.clock())
-    return RedirectResponse("/dashboard/dead-letters", status_code=303)
+    return visit.go_to("/dashboard/dead-letters")
 
 
 async def _receipt(visit: Visit, message_id: str, *, clear: bool) -> Response:

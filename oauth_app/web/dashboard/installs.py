@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from sqlmodel.ext.asyncio.session import AsyncSession
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.db.control import audit, destinations, install_overview, installs, outbox
@@ -115,7 +115,7 @@ async def _act(visit: Visit, act: InstallAct, do: Callable[[str], Awaitable[None
     if problem is not None:
         return visit.message(409, "This isn’t possible now", problem)
     visit.services.wake_outbox()
-    return RedirectResponse(f"/dashboard/installs/{install.id}", status_code=303)
+    return visit.go_to(f"/dashboard/installs/{install.id}")
 
 
 async def _find(session: AsyncSession, install_id: str) -> Install | None:

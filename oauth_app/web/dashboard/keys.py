@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from enable_with_segment.db.control import api_keys as stored_keys
 from enable_with_segment.oauth_app.operators.actions import Act
@@ -34,7 +34,7 @@ async def revoke_key(visit: Visit) -> Response:
     await visit.note(Act.REVOKE_API_KEY, key_id)
     async with visit.services.database.transaction() as session:
         revoked = await visit.services.api_keys.revoke(session, key_id, actor=visit.operator.actor)
-    return RedirectResponse("/dashboard/keys", status_code=303) if revoked else visit.message(*_GONE)
+    return visit.go_to("/dashboard/keys") if revoked else visit.message(*_GONE)
 
 
 async def revoke_token(visit: Visit) -> Response:
@@ -44,4 +44,4 @@ async def revoke_token(visit: Visit) -> Response:
         return visit.message(*_GONE)
     await visit.note(Act.REVOKE_API_TOKEN, token_id)
     revoked = await visit.services.api_tokens.revoke(token_id, actor=visit.operator.actor, reason=visit.reason)
-    return RedirectResponse("/dashboard/keys", status_code=303) if revoked else visit.message(*_GONE)
+    return visit.go_to("/dashboard/keys") if revoked else visit.message(*_GONE)

@@ -43,6 +43,8 @@ class Frame:
     operator: Operator | None
     stopped: bool
     now: datetime
+    base_path: str = ""
+    """The path of BASE_URL, which every link begins with."""
 
 
 def ago(instant: datetime | None, now: datetime) -> str:
@@ -85,5 +87,6 @@ def render(template: str, values: Mapping[str, Any], frame: Frame, *, status: in
         operator=frame.operator,
         stopped=frame.stopped,
         now=frame.now,
+        base_path=frame.base_path,
     )
     return HTMLResponse(html, status_code=status, headers=_HEADERS)

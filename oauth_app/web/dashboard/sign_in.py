@@ -14,8 +14,8 @@ from enable_with_segment.oauth_app.operators.identity_provider import ProviderUn
 from enable_with_segment.oauth_app.operators.logins import LIFETIME, LoginRefused, cookie_name
 from enable_with_segment.oauth_app.operators.roles import Operator
 from enable_with_segment.oauth_app.operators.sessions import LIFETIME as SESSION_LIFETIME
-from enable_with_segment.oauth_app.web.dashboard.access import refuse, signed_in
-from enable_with_segment.oauth_app.web.dashboard.pages import Frame, render
+from enable_with_segment.oauth_app.web.dashboard.access import frame_of, refuse, signed_in
+from enable_with_segment.oauth_app.web.dashboard.pages import render
 from enable_with_segment.oauth_app.web.rate_limits import Purpose, limited
 from enable_with_segment.oauth_app.web.same_site import is_same_site, is_speculative
 from enable_with_segment.oauth_app.web.services import Services, services_of
@@ -23,6 +23,7 @@ from enable_with_segment.oauth_app.web.services import Services, services_of
 logger = logging.getLogger(__name__)
 
 _HOME = "/dashboard"
+_CALLBACK = "/dashboard/callback"
 _OWN_PAGE = re.compile(r"/dashboard(?:[/?][\x21-\x5b\x5d-\x7e]*)?")
 _AWAY = ("Signing in is not possible now", "The identity provider does not answer. Please try again in a minute.")
 
@@ -32,7 +33,7 @@ def routes() -> list[Route]:
     return [
         Route("/dashboard/sign-in", sign_in_page, methods=["GET"]),
         Route("/dashboard/login", limited(Purpose.LOGIN, login), methods=["GET"]),
-        Route("/dashboard/callback", limited(Purpose.LOGIN, callback), methods=["GET"]),
+        Route(_CALLBACK, limited(Purpose.LOGIN, callback), methods=["GET"]),
         Route("/dashboard/sign-in/{token}", limited(Purpose.LOGIN, link_page), methods=["GET"]),
         Route("/dashboard/sign-in/{token}", limited(Purpose.LOGIN, link_confirmed), methods=["POST"]),
         Route("/dashboard/sign-out", sign_out, methods=["POST"]),
@@ -43,13 +44,15 @@ async def sign_in_page(request: Request) -> Response:
     """Offer what there is to sign in with."""
     services = services_of(request)
     if await signed_in(services, request) is not None:
-        return _to(own_page(request.query_params.get("to")))
+        return _to(services.settings.path_to(own_page(request.query_params.get("to"))))
     values = {
         "provider": services.operators.logins is not None,
         "link": services.operators.logins is None and services.operators.links is not None,
-        "login_url": f"/dashboard/login?to={quote(own_page(request.query_params.get('to')), safe='')}",
+        "login_url": services.settings.path_to(
+            f"/dashboard/login?to={quote(own_page(request.query_params.get('to')), safe='')}"
+        ),
     }
-    return render("sign_in.html", values, _frame(services))
+    return render("sign_in.html", values, frame_of(services))
 
 
 async def login(request: Request) -> Response:
@@ -71,7 +74,7 @@ async def login(request: Request) -> Response:
         started.cookie_name,
         started.cookie_value,
         max_age=int(LIFETIME.total_seconds()),
-        path="/dashboard/callback",
+        path=services.settings.path_to(_CALLBACK),
         secure=services.operators.sessions.secure,
         httponly=True,
         samesite="lax",
@@ -103,7 +106,7 @@ async def callback(request: Request) -> Response:
         logger.error("the identity provider cannot be used: %s", problem)  # noqa: TRY400 - told in a sentence
         return refuse(services, 503, *_AWAY)
     response = await _begin(services, operator, by="identity provider", to=return_to)
-    response.delete_cookie(login_cookie, path="/dashboard/callback")
+    response.delete_cookie(login_cookie, path=services.settings.path_to(_CALLBACK))
     return response
 
 
@@ -112,7 +115,7 @@ async def link_page(request: Request) -> Response:
     services = services_of(request)
     if services.operators.links is None:
         return refuse(services, 404, "There are no sign-in links here", "Sign in with your identity provider.")
-    return render("sign_in_link.html", {}, _frame(services))
+    return render("sign_in_link.html", {}, frame_of(services))
 
 
 async def link_confirmed(request: Request) -> Response:
@@ -137,7 +140,7 @@ async def sign_out(request: Request) -> Response:
         return refuse(services, 403, "Please use our own page", "The request came from another site.")
     if operator is not None:
         await sessions.end(request.cookies[sessions.cookie_name], operator)
-    response = _to("/dashboard/sign-in")
+    response = _to(services.settings.path_to("/dashboard/sign-in"))
     response.delete_cookie(sessions.cookie_name, path="/", secure=sessions.secure, httponly=True, samesite="lax")
     return response
 
@@ -150,7 +153,7 @@ def own_page(address: str | None) -> str:
 async def _begin(services: Services, operator: Operator, *, by: str, to: str) -> Response:
     sessions = services.operators.sessions
     token = await sessions.begin(operator, by=by)
-    response = _to(to)
+    response = _to(services.settings.path_to(to))
     response.set_cookie(
         sessions.cookie_name,
         token,
@@ -166,7 +169,3 @@ async def _begin(services: Services, operator: Operator, *, by: str, to: str) ->
 def _to(location: str) -> Response:
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     return RedirectResponse(location, status_code=303, headers=headers)
-
-
-def _frame(services: Services) -> Frame:
-    return Frame(services.settings.partner_name, None, False, services.clock())

@@ -25,7 +25,9 @@ _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode(
 class Pages:
     """Renders every page with the headers that keep it from being framed, cached, referred from or injected into."""
 
-    def __init__(self, *, partner_name: str, support_url: str | None, start_url: str | None) -> None:
+    def __init__(
+        self, *, partner_name: str, support_url: str | None, start_url: str | None, base_path: str = ""
+    ) -> None:
         self._partner = partner_name
         self._start_url = start_url
         self._environment = Environment(
@@ -37,6 +39,7 @@ class Pages:
         self._environment.globals.update(
             partner=partner_name,
             support_url=support_url,
+            base_path=base_path,
             style=Markup(_STYLE),  # noqa: S704 - our own file
             refresh_seconds=None,
         )

@@ -26,7 +26,6 @@ from enable_with_segment.oauth_app.web.routes.partner_account import is_other_ac
 from enable_with_segment.oauth_app.web.same_site import is_same_site, is_speculative
 from enable_with_segment.oauth_app.web.services import Services, services_of
 
-_COOKIE_PATH = "/auth/segment"
 _LINK_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -79,7 +78,7 @@ async def start(request: Request) -> Response:
     if link:
         if _LINK_TOKEN.fullmatch(link) is None:
             return services.pages.failure(FailureReason.LINK_UNUSABLE)
-        return RedirectResponse(request.url_for("connect_page", link=link).path, status_code=303)
+        return RedirectResponse(services.settings.path_to(f"/connect/{link}"), status_code=303)
     if request.method == "HEAD" or is_speculative(request.headers):
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     if await services.panic.engaged():
@@ -162,7 +161,7 @@ def _to_segment(services: Services, started: FlowStarted | FlowFailed, *, status
         started.cookie_name,
         started.cookie_value,
         max_age=int(FLOW_LIFETIME.total_seconds()),
-        path=_COOKIE_PATH,
+        path=services.settings.path_to("/auth/segment"),
         secure=services.settings.secure_cookies,
         httponly=True,
         samesite="lax",
@@ -175,7 +174,7 @@ def _show(services: Services, outcome: FlowOutcome, *, state: str | None) -> Res
         case FlowConnected(install_id):
             services.wake_outbox()
             token = services.status_links.make(install_id, now=services.clock())
-            response: Response = RedirectResponse(f"/status/{token}", status_code=303)
+            response: Response = RedirectResponse(services.settings.path_to(f"/status/{token}"), status_code=303)
             response.headers["Cache-Control"] = "no-store"
             response.headers["Referrer-Policy"] = "no-referrer"
             return response

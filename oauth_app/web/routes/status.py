@@ -11,6 +11,7 @@ from enable_with_segment.db.control.tables import Install, InstallStatus
 from enable_with_segment.installs.acts import ActRefused, InstallAct, lock_for
 from enable_with_segment.installs.record import queue_provisioning
 from enable_with_segment.oauth_app.flow.failures import FailureReason
+from enable_with_segment.oauth_app.web.paths import path_below_mount
 from enable_with_segment.oauth_app.web.rate_limits import Purpose, limited
 from enable_with_segment.oauth_app.web.routes.forms import read_form
 from enable_with_segment.oauth_app.web.routes.partner_account import is_other_account
@@ -58,7 +59,7 @@ async def change(request: Request) -> Response:
         shown.status_code = 409
         return shown
     services.wake_outbox()
-    return RedirectResponse(request.url.path, status_code=303)
+    return RedirectResponse(services.settings.path_to(path_below_mount(request.scope)), status_code=303)
 
 
 _BUTTONS = {act.value: act for act in (InstallAct.RETRY, InstallAct.CONFIRM)}

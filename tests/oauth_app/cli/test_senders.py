@@ -14,7 +14,7 @@ from enable_with_segment.db.encryption import generate_encryption_key
 from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.cli import app
 from enable_with_segment.oauth_app.runtime.settings import load_settings
-from enable_with_segment.oauth_app.web.application import create_application
+from enable_with_segment.oauth_app.web.application import create_app
 from enable_with_segment.subscriptions.receiving.signature import sign
 
 BASE = "http://localhost:8888"
@@ -51,7 +51,7 @@ def serve_and(work: Any) -> None:
     """Run the whole application, from its settings, while a coroutine talks to it."""
 
     async def serving() -> None:
-        application = create_application(load_settings())
+        application = create_app(load_settings())
         transport = httpx.ASGITransport(application, client=("127.0.0.1", 1))
         async with application.router.lifespan_context(application), httpx.AsyncClient(transport=transport) as http:
             await work(http)

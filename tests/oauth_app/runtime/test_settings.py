@@ -48,6 +48,15 @@ def test_what_stands_in_the_env_file_is_read_and_does_not_become_part_of_the_env
         ("BASE_URL", "segment.example.com", "absolute"),
         ("BASE_URL", "http://segment.example.com", "https"),
         ("BASE_URL", "https://user:hunter2@segment.example.com", "credentials"),
+        ("BASE_URL", "https://segment.example.com:port", "cannot be read"),
+        ("BASE_URL", "https://segment.example.com:99999", "cannot be read"),
+        ("BASE_URL", "https://[::1", "cannot be read"),
+        ("BASE_URL", "https://seg ment.example.com", "no address"),
+        ("BASE_URL", "https://segment.example.com?", "query"),
+        ("BASE_URL", "https://segment.example.com/a/../b", "such as /integrations/segment"),
+        ("BASE_URL", "https://segment.example.com//a", "such as /integrations/segment"),
+        ("BASE_URL", "https://segment.example.com/a;b", "such as /integrations/segment"),
+        ("BASE_URL", "https://segment.example.com/%61", "such as /integrations/segment"),
         ("SEGMENT_IDENTITY_URL", "http://id.example.com", "https"),
         ("DATABASE_URL", "mysql://root:hunter2@db/x", "not supported"),
         ("DATABASE_URL", "hunter2", "not a URL"),
@@ -104,6 +113,30 @@ def test_the_event_log_shares_postgresql(monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_settings().effective_event_log_url == "postgresql+asyncpg://u:p@db/x"
     monkeypatch.setenv("EVENT_LOG_URL", "sqlite+aiosqlite:///./data/e.db")
     assert load_settings().effective_event_log_url == "sqlite+aiosqlite:///./data/e.db"
+
+
+@pytest.mark.parametrize(
+    ("given", "base_url", "path"),
+    [
+        (" HTTPS://Segment.Example.COM:443/ ", "https://segment.example.com:443", ""),
+        (
+            "https://example.com/Integrations/segment/",
+            "https://example.com/Integrations/segment",
+            "/Integrations/segment",
+        ),
+        ("http://LOCALHOST:8888", "http://localhost:8888", ""),
+        ("http://[::1]:8888/x", "http://[::1]:8888/x", "/x"),
+    ],
+)
+def test_the_public_address_is_kept_in_one_spelling(
+    monkeypatch: pytest.MonkeyPatch, given: str, base_url: str, path: str
+) -> None:
+    monkeypatch.setenv("BASE_URL", given)
+    settings = load_settings()
+    assert (settings.base_url, settings.base_path) == (base_url, path)
+    assert settings.secure_cookies == base_url.startswith("https")
+    assert settings.redirect_uri == f"{base_url}/auth/segment/callback"
+    assert settings.path_to("/dashboard") == f"{path}/dashboard"
 
 
 @pytest.mark.parametrize(
