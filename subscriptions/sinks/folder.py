@@ -15,7 +15,7 @@ from pathlib import Path
 from enable_with_segment.components.event import Event
 from enable_with_segment.components.install_context import InstallContext
 from enable_with_segment.db.clock import Clock, utc_now
-from enable_with_segment.subscriptions.sinks.record import SinkRecord, merged_ids, record_of
+from enable_with_segment.subscriptions.sinks.record import SinkRecord, merged_ids, record_of, without_nul
 
 _LOCK = ".lock"
 _TEMPORARY = ".rewriting"
@@ -85,7 +85,7 @@ class FolderSink(ABC):
             for path in self._files():
                 for row in self._rows(path):
                     if row["type"] == "alias":
-                        pair = (_text(row["previous_id"]), _text(row["user_id"]))
+                        pair = (without_nul(_text(row["previous_id"])), without_nul(_text(row["user_id"])))
                         merges.setdefault(str(row["account"]), []).append(pair)
             persons = [
                 (deletion, merged_ids(deletion.user_id, merges.get(deletion.account, ())))
@@ -123,7 +123,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _concerns(row: dict[str, object], deletion: SinkRecord, ids: set[str]) -> bool:
-    if row["account"] != deletion.account or not ({row["user_id"], row["anonymous_id"]} & ids):
+    theirs = {without_nul(_text(row["user_id"])), without_nul(_text(row["anonymous_id"]))}
+    if row["account"] != deletion.account or not theirs & ids:
         return False
     return datetime.fromisoformat(str(row["timestamp"])) <= deletion.timestamp
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_network
@@ -21,8 +23,12 @@ from enable_with_segment.subscriptions.sinks.guarded_transport import GuardedTra
 from enable_with_segment.subscriptions.sinks.record import SinkRecord, record_of
 from enable_with_segment.subscriptions.sinks.standard_webhooks import key_of, new_secret, signed_headers
 
+logger = logging.getLogger(__name__)
+
 _AT_ONCE = 8
 _MOST_REDIRECTS = 3
+_MOST_ANSWER_BYTES = 64 * 1024
+_DRAIN_SECONDS = 1.0
 _FINAL = frozenset({400, 405, 413, 414, 415, 422, 501})
 """Statuses that the same request would get again; any other refusal may be mended at the receiver, and is retried."""
 
@@ -39,7 +45,7 @@ class HttpSink:
         name: names the sink in the event log; give a second HTTP sink another one.
         allow: networks that may be reached although they are not public, such as ``10.2.0.0/16``; http is
             allowed with them.
-        timeout_seconds: for one request.
+        timeout_seconds: for one event, redirects included.
         tls: which certificates are trusted, for an endpoint with an authority of your own.
 
     Raises:
@@ -68,6 +74,7 @@ class HttpSink:
         self._url = url
         self._secret = secret
         self._clock = clock
+        self._seconds = timeout_seconds
         self._transport = GuardedTransport([ip_network(network) for network in allow], tls=tls, resolve=resolve)
         self._client = httpx.AsyncClient(transport=self._transport, timeout=timeout_seconds, trust_env=False)
         self._turns = asyncio.Semaphore(_AT_ONCE)
@@ -96,12 +103,18 @@ class HttpSink:
         ).encode(errors="replace")
         async with self._turns:
             try:
-                status, retry_after = await self._send(record.id, body)
+                async with asyncio.timeout(self._seconds):
+                    status, retry_after = await self._send(record.id, body)
+                return judge_status(status, retry_after, now=self._clock())
             except AddressRefused as refused:
                 return RetryError(str(refused))
+            except TimeoutError:
+                return RetryError(f"the endpoint did not answer within {self._seconds:g} s")
             except httpx.HTTPError as error:
                 return RetryError(f"the endpoint does not answer ({type(error).__name__})")
-        return judge_status(status, retry_after, now=self._clock())
+            except Exception as error:  # an answer that a library trips over must not fail the other events
+                logger.warning("Sink %s: an answer cannot be used", self.name, exc_info=error)
+                return RetryError(f"the endpoint's answer cannot be used ({type(error).__name__})")
 
     async def _send(self, message_id: str, body: bytes) -> tuple[int, str | None]:
         headers = {
@@ -112,7 +125,7 @@ class HttpSink:
         for _ in range(_MOST_REDIRECTS + 1):
             request = self._client.build_request("POST", url, content=body, headers=headers)
             response = await self._client.send(request, stream=True)
-            await response.aclose()  # what it says is of no interest, and might be endless
+            await _drain(response)
             if response.status_code not in (307, 308) or "location" not in response.headers:
                 return response.status_code, response.headers.get("retry-after")
             target = url.join(response.headers["location"])
@@ -120,6 +133,18 @@ class HttpSink:
                 break
             url = target
         return 310, None
+
+
+async def _drain(response: httpx.Response) -> None:
+    """Read what an answer says, so that its connection can be used again; close it where that is too much."""
+    size = 0
+    with suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for part in response.aiter_raw():
+                size += len(part)
+                if size > _MOST_ANSWER_BYTES:
+                    break
+    await response.aclose()
 
 
 def judge_status(status: int, retry_after: str | None, *, now: datetime) -> Exception | None:

@@ -17,7 +17,10 @@ _OF_THE_TRANSPORT = ("receivedAt", "sentAt")
 
 @dataclass(frozen=True, slots=True)
 class SinkRecord:
-    """One event. ``id`` is the same however often the event comes; ``payload`` is the event as it was sent."""
+    """One event. ``id`` is the same however often the event comes; ``payload`` is the event as it was sent.
+
+    In every other text a NUL is U+FFFD, since not every store can hold it; deletions are looked for in the same form.
+    """
 
     id: str
     account: str
@@ -56,16 +59,21 @@ def record_of(event: Event, install: InstallContext) -> SinkRecord:
         id=_id(event, install),
         account=install.account,
         install_id=install.install_id,
-        message_id=event.message_id,
-        type=event.type,
-        name=event.name,
-        user_id=event.user_id,
-        anonymous_id=event.anonymous_id,
-        previous_id=event.previous_id if event.type == "alias" else None,
+        message_id=without_nul(event.message_id),
+        type=without_nul(event.type) or "",
+        name=without_nul(event.name),
+        user_id=without_nul(event.user_id),
+        anonymous_id=without_nul(event.anonymous_id),
+        previous_id=without_nul(event.previous_id) if event.type == "alias" else None,
         timestamp=event.timestamp,
         received_at=event.received_at,
         payload=event.raw,
     )
+
+
+def without_nul(text: str | None) -> str | None:
+    """Return a text with U+FFFD in place of each NUL."""
+    return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
 
 
 def _id(event: Event, install: InstallContext) -> str:

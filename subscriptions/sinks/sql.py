@@ -18,7 +18,7 @@ from enable_with_segment.components.event import Event
 from enable_with_segment.components.install_context import InstallContext
 from enable_with_segment.db.sqlite_connection import ReleasingConnection
 from enable_with_segment.db.types import UtcDateTime
-from enable_with_segment.subscriptions.sinks.record import SinkRecord, merged_ids, record_of
+from enable_with_segment.subscriptions.sinks.record import SinkRecord, merged_ids, record_of, without_nul
 
 METADATA = MetaData()
 
@@ -90,8 +90,9 @@ class SqlSink:
         try:
             async with self._engine.begin() as connection:
                 for event in events:
-                    if event.user_id is not None:
-                        await _erase(connection, install.account, event.user_id, event.timestamp)
+                    user_id = without_nul(event.user_id)
+                    if user_id is not None:
+                        await _erase(connection, install.account, user_id, event.timestamp)
         except SQLAlchemyError as error:
             raise _failure(error) from None
 
@@ -134,7 +135,7 @@ def merge_traits(
 async def _merge_contacts(connection: AsyncConnection, account: str, identifies: Sequence[Event]) -> None:
     by_user: dict[str, list[Event]] = {}
     for event in identifies:
-        by_user.setdefault(str(event.user_id), []).append(event)
+        by_user.setdefault(without_nul(event.user_id) or "", []).append(event)
     # Sorted, so that two processes that know the same people wait for each other in the same order.
     for user_id, events in sorted(by_user.items()):
         empty = {
@@ -149,7 +150,7 @@ async def _merge_contacts(connection: AsyncConnection, account: str, identifies:
         row = (await connection.execute(select(CONTACTS).where(*this).with_for_update())).mappings().one()
         traits, times, latest = row["traits"], row["trait_times"], row["updated_at"]
         for event in events:
-            traits, times = merge_traits(traits, times, event.traits.raw, event.timestamp)
+            traits, times = merge_traits(traits, times, _storable(event.traits.raw), event.timestamp)
             latest = max(latest, event.timestamp)
         changed = {"traits": traits, "trait_times": times, "updated_at": latest}
         await connection.execute(update(CONTACTS).where(*this).values(changed))

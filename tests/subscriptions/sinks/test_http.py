@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -255,3 +257,84 @@ def certificate_for(name: str, folder: Path) -> tuple[Path, Path]:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return files
+
+
+class Raw:
+    """A server on a socket that answers each request with bytes, and counts connections."""
+
+    def __init__(self, answers: list[bytes], *, pause: float = 0.0) -> None:
+        self.answers, self.pause = answers, pause
+        self.connections = self.requests = 0
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])  # type: ignore[index]
+                await reader.readexactly(length)
+                answer = self.answers[min(self.requests, len(self.answers) - 1)]
+                self.requests += 1
+                for byte in (answer[start : start + 1] for start in range(len(answer))) if self.pause else (answer,):
+                    writer.write(byte)
+                    await writer.drain()
+                    await asyncio.sleep(self.pause)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def raw(answers: list[bytes], *, pause: float = 0.0) -> AsyncIterator[tuple[Raw, str]]:
+    made = Raw(answers, pause=pause)
+    server = await asyncio.start_server(made.take, "127.0.0.1", 0)
+    try:
+        yield made, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+        await asyncio.sleep(0.01)  # for connections that the client has closed
+
+
+GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+async def test_connections_are_used_again(install: InstallContext) -> None:
+    async with raw([GOOD]) as (server, url):
+        sink = HttpSink(url, SECRET, allow=LOOPBACK)
+        for _ in range(10):
+            assert await sink.write([event("track", event="A") for _ in range(16)], install) == [None] * 16
+        await sink.aclose()
+    assert server.requests == 160
+    assert server.connections <= 8
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"HTTP/1.1 307 Go\r\nlocation: http://\xff.example/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 307 Go\r\nlocation: http://xn--a" + b"a" * 300 + b"/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 308 Go\r\nlocation: http://[::1/\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 999 What\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200\r\ncontent-length: nine\r\n\r\n",
+        b"HTTP/1.1 503 Later\r\nretry-after: Mon, 99 Foo 99999 99:99:99\r\ncontent-length: 0\r\n\r\n",
+        b"no http at all\r\n\r\n",
+    ],
+)
+async def test_one_odd_answer_is_that_events_alone(install: InstallContext, odd: bytes) -> None:
+    async with raw([odd, GOOD]) as (_, url):
+        sink = HttpSink(url, SECRET, allow=LOOPBACK, timeout_seconds=5)
+        results = await sink.write([event("track", event="A") for _ in range(9)], install)
+        await sink.aclose()
+    assert results.count(None) == 8
+    (failure,) = [result for result in results if result is not None]
+    assert isinstance(failure, RetryError)
+
+
+async def test_an_answer_that_drips_is_ended_after_the_time_for_one_event(install: InstallContext) -> None:
+    async with raw([GOOD], pause=0.1) as (_, url):
+        sink = HttpSink(url, SECRET, allow=LOOPBACK, timeout_seconds=0.5)
+        (failure,) = await sink.write([event("track", event="A")], install)
+        await sink.aclose()
+    assert isinstance(failure, RetryError)
+    assert str(failure) == "the endpoint did not answer within 0.5 s"

@@ -174,3 +174,25 @@ def test_traits_end_the_same_in_whatever_order_events_come(drawn: tuple[list[dic
         return traits, times
 
     assert merged(order) == merged(list(range(len(items))))
+
+
+async def test_a_nul_in_any_text_is_stored_cleaned_and_a_deletion_finds_the_person(
+    sink: SqlSink, empty_database_url: str, install: InstallContext
+) -> None:
+    await sink.write(
+        [
+            event("identify", "u\0-1", messageId="m\0", traits={"na\0me": "x\0", "deep": [{"y": "\0"}]}),
+            event("track", "u\0-1", event="Pa\0id", anonymousId="d\0"),
+            event("alias", "u\0-1", previousId="old\0"),
+            event("track", "old\0", event="B"),
+            event("group", "v", groupId="g\0"),
+        ],
+        install,
+    )
+    stored = await rows(empty_database_url, EVENTS)
+    assert len(stored) == 5
+    assert not [row for row in stored if "\0" in repr(row).encode().decode("unicode_escape", "replace")]
+    assert len(await rows(empty_database_url, CONTACTS)) == 1
+    await sink.erase([event("delete", "u\0-1", minutes=1)], install)
+    assert [row["user_id"] for row in await rows(empty_database_url, EVENTS)] == ["v"]
+    assert await rows(empty_database_url, CONTACTS) == []
