@@ -1,4 +1,4 @@
-"""Trying handlers out without a database or a server, for the partner's own tests.
+"""For the partner's own tests: handlers without a database or a server, and a Segment to run (docs/sandbox.md).
 
 ::
 
@@ -16,7 +16,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from enable_with_segment.components.errors import DeliveryRefused
 from enable_with_segment.components.event_reader import check_event, parse_event
@@ -24,6 +25,11 @@ from enable_with_segment.components.install_context import InstallContext
 from enable_with_segment.components.setting import SettingInvalid, resolve_settings
 from enable_with_segment.components.subscription import Subscription
 from enable_with_segment.subscriptions.dispatch.outcome import Verdict, batch_errors, judge
+
+if TYPE_CHECKING:
+    from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig, acme_crm
+
+__all__ = ["Delivered", "Sandbox", "SandboxConfig", "acme_crm", "deliver"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +93,9 @@ async def deliver(
         name = handler.key.partition(" (")[0]
         outcomes[name] = judge(handler.key, error_raised)
     return Delivered(202, "Accepted.", outcomes)
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("enable_with_segment.segment_sandbox"), name)

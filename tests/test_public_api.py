@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import enable_with_segment
+from enable_with_segment import testing
 
 PROMISED = [
     "ConnectLinks",
@@ -41,6 +44,14 @@ def test_the_public_names_are_those_that_were_promised() -> None:
     assert set(PROMISED) <= set(dir(enable_with_segment))
     for name in PROMISED:
         assert getattr(enable_with_segment, name) is not None
+
+
+def test_what_tests_of_partners_may_import_is_there() -> None:
+    assert sorted(testing.__all__) == ["Delivered", "Sandbox", "SandboxConfig", "acme_crm", "deliver"]
+    for name in testing.__all__:
+        assert getattr(testing, name) is not None
+    with pytest.raises(AttributeError):
+        testing.Nothing  # noqa: B018
 
 
 def test_importing_the_package_loads_nothing_else() -> None:
