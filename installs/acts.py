@@ -49,6 +49,8 @@ _SETS_UP = frozenset({InstallAct.RECONCILE, InstallAct.RETRY})
 
 def why_not(act: InstallAct, install: Install) -> str | None:
     """Return why an act does not fit an install now, as a sentence; ``None`` if it does."""
+    if act is InstallAct.DISCONNECT and is_left_on(install):
+        return None
     if install.status not in _FITS[act]:
         return _SENTENCES[install.status]
     if act is InstallAct.KEEP and install.status is InstallStatus.NEEDS_RECONNECT and not is_removal_reported(install):
@@ -64,6 +66,11 @@ def why_not(act: InstallAct, install: Install) -> str | None:
 def is_removal_reported(install: Install) -> bool:
     """Return True while Segment says that an install was removed and its access is not erased yet."""
     return install.status is InstallStatus.NEEDS_RECONNECT and install.status_reason == Reason.REMOVAL_REPORTED.value
+
+
+def is_left_on(install: Install) -> bool:
+    """Return True for a disconnected install whose destination Segment did not let us switch off: that can go on."""
+    return install.status is InstallStatus.DISCONNECTED and install.status_reason == Reason.DESTINATION_LEFT_ON.value
 
 
 async def lock_for(session: AsyncSession, act: InstallAct, install_id: str) -> Install:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from enable_with_segment.installs.provisioning.decision import HeldKey, held_key
+from enable_with_segment.installs.provisioning.decision import HeldKey
 from enable_with_segment.segment_api.destination import Destination
 
 
@@ -24,10 +24,10 @@ SENTENCES: Mapping[Drift, str] = {
 }
 
 
-def drift_of(destination: Destination | None, wanted_key: str) -> Drift | None:
-    """Tell what changed. A masked key whose end fits counts as ours; settings are the customer's own affair."""
+def drift_of(destination: Destination | None, key: HeldKey) -> Drift | None:
+    """Return what changed. A masked key whose end fits counts as ours; settings are the customer's own affair."""
     if destination is None:
         return Drift.DELETED
-    if held_key(destination, wanted_key, is_ours=False) is HeldKey.ANOTHER:
+    if key is HeldKey.ANOTHER:
         return Drift.REKEYED
     return None if destination.enabled else Drift.DISABLED

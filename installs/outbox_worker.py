@@ -12,6 +12,7 @@ from typing import TypeAlias
 from sqlalchemy.exc import SQLAlchemyError
 
 from enable_with_segment.components.partner_call import PartnerFunctionFailed
+from enable_with_segment.db.backoff import RetryPolicy
 from enable_with_segment.db.clock import Clock, utc_now
 from enable_with_segment.db.control import outbox
 from enable_with_segment.db.control.tables import OutboxEntry
@@ -26,8 +27,12 @@ GivenUp: TypeAlias = Callable[[OutboxEntry, Exception], Awaitable[None]]
 PATIENCE = timedelta(hours=72)
 """For how long work is retried: an outage of Segment or of our own store may last a weekend."""
 
-_FIRST_DELAY = 2.0
-_LONGEST_DELAY = 600.0
+_LEAST_ATTEMPTS = 8
+"""Work is not given up before, however old it is: the service may have been stopped for days."""
+
+_AFTER_OUTAGE = RetryPolicy(first=timedelta(seconds=2), ceiling=timedelta(minutes=10))
+_AFTER_REFUSAL = RetryPolicy(first=timedelta(seconds=10), ceiling=timedelta(hours=1))
+"""A refusal costs Segment's rate limit as much as work that can succeed, so it is repeated more rarely."""
 _RATE_LIMIT_WINDOW = 60.0
 
 
@@ -158,8 +163,8 @@ class OutboxWorker:
 
     async def _failed(self, entry: OutboxEntry, error: Exception) -> None:
         text = describe(error)
-        used_up = self._attempts is not None and entry.attempts >= self._attempts
-        if used_up or self._clock() - entry.created_at >= self._patience:
+        withheld = isinstance(error, SegmentUnavailable) and error.withheld
+        if not withheld and self._is_hopeless(entry):
             if self._given_up is not None:
                 await self._given_up(entry, error)
             await self._close(entry, error=text)
@@ -176,7 +181,13 @@ class OutboxWorker:
         )
         async with self._database.transaction() as session:
             until = self._clock() + timedelta(seconds=delay)
-            await outbox.postpone(session, entry.id, owner=self._owner, until=until, error=text)
+            await outbox.postpone(session, entry.id, owner=self._owner, until=until, error=text, begins_anew=withheld)
+
+    def _is_hopeless(self, entry: OutboxEntry) -> bool:
+        """Return True if an entry that failed is given up: by its age, if it was tried often enough meanwhile."""
+        if self._attempts is not None and entry.attempts >= self._attempts:
+            return True
+        return self._clock() - entry.created_at >= self._patience and entry.attempts >= _LEAST_ATTEMPTS
 
     async def _close(self, entry: OutboxEntry, *, error: str | None) -> None:
         async with self._database.transaction() as session:
@@ -188,15 +199,16 @@ class OutboxWorker:
 def delay_after(error: Exception, attempts: int, jitter: float) -> float:
     """Return how many seconds to wait after a failure.
 
-    Doubles from 2 s to 10 minutes, shortened by up to half so that installs do not come back together. What Segment
-    asks for is a lower bound, and after 429 so is the minute that its limit counts (contract 3.7).
+    Doubles from 2 s to 10 minutes; after a refusal of Segment's from 10 s to an hour. What Segment asks for is a lower
+    bound, and after 429 so is the minute that its limit counts (contract 3.7).
 
     Args:
         attempts: how many were made, at least 1.
-        jitter: from 0 to 1.
+        jitter: from 0 to 1; shortens the wait by up to half, so that installs do not come back together.
     """
-    delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(attempts - 1, 16))
-    delay *= 1 - jitter / 2
+    refused = isinstance(error, SegmentError) and not isinstance(error, SegmentUnavailable)
+    policy = _AFTER_REFUSAL if refused else _AFTER_OUTAGE
+    delay = policy.delay(attempts, jitter=1 - jitter).total_seconds()
     floor = error.retry_after or 0.0 if isinstance(error, SegmentUnavailable) else 0.0
     if isinstance(error, RateLimited):
         floor = max(floor, _RATE_LIMIT_WINDOW)

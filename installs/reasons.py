@@ -71,7 +71,7 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
     ),
     Reason.KEY_DIFFERS: Explanation(
         InstallStatus.AWAITING_CONFIRMATION,
-        "On the source {source} this destination is already switched on, with a key that isn't this account's. "
+        "On the source {source} this destination already holds a key that isn't this account's. "
         "If you confirm, that key is replaced and its events come to this account.",
     ),
     Reason.TOKEN_REJECTED: Explanation(
@@ -137,6 +137,17 @@ EXPLANATIONS: Mapping[Reason, Explanation] = {
         "the destination off, so please switch it off or delete it in your Segment workspace.",
     ),
 }
+
+UNCONFIRMED = (
+    "Segment refused a step of the setup. Often that passes, so we try again in a few seconds; this page will change "
+    "by itself."
+)
+"""What the customer reads after a first refusal."""
+
+DISCONNECT_WAITING = (
+    "Segment doesn't let us switch the destination off yet. We keep trying for three days. What Segment sends until "
+    "then still arrives; after that, our access is erased."
+)
 
 WAITING: Mapping[Reason, str] = {
     Reason.SEGMENT_UNAVAILABLE: "Segment isn't answering right now. We keep trying, so there is nothing to do; "

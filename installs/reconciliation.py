@@ -23,7 +23,7 @@ from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.connection_state import ANNOUNCE, ConnectionState
 from enable_with_segment.installs.drift import SENTENCES, Drift, drift_of
 from enable_with_segment.installs.provisioning.calls import InstallCalls
-from enable_with_segment.installs.provisioning.decision import held_key
+from enable_with_segment.installs.provisioning.decision import HeldKey, held_key
 from enable_with_segment.installs.record import queue_provisioning
 from enable_with_segment.installs.tokens import ERASE_REMOVED, AccessLost, InstallTokens
 from enable_with_segment.segment_api.config_api import ConfigApi
@@ -44,6 +44,7 @@ class Subject:
     """What is looked at: a destination by name, and the key it should hold."""
 
     install_id: str
+    account: str
     name: str
     key_id: str
     api_key: str = field(repr=False)
@@ -96,8 +97,9 @@ class Reconciler:
         except ConfigApiError as refused:
             logger.warning("the destination of %s cannot be looked at: %s", install_id, refused)
             return None
-        drift = drift_of(destination, subject.api_key)
-        await self._record(subject, destination, drift)
+        key = await self._held_key(subject, destination)
+        drift = drift_of(destination, key)
+        await self._record(subject, destination, key, drift)
         return drift
 
     async def _handle(self, entry: OutboxEntry) -> None:
@@ -122,9 +124,20 @@ class Reconciler:
             except KeyError:  # it was revoked; whoever did that decides how it goes on
                 return None
             failing = install.status is InstallStatus.NEEDS_RECONNECT
-            return Subject(install_id, stored.name, stored.api_key_id, key, failing)
+            return Subject(install_id, install.account, stored.name, stored.api_key_id, key, failing)
 
-    async def _record(self, subject: Subject, destination: Destination | None, drift: Drift | None) -> None:
+    async def _held_key(self, subject: Subject, destination: Destination | None) -> HeldKey:
+        if destination is None:
+            return HeldKey.UNKNOWN
+        holder = None
+        if destination.api_key is not None and destination.api_key != subject.api_key:
+            holder = (await self._api_keys.look_up(destination.api_key)).holder
+        is_ours = holder is not None and holder.account == subject.account
+        return held_key(destination, subject.api_key, is_ours=is_ours)
+
+    async def _record(
+        self, subject: Subject, destination: Destination | None, key: HeldKey, drift: Drift | None
+    ) -> None:
         now = self._clock()
         async with self._database.transaction() as session:
             install = await installs.lock(session, subject.install_id)
@@ -142,9 +155,11 @@ class Reconciler:
                 await installs.set_status(session, install.id, InstallStatus.CONNECTED, now=now)
             seen: dict[str, object] = {"deleted": True}
             if destination is not None:
-                key = held_key(destination, subject.api_key, is_ours=False)
                 seen = {"enabled": destination.enabled, "key": key.value}
-            await destinations.saw(session, install.id, seen=seen, now=now, verified=drift is None)
+            as_wanted = drift is None and key is not HeldKey.OURS
+            await destinations.saw(session, install.id, seen=seen, now=now, verified=as_wanted)
+            if key is HeldKey.OURS:  # a rotation that was not finished goes on
+                await queue_provisioning(session, install.id, now=now)
             if drift is None:
                 await connection_state.note(session, install, ConnectionState.CONNECTED, now=now)
             else:

@@ -39,7 +39,10 @@ class SegmentUnavailable(SegmentError):
     Attributes:
         status: the HTTP status, ``None`` when there was no answer.
         retry_after: seconds that Segment asked us to wait, if it did.
+        withheld: we decided not to ask, so that no time was lost to Segment.
     """
+
+    withheld = False
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)

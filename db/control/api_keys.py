@@ -56,8 +56,11 @@ def _power_of_two(least: int) -> int:
     return 1 << max(0, least - 1).bit_length()
 
 
-async def current_of_install(session: AsyncSession, install_id: str) -> ApiKey | None:
-    """Return the install's newest key that is neither revoked nor on its way out."""
+async def usable_of_install(session: AsyncSession, install_id: str) -> list[ApiKey]:
+    """Return the install's keys that are neither revoked nor on their way out, the newest first.
+
+    More than one means that a rotation is not finished: Segment is not seen yet to hold the newest.
+    """
     statement = (
         select(ApiKey)
         .where(
@@ -67,7 +70,12 @@ async def current_of_install(session: AsyncSession, install_id: str) -> ApiKey |
         )
         .order_by(col(ApiKey.created_at).desc())
     )
-    return (await session.exec(statement)).first()
+    return list((await session.exec(statement)).all())
+
+
+async def current_of_install(session: AsyncSession, install_id: str) -> ApiKey | None:
+    """Return the newest of an install's usable keys."""
+    return next(iter(await usable_of_install(session, install_id)), None)
 
 
 async def list_all(session: AsyncSession, *, account: str | None = None, limit: int | None = None) -> list[ApiKey]:

@@ -67,9 +67,16 @@ async def finish(session: AsyncSession, entry_id: str, *, owner: str, now: datet
     return await _release(session, entry_id, owner, finished_at=now, last_error=error)
 
 
-async def postpone(session: AsyncSession, entry_id: str, *, owner: str, until: datetime, error: str) -> bool:
-    """Give the entry back to be tried again at ``until``."""
-    return await _release(session, entry_id, owner, available_at=until, last_error=error)
+async def postpone(
+    session: AsyncSession, entry_id: str, *, owner: str, until: datetime, error: str, begins_anew: bool = False
+) -> bool:
+    """Give the entry back to be tried again at ``until``.
+
+    Args:
+        begins_anew: nothing was tried, so its age is counted from ``until``.
+    """
+    values: dict[str, Any] = {"created_at": until, "attempts": 0} if begins_anew else {}
+    return await _release(session, entry_id, owner, available_at=until, last_error=error, **values)
 
 
 async def release_leases(session: AsyncSession, *, kinds: Collection[str]) -> None:

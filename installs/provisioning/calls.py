@@ -10,7 +10,14 @@ from enable_with_segment.installs.tokens import InstallTokens
 from enable_with_segment.segment_api.catalog import CatalogDestination
 from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.destination import Destination, DestinationRequest
-from enable_with_segment.segment_api.errors import InvalidAnswer, NotFound, RateLimited, SegmentError, Unauthenticated
+from enable_with_segment.segment_api.errors import (
+    InvalidAnswer,
+    NotFound,
+    RateLimited,
+    SegmentError,
+    SegmentUnavailable,
+    Unauthenticated,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +47,22 @@ class InstallCalls:
         """Update a destination."""
         return await self._with_token(lambda token: self._config_api.update_destination(token, request))
 
-    async def switch_off(self, name: str) -> None:
-        """Disable a destination; one that is gone already is fine."""
-        try:
-            await self.update(DestinationRequest(name, enabled=False))
-        except NotFound:
-            return
+    async def switch_off(self, name: str, *, delete: bool) -> None:
+        """Disable or delete a destination, and look that it is off; one that is gone already is fine.
 
-    async def delete(self, name: str) -> None:
-        """Delete a destination; one that is gone already is fine."""
+        Raises:
+            SegmentUnavailable: Segment still shows it switched on, or to be deleted.
+        """
         try:
-            await self._with_token(lambda token: self._config_api.delete_destination(token, name))
+            if delete:
+                await self._with_token(lambda token: self._config_api.delete_destination(token, name))
+            else:
+                await self.update(DestinationRequest(name, enabled=False))
         except NotFound:
-            return
+            pass  # one answer, which the look confirms
+        seen = await self.get(name)
+        if seen is not None and (delete or seen.enabled):
+            raise SegmentUnavailable("Segment still shows the destination as it was")
 
     async def catalog(self, slug: str) -> CatalogDestination | None:
         """Read a catalog entry, ``None`` if this install cannot.

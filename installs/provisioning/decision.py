@@ -66,7 +66,9 @@ class Progress:
     written: bool = False
 
 
-def next_step(seen: Seen | None, progress: Progress, *, ours: bool, verified: bool, overwrite: bool) -> Step:
+def next_step(
+    seen: Seen | None, progress: Progress, *, ours: bool, verified: bool, established: bool, overwrite: bool
+) -> Step:
     """Choose the next step.
 
     Args:
@@ -74,6 +76,8 @@ def next_step(seen: Seen | None, progress: Progress, *, ours: bool, verified: bo
         ours: there is reason to believe that the destination is ours: an earlier run was right to write to it,
             or verified it. Lets a key that cannot be read pass for ours.
         verified: the wanted key was verified in an earlier run.
+        established: it was connected before. Somebody who gave it another key then did so on purpose, so that key is
+            not replaced unasked even if the destination is switched off.
         overwrite: another key may be replaced without asking (case 50).
     """
     if seen is None:
@@ -81,7 +85,9 @@ def next_step(seen: Seen | None, progress: Progress, *, ours: bool, verified: bo
     as_wanted = seen.key is HeldKey.WANTED or (seen.key is HeldKey.UNKNOWN and (progress.written or verified))
     if seen.enabled and as_wanted and (seen.settled or progress.written):
         return Step.CONNECTED
-    if seen.enabled and not overwrite and _somebody_elses(seen.key, ours=ours or progress.written):
+    on_purpose = established and seen.key is HeldKey.ANOTHER
+    somebody_elses = seen.enabled and _somebody_elses(seen.key, ours=ours or progress.written)
+    if not overwrite and (on_purpose or somebody_elses):
         return Step.ASK
     return Step.UPDATE if progress.updates < _MOST_UPDATES else Step.UPDATE_FAILED
 

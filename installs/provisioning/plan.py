@@ -8,6 +8,7 @@ from datetime import datetime
 
 from enable_with_segment.components.subscription import Subscription
 from enable_with_segment.installs.reasons import Reason
+from enable_with_segment.segment_api.errors import SegmentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Plan:
         defaults: the component's settings for a new destination.
         chosen: the customer's settings.
         applied: the chosen settings were written earlier. What the customer changed in Segment since then stays.
-        ours, verified: see ``installs.provisioning.decision.next_step``.
+        ours, verified, established: see ``installs.provisioning.decision.next_step``.
         made_at: when this run began.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     applied: bool
     ours: bool
     verified: bool
+    established: bool
     made_at: datetime
 
     @property
@@ -72,10 +74,15 @@ class Plan:
         return f"Plan(name={self.name!r}, key_id={self.key_id!r})"
 
 
-class ProvisioningEnded(Exception):
+class ProvisioningEnded(SegmentError):
     """A run is over without a connection, for a reason that the install's record will give."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(reason.value)
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
         self.detail = detail
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another run would end the same way, because the reason is not one of Segment's answers."""
+        return self.reason in {Reason.KEY_DIFFERS, Reason.COMPONENT_UNKNOWN, Reason.SCOPE_WITHOUT_SOURCE}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
 from typing import Literal
 
 from enable_with_segment.components.partner_call import PartnerFunctionFailed
@@ -32,6 +31,7 @@ from enable_with_segment.segment_api.config_api import ConfigApi
 from enable_with_segment.segment_api.errors import (
     ConfigApiError,
     InsufficientScope,
+    SegmentError,
     SegmentUnavailable,
 )
 
@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 ROTATE_KEY = "rotate_key"
 
-OVERLAP = timedelta(hours=24)
-"""How long a replaced key keeps working, counted from when Segment has its successor (contract case 59)."""
+_OLD_AND_NEW = 2
+"""How many usable keys an install has while a rotation is not finished."""
 
 
 class Provisioner:
@@ -87,10 +87,32 @@ class Provisioner:
             overwrite: the customer confirmed that another key in the destination may be replaced.
 
         Raises:
-            SegmentUnavailable: not now; try again later.
+            SegmentError: it did not come about; try again later.
             KeyError: no such install.
         """
-        await self._provision(install_id, overwrite=overwrite)
+        try:
+            plan = await self._records.plan(install_id)
+            if plan is None:
+                return
+            calls = InstallCalls(self._config_api, self._tokens, install_id)
+            run = ProvisioningRun(plan, calls, self._records, self._api_keys)
+            await run.run(overwrite=overwrite or self._overwrite_always)
+        except AccessLost as lost:  # the tokens have marked it; a later look takes it up again
+            logger.warning("provisioning of %s ended: %s", install_id, lost.reason.value)
+        except ProvisioningEnded as ended:
+            await self._records.ended(install_id, ended.reason, detail=ended.detail)
+            if not ended.is_final:
+                raise
+        except InsufficientScope as refused:
+            await self._records.ended(install_id, Reason.SCOPE_TOO_SMALL, detail=refused.text)
+            raise
+        except ConfigApiError as refused:
+            detail = refused.text or f"HTTP {refused.status}"
+            await self._records.ended(install_id, Reason.REQUEST_REFUSED, detail=detail)
+            raise
+        except (SegmentUnavailable, PartnerFunctionFailed) as error:
+            await self._records.waiting(install_id, _in_the_way(error))
+            raise
 
     async def disconnect(self, install_id: str, *, delete: bool = False, actor: str) -> None:
         """Queue switching the install's destination off, and erasing its keys and token (wake the outbox afterwards).
@@ -122,10 +144,11 @@ class Provisioner:
                 detail={"delete": delete},
             )
 
-    async def rotate_key(self, install_id: str, *, overlap: timedelta = OVERLAP, actor: str) -> None:
+    async def rotate_key(self, install_id: str, *, actor: str) -> None:
         """Mint a new key and queue pushing it to Segment (wake the outbox afterwards).
 
-        The replaced keys go on working, and their ``overlap`` begins only when Segment is seen to hold the new one.
+        The replaced keys go on working. Their ``OVERLAP`` begins when Segment is seen to hold the new one, whichever
+        run sees that. A rotation that is not finished goes on with the key that it minted.
 
         Raises:
             KeyError: no such install.
@@ -134,16 +157,11 @@ class Provisioner:
         """
         async with self._database.transaction() as session:
             install = await lock_for(session, InstallAct.ROTATE_KEY, install_id)
-            replaced = [
-                key.id
-                for key in await stored_keys.list_all(session, account=install.account)
-                if key.install_id == install_id and key.revoked_at is None and key.expires_at is None
-            ]
-            await self._api_keys.mint(
-                session, account=install.account, component=install.component, install_id=install_id, actor=actor
-            )
-            payload = {"replaced": replaced, "overlap_seconds": overlap.total_seconds()}
-            await outbox.add(session, ROTATE_KEY, install_id, now=self._clock(), payload=payload)
+            if len(await stored_keys.usable_of_install(session, install_id)) < _OLD_AND_NEW:
+                await self._api_keys.mint(
+                    session, account=install.account, component=install.component, install_id=install_id, actor=actor
+                )
+            await outbox.add(session, ROTATE_KEY, install_id, now=self._clock())
 
     async def give_up(self, entry: OutboxEntry, error: Exception) -> None:
         """Write down that the outbox stopped trying an entry."""
@@ -154,46 +172,20 @@ class Provisioner:
             await self._erase(entry.install_id, switched_off=False)
 
     async def _handle_provision(self, entry: OutboxEntry) -> None:
-        await self._provision(entry.install_id, overwrite=bool(entry.payload.get("overwrite")))
+        await self.provision(entry.install_id, overwrite=bool(entry.payload.get("overwrite")))
 
     async def _handle_disconnect(self, entry: OutboxEntry) -> None:
         await self._switch_off(entry.install_id, delete=bool(entry.payload.get("delete")))
 
     async def _handle_rotation(self, entry: OutboxEntry) -> None:
-        if not await self._provision(entry.install_id, overwrite=False):
-            return
-        expires_at = self._clock() + timedelta(seconds=float(entry.payload["overlap_seconds"]))
-        async with self._database.transaction() as session:
-            for key_id in entry.payload["replaced"]:
-                await self._api_keys.expire(session, key_id, at=expires_at, actor="service")
-
-    async def _provision(self, install_id: str, *, overwrite: bool) -> bool:
-        """Run once; tells whether the destination is as it should be."""
-        try:
-            plan = await self._records.plan(install_id)
-            if plan is None:
-                return False
-            calls = InstallCalls(self._config_api, self._tokens, install_id)
-            run = ProvisioningRun(plan, calls, self._records, self._api_keys)
-            await run.run(overwrite=overwrite or self._overwrite_always)
-        except ProvisioningEnded as ended:
-            await self._records.ended(install_id, ended.reason, detail=ended.detail)
-        except AccessLost as lost:
-            logger.warning("provisioning of %s ended: %s", install_id, lost.reason.value)
-        except InsufficientScope as refused:
-            await self._records.ended(install_id, Reason.SCOPE_TOO_SMALL, detail=refused.text)
-        except ConfigApiError as refused:
-            detail = refused.text or f"HTTP {refused.status}"
-            await self._records.ended(install_id, Reason.REQUEST_REFUSED, detail=detail)
-        except (SegmentUnavailable, PartnerFunctionFailed) as error:
-            await self._records.waiting(install_id, _in_the_way(error))
-            raise
-        else:
-            return True
-        return False
+        await self.provision(entry.install_id)
 
     async def _switch_off(self, install_id: str, *, delete: bool) -> None:
-        """Switch the destination off, or delete it, unless the install was connected again meanwhile."""
+        """Switch the destination off, or delete it, unless the install was connected again meanwhile.
+
+        Raises:
+            SegmentError: it is not seen to be off; try again later.
+        """
         async with self._database.transaction() as session:
             install = await installs.get(session, install_id)
             stored = await destinations.get(session, install_id)
@@ -204,13 +196,15 @@ class Provisioner:
             return
         calls = InstallCalls(self._config_api, self._tokens, install_id)
         try:
-            if delete:
-                await calls.delete(stored.name)
-            else:
-                await calls.switch_off(stored.name)
-        except (AccessLost, ConfigApiError) as refused:
-            logger.warning("the destination of %s could not be switched off: %s", install_id, refused)
+            await calls.switch_off(stored.name, delete=delete)
+        except AccessLost as lost:
+            if lost.reason is not Reason.REMOVAL_REPORTED:
+                await self._records.disconnect_waiting(install_id)
+                raise
             await self._erase(install_id, switched_off=False)
+        except SegmentError:
+            await self._records.disconnect_waiting(install_id)
+            raise
         else:
             await self._erase(install_id, switched_off=True)
 

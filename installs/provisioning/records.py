@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -18,13 +19,33 @@ from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.connection_state import ConnectionState
 from enable_with_segment.installs.provisioning.decision import Seen
 from enable_with_segment.installs.provisioning.plan import Component, Plan, ProvisioningEnded
-from enable_with_segment.installs.reasons import EXPLANATIONS, WAITING, Reason, explain
+from enable_with_segment.installs.reasons import (
+    DISCONNECT_WAITING,
+    EXPLANATIONS,
+    UNCONFIRMED,
+    WAITING,
+    Reason,
+    explain,
+)
 from enable_with_segment.segment_api.names import destination_name
 
 logger = logging.getLogger(__name__)
 
 DISCONNECT = "disconnect"
 """The kind of the outbox entry that switches a destination off."""
+
+OVERLAP = timedelta(hours=24)
+"""How long a replaced key keeps working, counted from when Segment has its successor (contract case 59)."""
+
+_WORKING = {InstallStatus.CONNECTED, InstallStatus.RECEIVING}
+_CERTAIN_AT_ONCE = {
+    Reason.KEY_DIFFERS,
+    Reason.COMPONENT_UNKNOWN,
+    Reason.SCOPE_WITHOUT_SOURCE,
+    Reason.DESTINATION_CREATE_FAILED,
+    Reason.DESTINATION_UPDATE_FAILED,
+}
+"""Reasons that are no answer of Segment's, or that several answers in one run agree on."""
 
 
 class ProvisioningRecords:
@@ -74,6 +95,7 @@ class ProvisioningRecords:
                 applied=same_settings and known.get("applied") is True,
                 ours=known.get("ours") is True,
                 verified=bool(known and stored and stored.api_key_id == key_id and stored.verified_at is not None),
+                established=known.get("applied") is True,
                 made_at=now,
             )
             if not plan.verified or not same_settings:
@@ -102,26 +124,39 @@ class ProvisioningRecords:
             shown = {"enabled": seen.enabled, "key": seen.key.value}
             await destinations.saw(session, plan.install_id, seen=shown, now=now, verified=True)
             arrived = install.last_event_at is not None and install.last_event_at >= plan.made_at
-            if install.status is not InstallStatus.RECEIVING:
-                status = InstallStatus.RECEIVING if arrived else InstallStatus.CONNECTED
+            receiving = arrived or install.status is InstallStatus.RECEIVING
+            status = InstallStatus.RECEIVING if receiving else InstallStatus.CONNECTED
+            if install.status is not status or install.status_reason is not None:
                 await installs.set_status(session, plan.install_id, status, now=now)
             await connection_state.note(session, install, ConnectionState.CONNECTED, now=now)
             await install_tokens.note_accepted(session, plan.install_id)
+            await self._expire_replaced_keys(session, plan)
             if changed:
                 await audit.add(session, actor="service", action="destination.write", subject=plan.install_id, now=now)
 
     async def ended(self, install_id: str, reason: Reason, *, detail: str = "") -> None:
-        """Record why a run ended without a connection; a disconnected install stays as it is."""
-        level = logging.ERROR if EXPLANATIONS[reason].alarm else logging.WARNING
-        logger.log(level, "provisioning of %s ended: %s%s", install_id, reason.value, f" ({detail})" if detail else "")
+        """Record why a run ended without a connection; a disconnected install stays as it is.
+
+        A reason that one answer of Segment gave is only noted first. It is believed when the next run has it, too.
+        """
+        now = self._clock()
         async with self._database.transaction() as session:
             install = await installs.lock(session, install_id)
             if install is None or install.status.over:
                 return
             status, sentence = explain(reason, source=install.source_name, detail=detail)
-            await connection_state.set_status(
-                session, install, status, now=self._clock(), reason=reason.value, detail=sentence
-            )
+            if is_to_be_confirmed(reason, install.status, noted=install.status_reason):
+                text = f"{UNCONFIRMED} ({detail})" if detail else UNCONFIRMED
+                await installs.set_status(
+                    session, install.id, install.status, now=now, reason=reason.value, detail=text
+                )
+                logger.warning("provisioning of %s: %s (%s); to be confirmed", install_id, reason.value, detail)
+            elif (install.status, install.status_reason, install.status_detail) != (status, reason.value, sentence):
+                level = logging.ERROR if EXPLANATIONS[reason].alarm else logging.WARNING
+                logger.log(level, "provisioning of %s ended: %s (%s)", install_id, reason.value, detail)
+                await connection_state.set_status(
+                    session, install, status, now=now, reason=reason.value, detail=sentence
+                )
 
     async def waiting(self, install_id: str, reason: Reason) -> None:
         """Show the customer that it takes longer, and why; only while the install is being set up."""
@@ -140,6 +175,27 @@ class ProvisioningRecords:
                     session, install, status, now=self._clock(), reason=reason.value, detail=sentence
                 )
 
+    async def disconnect_waiting(self, install_id: str) -> None:
+        """Show that switching the destination off takes longer."""
+        async with self._database.transaction() as session:
+            install = await installs.lock(session, install_id)
+            if install is not None and install.status is InstallStatus.DISCONNECTING:
+                await installs.set_status(
+                    session,
+                    install_id,
+                    install.status,
+                    now=self._clock(),
+                    reason=install.status_reason,
+                    detail=DISCONNECT_WAITING,
+                )
+
+    async def _expire_replaced_keys(self, session: AsyncSession, plan: Plan) -> None:
+        """Begin the overlap of the keys that the planned one replaced, now that Segment holds it (case 59)."""
+        held = await stored_keys.get(session, plan.key_id)
+        for key in await stored_keys.usable_of_install(session, plan.install_id):
+            if held is not None and key.created_at < held.created_at:
+                await self._api_keys.expire(session, key.id, at=self._clock() + OVERLAP, actor="service")
+
     async def _want(self, session: AsyncSession, plan: Plan, *, ours: bool, applied: bool) -> None:
         await destinations.want(
             session,
@@ -157,3 +213,14 @@ class ProvisioningRecords:
             session, account=install.account, component=install.component, install_id=install.id
         )
         return minted.id
+
+
+def is_to_be_confirmed(reason: Reason, status: InstallStatus, *, noted: str | None) -> bool:
+    """Return True if a reason is only noted for now.
+
+    Args:
+        status: the install's. One that has failed already has nothing to lose.
+        noted: the reason that its record gives until now.
+    """
+    at_stake = status is InstallStatus.PROVISIONING or status in _WORKING
+    return at_stake and reason not in _CERTAIN_AT_ONCE and noted != reason.value

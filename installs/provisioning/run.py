@@ -47,7 +47,14 @@ class ProvisioningRun:
             seen, known = None, False  # may mean "absent" (contract 3.7); a create will tell
         while True:
             plan = self._plan
-            step = next_step(seen, progress, ours=plan.ours, verified=plan.verified, overwrite=overwrite)
+            step = next_step(
+                seen,
+                progress,
+                ours=plan.ours,
+                verified=plan.verified,
+                established=plan.established,
+                overwrite=overwrite,
+            )
             if step in {Step.CREATE, Step.UPDATE} and known and not plan.ours:
                 self._plan = await self._records.note_ours(plan)
             match step:

@@ -130,8 +130,8 @@ def disconnect(
 ) -> None:
     """Switch the install's destination off in Segment, then refuse its key and erase its token.
 
-    Events that Segment sends before that is done still arrive. When Segment does not answer for 72 hours, or gives no
-    access any more, key and token are erased all the same, and the install says so.
+    Events that Segment sends before that is done still arrive. When Segment has not let us switch it off for 72 hours,
+    or the App was removed there, key and token are erased all the same. The install says so, and this command goes on.
 
     Example: enable-with-segment installs disconnect ins_0a1b2c --delete
     """

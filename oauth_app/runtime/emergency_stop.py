@@ -31,6 +31,8 @@ OLDEST_SECONDS = 0.9
 class SegmentUseStopped(NotSent):
     """The operator stopped all use of Segment; nothing was sent."""
 
+    withheld = True
+
 
 class EmergencyStopSwitch:
     """Tells whether the emergency stop is engaged; what it says is never older than nine tenths of a second."""

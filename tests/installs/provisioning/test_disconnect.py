@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from enable_with_segment.db.control import api_keys as stored_keys
@@ -11,7 +13,8 @@ from enable_with_segment.installs.acts import ActRefused
 from enable_with_segment.installs.key_cache import KeyState
 from enable_with_segment.installs.record import PROVISION
 from enable_with_segment.installs.status import tell_status
-from tests.installs.provisioning.stage import UPSTREAM, Stage
+from tests.installs.provisioning.stage import HOURS, UPSTREAM, Stage
+from tests.segment_api.wire import DESTINATION
 
 
 async def secrets(stage: Stage, install_id: str) -> tuple[bool, int]:
@@ -85,8 +88,9 @@ async def test_tk_11_everything_is_erased_even_if_segment_never_answers(stage: S
     stage.fault("GET .*/token", None, status=503, body=UPSTREAM)
     await stage.worker.run_due()
     assert await secrets(stage, install_id) == (True, 1)
-    stage.clock.advance(hours=72)
-    await stage.worker.run_due()
+    await stage.work_for(hours=71, at_most_every=HOURS)
+    assert await stage.outcome(install_id) == ("disconnecting", "disconnect_requested")
+    await stage.work_for(hours=2)
     await is_left_on(stage, install_id, key)
 
 
@@ -121,6 +125,47 @@ async def test_tk_11_a_destination_that_is_gone_counts_as_switched_off(stage: St
     await stage.provisioner.disconnect(install_id, actor="operator")
     await stage.worker.run_due()
     assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 404, "body": '{"error":"not found","code":5}'},
+        {"status": 403, "body": '{"error":"insufficient scope","code":7}'},
+        {"status": 400, "body": '{"error":"bad","code":3}'},
+        {"status": 200, "body": "<html>"},
+        {"status": 200, "body": '{"name":"%s","enabled":false}' % DESTINATION},  # noqa: UP031  # a cache's answer
+    ],
+    ids=["404", "403", "400", "html", "no effect"],
+)
+async def test_tk_11_one_odd_answer_to_the_switch_off_ends_nothing(stage: Stage, fault: dict[str, Any]) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    stage.fault("PATCH .*", **fault)
+    await stage.provisioner.disconnect(install_id, actor="operator")
+    await stage.worker.run_due()
+    assert stage.destination().enabled
+    assert (await stage.outcome(install_id))[0] == "disconnecting"
+    assert await secrets(stage, install_id) == (True, 1), "its events still arrive"
+    assert "We keep trying" in ((await stage.row(install_id)).status_detail or "")
+    await stage.work_for(minutes=1)
+    assert not stage.destination().enabled
+    assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
+
+
+async def test_tk_11_a_destination_that_was_left_on_is_switched_off_later(stage: Stage) -> None:
+    install_id = await stage.install()
+    await stage.worker.run_due()
+    stage.fault("PATCH .*", None, status=503, body=UPSTREAM)
+    await stage.provisioner.disconnect(install_id, actor="operator")
+    await stage.work_for(hours=80, at_most_every=HOURS)
+    assert await stage.outcome(install_id) == ("disconnected", "destination_left_on")
+    stage.sandbox.state.faults.clear()
+    await stage.provisioner.disconnect(install_id, actor="operator")
+    await stage.worker.run_due()
+    assert not stage.destination().enabled
+    assert await stage.outcome(install_id) == ("disconnected", "disconnected_by_request")
+    assert await secrets(stage, install_id) == (False, 0)
 
 
 async def test_tk_11_disconnecting_twice_ends_as_once(stage: Stage) -> None:

@@ -13,6 +13,7 @@ from enable_with_segment.db.control import outbox
 from enable_with_segment.db.control.tables import OutboxEntry
 from enable_with_segment.db.database import Database
 from enable_with_segment.installs.outbox_worker import Handler, OutboxWorker, delay_after, describe
+from enable_with_segment.oauth_app.runtime.emergency_stop import SegmentUseStopped
 from enable_with_segment.segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
 from tests.installs.provisioning.stage import TestClock
 
@@ -110,6 +111,45 @@ async def test_a_failure_that_goes_on_is_given_up_after_72_hours(database: Datab
     assert (entry.attempts, entry.last_error) == (37, describe(error))
     assert entry.finished_at is not None
     assert given_up == [f"{entry_id} {error}"]
+
+
+async def test_work_that_nobody_tried_is_not_given_up_for_its_age(database: Database) -> None:
+    clock, tried = TestClock(), list[str]()
+
+    async def handler(entry: OutboxEntry) -> None:
+        tried.append(entry.id)
+        raise SegmentUnavailable("away")
+
+    entry_id = await put(database, clock)
+    clock.advance(days=10)  # the service was stopped
+    worker = worker_of(database, clock, handler)
+    for _ in range(7):
+        await worker.run_due()
+        clock.advance(minutes=11)
+    assert (await entry_of(database, entry_id)).finished_at is None
+    await worker.run_due()
+    assert (await entry_of(database, entry_id)).finished_at is not None
+    assert len(tried) == 8
+
+
+async def test_work_that_the_emergency_stop_withholds_loses_no_time(database: Database) -> None:
+    clock, stopped = TestClock(), True
+
+    async def handler(_: OutboxEntry) -> None:
+        if stopped:
+            raise SegmentUseStopped("the operator has stopped all use of Segment")
+        raise SegmentUnavailable("away")
+
+    entry_id = await put(database, clock)
+    worker = worker_of(database, clock, handler)
+    for _ in range(20):
+        await worker.run_due()
+        clock.advance(hours=12)
+    stopped = False
+    for _ in range(10):
+        await worker.run_due()
+        assert (await entry_of(database, entry_id)).finished_at is None
+        clock.advance(hours=6)
 
 
 async def test_an_entry_whose_giving_up_fails_is_kept_and_ends_nobody_else(database: Database) -> None:

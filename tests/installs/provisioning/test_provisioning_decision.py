@@ -21,18 +21,20 @@ from enable_with_segment.segment_api.catalog import CatalogDestination, CatalogS
 from enable_with_segment.segment_api.destination import Destination
 
 sightings = st.none() | st.builds(Seen, st.booleans(), st.sampled_from(HeldKey))
+KNOWN = st.tuples(st.booleans(), st.booleans(), st.booleans())
 LAST = {Step.CONNECTED, Step.ASK, Step.CREATE_FAILED, Step.UPDATE_FAILED}
 
 
-@given(st.lists(sightings, min_size=1), st.lists(st.booleans()), st.booleans(), st.booleans(), st.booleans())
+@given(st.lists(sightings, min_size=1), st.lists(st.booleans()), KNOWN, st.booleans())
 def test_a_run_ends_whatever_segment_shows(
-    shown: list[Seen | None], confirmed: list[bool], ours: bool, verified: bool, overwrite: bool
+    shown: list[Seen | None], confirmed: list[bool], known: tuple[bool, bool, bool], overwrite: bool
 ) -> None:
+    ours, verified, established = known
     progress = Progress()
     for turn in range(10):
         seen = shown[turn % len(shown)]
         written = confirmed[turn % len(confirmed)] if confirmed else True
-        step = next_step(seen, progress, ours=ours, verified=verified, overwrite=overwrite)
+        step = next_step(seen, progress, ours=ours, verified=verified, established=established, overwrite=overwrite)
         if step in LAST:
             return
         creates, updates = progress.creates + (step is Step.CREATE), progress.updates + (step is Step.UPDATE)
@@ -40,12 +42,14 @@ def test_a_run_ends_whatever_segment_shows(
     pytest.fail("a run of more than ten steps")
 
 
-@given(sightings, st.integers(0, 3), st.integers(0, 3), st.booleans(), st.booleans(), st.booleans())
-def test_a_strangers_working_destination_is_never_touched_unasked(
-    seen: Seen | None, creates: int, updates: int, written: bool, ours: bool, verified: bool
+@given(sightings, st.integers(0, 3), st.integers(0, 3), st.booleans(), KNOWN)
+def test_a_strangers_destination_is_never_touched_unasked(
+    seen: Seen | None, creates: int, updates: int, written: bool, known: tuple[bool, bool, bool]
 ) -> None:
-    step = next_step(seen, Progress(creates, updates, written), ours=ours, verified=verified, overwrite=False)
-    if seen is not None and seen.enabled and seen.key is HeldKey.ANOTHER:
+    ours, verified, established = known
+    progress = Progress(creates, updates, written)
+    step = next_step(seen, progress, ours=ours, verified=verified, established=established, overwrite=False)
+    if seen is not None and (seen.enabled or established) and seen.key is HeldKey.ANOTHER:
         assert step is Step.ASK
     if step is Step.CONNECTED:
         assert seen is not None

@@ -12,7 +12,7 @@ from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.record import queue_provisioning
 from enable_with_segment.segment_sandbox import Sandbox, SandboxConfig
 from enable_with_segment.segment_sandbox.config import CatalogDestination, SettingSpec
-from tests.installs.provisioning.stage import Stage
+from tests.installs.provisioning.stage import HOURS, Stage
 from tests.segment_api.wire import DESTINATION
 
 
@@ -41,7 +41,7 @@ async def test_required_settings_that_nobody_gave_are_named(
     sandbox = Sandbox(SandboxConfig(catalog=(entry,)))
     stage = Stage(database, encryption, api_keys, sandbox=sandbox)
     install_id = await stage.install(settings={"region": "eu"})
-    await stage.worker.run_due()
+    await stage.work_for(seconds=30)
     assert await stage.outcome(install_id) == ("failed", "settings_missing")
     assert "list" in ((await stage.row(install_id)).status_detail or "")
     assert not stage.wire.of("POST")
@@ -150,7 +150,6 @@ async def test_a_function_that_never_makes_a_key_ends_with_that_reason(
 
     stage = Stage(database, encryption, ApiKeys(database, encryption, b"l" * 32, hook=make))
     install_id = await stage.install()
-    stage.clock.advance(hours=72)
-    await stage.worker.run_due()
+    await stage.work_for(hours=73, at_most_every=HOURS)
     assert await stage.outcome(install_id) == ("failed", "api_key_hook_failed")
     await stage.close()

@@ -9,7 +9,7 @@ import pytest
 from enable_with_segment.db.control import outbox
 from enable_with_segment.installs.record import PROVISION
 from enable_with_segment.segment_api.errors import InvalidAnswer, RateLimited, SegmentUnavailable
-from tests.installs.provisioning.stage import CONNECTED, ONE, UPSTREAM, Stage
+from tests.installs.provisioning.stage import CONNECTED, HOURS, ONE, UPSTREAM, Stage
 from tests.segment_api.wire import SOURCE
 
 
@@ -38,9 +38,7 @@ async def test_an_outage_during_a_later_look_leaves_a_working_install_alone(stag
     stage.fault(".*destinations.*", None, status=503, body=UPSTREAM)
     async with stage.database.transaction() as session:
         await outbox.add(session, PROVISION, install_id, now=stage.clock())
-    await stage.worker.run_due()
-    stage.clock.advance(hours=73)
-    await stage.worker.run_due()
+    await stage.work_for(hours=73, at_most_every=HOURS)
     assert await stage.open_entries(install_id) == []
     assert await stage.outcome(install_id) == CONNECTED
 
@@ -49,15 +47,20 @@ async def test_case_054_a_scope_that_is_too_small_is_an_alarm(stage: Stage, capl
     stage.fault("(GET|POST) .*destinations.*", None, status=403, body='{"error":"insufficient scope","code":7}')
     install_id = await stage.install()
     await stage.worker.run_due()
+    assert await stage.outcome(install_id) == ("provisioning", "scope_too_small")
+    await stage.work_for(hours=3)
     assert await stage.outcome(install_id) == ("failed", "scope_too_small")
-    assert [record.levelno for record in caplog.records if "scope_too_small" in record.message] == [logging.ERROR]
-    assert await stage.open_entries(install_id) == []
+    levels = [record.levelno for record in caplog.records if "provisioning of" in record.message]
+    assert levels == [logging.WARNING, logging.ERROR], "once, however often it is refused"
+    stage.sandbox.state.faults.clear()
+    await stage.work_for(hours=1)
+    assert await stage.outcome(install_id) == CONNECTED, "the scope was put right"
 
 
 async def test_case_055_a_source_that_is_gone_asks_to_connect_again(stage: Stage) -> None:
     install_id = await stage.install()
     del stage.sandbox.state.world.sources[SOURCE]
-    await stage.worker.run_due()
+    await stage.work_for(seconds=30)
     assert await stage.outcome(install_id) == ("needs_reconnect", "source_gone")
     assert "“web-prod” no longer exists" in ((await stage.row(install_id)).status_detail or "")
 
@@ -95,9 +98,9 @@ async def test_case_057_503_in_plain_text_is_tried_again(stage: Stage) -> None:
 async def test_case_057_an_outage_of_three_days_is_given_up_and_shown(stage: Stage) -> None:
     stage.fault(".*destinations.*", None, status=503, body=UPSTREAM, content_type="text/plain")
     install_id = await stage.install()
-    await stage.worker.run_due()
-    stage.clock.advance(hours=72)
-    await stage.worker.run_due()
+    await stage.work_for(hours=71, at_most_every=HOURS)
+    assert await stage.outcome(install_id) == ("provisioning", "segment_unavailable")
+    await stage.work_for(hours=2)
     assert await stage.outcome(install_id) == ("failed", "segment_unavailable")
     assert await stage.open_entries(install_id) == []
 
@@ -113,7 +116,7 @@ async def test_an_unreadable_answer_is_tried_again(stage: Stage) -> None:
 
 async def test_refused_settings_are_shown_with_segments_words(stage: Stage) -> None:
     install_id = await stage.install(settings={"region": "mars"})
-    await stage.worker.run_due()
+    await stage.work_for(seconds=30)
     assert await stage.outcome(install_id) == ("failed", "request_refused")
     assert "setting region has a value of the wrong type" in ((await stage.row(install_id)).status_detail or "")
 

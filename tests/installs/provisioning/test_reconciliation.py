@@ -18,11 +18,12 @@ from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.installs.api_keys import ApiKeys
 from enable_with_segment.installs.drift import Drift, drift_of
 from enable_with_segment.installs.key_cache import KeyState
+from enable_with_segment.installs.provisioning.decision import HeldKey, held_key
 from enable_with_segment.installs.reconciliation import RECONCILE, SPACING, queue_checks
 from enable_with_segment.installs.reconciliation_sweep import ReconciliationSweep
 from enable_with_segment.installs.tokens import AccessHeldBack, InstallTokens
 from enable_with_segment.segment_api.destination import API_KEY_SETTING, Destination
-from tests.installs.provisioning.stage import Stage
+from tests.installs.provisioning.stage import HOURS, Stage
 from tests.segment_api.wire import DESTINATION, identity_client
 
 UNAUTHENTICATED = '{"error":"malformed token","code":16}'
@@ -102,6 +103,45 @@ async def test_a_repair_asks_before_it_replaces_somebody_elses_key(repairing: St
     await repairing.worker.run_due()
     assert await repairing.outcome(install_id) == ("awaiting_confirmation", "key_differs")
     assert repairing.destination().config["apiKey"] == "somebody-elses"
+
+
+async def test_a_repair_asks_even_if_the_destination_was_switched_off_as_well(repairing: Stage) -> None:
+    install_id = await connected(repairing)
+    change(repairing, Drift.REKEYED)
+    change(repairing, Drift.DISABLED)
+    assert await repairing.reconciler.check(install_id) is Drift.REKEYED
+    await repairing.worker.run_due()
+    assert await repairing.outcome(install_id) == ("awaiting_confirmation", "key_differs")
+    assert not repairing.destination().enabled
+    assert repairing.destination().config["apiKey"] == "somebody-elses"
+    assert not repairing.wire.of("PATCH")
+    await repairing.provisioner.provision(install_id, overwrite=True)
+    assert await repairing.outcome(install_id) == ("connected", None)
+
+
+async def test_a_rotation_that_was_given_up_is_finished_by_the_next_look(stage: Stage) -> None:
+    install_id = await connected(stage)
+    old = stage.destination().config["apiKey"]
+    stage.fault("PATCH .*", None, status=503)
+    await stage.provisioner.rotate_key(install_id, actor="operator")
+    await stage.work_for(hours=80, at_most_every=HOURS)
+    assert await stage.open_entries(install_id) == []
+    stage.sandbox.state.faults.clear()
+    assert await stage.reconciler.check(install_id) is None, "the key that it holds is ours"
+    await stage.worker.run_due()
+    assert stage.destination().config["apiKey"] == await stage.clear_key(install_id) != old
+    assert stage.changes == []
+
+
+async def test_an_install_that_failed_is_set_up_by_a_later_look(stage: Stage) -> None:
+    stage.fault("POST .*destinations", None, status=503)
+    install_id = await stage.install()
+    await stage.work_for(hours=80, at_most_every=HOURS)
+    assert await stage.outcome(install_id) == ("failed", "segment_unavailable")
+    stage.sandbox.state.faults.clear()
+    await stage.reconciler.check(install_id)
+    await stage.worker.run_due()
+    assert await stage.outcome(install_id) == ("connected", None)
 
 
 async def test_drift_that_somebody_mended_is_noticed_too(stage: Stage) -> None:
@@ -350,4 +390,5 @@ async def test_finished_outbox_entries_are_cleared_after_a_month(stage: Stage) -
     ],
 )
 def test_drift_of_a_destination(destination: Destination | None, drift: Drift | None) -> None:
-    assert drift_of(destination, "ours") is drift
+    key = HeldKey.UNKNOWN if destination is None else held_key(destination, "ours", is_ours=False)
+    assert drift_of(destination, key) is drift

@@ -34,7 +34,7 @@ removal_reported        reconcile -          refresh disconnect keep -     -
 disconnecting           -         -          -       -          keep -     -
 disconnected            -         -          -       -          -    -     -
 disconnected_removed    -         -          -       -          -    -     -
-disconnected_left_on    -         -          -       -          -    -     -
+disconnected_left_on    -         -          -       disconnect -    -     -
 """
 STATES: dict[str, dict[str, Any]] = {
     **{status.value: {"status": status} for status in InstallStatus},
