@@ -116,7 +116,7 @@ class ConnectLinks:
     async def look(self, token: str) -> ConnectLink | None:
         """Return a usable link without using it up, so that mail scanners and previews do no harm.
 
-        ``InstallFlow.start_by_link`` uses it up.
+        ``FlowStarts.start_by_link`` uses it up.
         """
         async with self._database.transaction() as session:
             return await connect_links.find_usable(session, token, component=self._component, now=self._clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -30,8 +31,31 @@ class NothingToContinue(Exception):
     """Segment says that the App is installed already, and no install of the account can be the one it means."""
 
 
+@dataclass(frozen=True, slots=True)
+class InstallChoice:
+    """An install that Segment may mean, as the customer sees it."""
+
+    id: str
+    workspace_name: str
+    source_name: str | None
+    status: InstallStatus
+
+    @classmethod
+    def of(cls, install: Install) -> InstallChoice:
+        """Take what is shown of an install."""
+        return cls(install.id, install.workspace_name, install.source_name, install.status)
+
+
 class ContinuationUnclear(Exception):
-    """Segment does not say which install it means, and new settings may only be given to the right one."""
+    """Segment does not say which install it means; only the customer knows.
+
+    Attributes:
+        choices: the account's installs that it may be.
+    """
+
+    def __init__(self, choices: Sequence[InstallChoice]) -> None:
+        super().__init__(f"one of {len(choices)} installs")
+        self.choices = tuple(choices)
 
 
 class InstallOfAnotherAccount(Exception):
@@ -140,26 +164,30 @@ async def _stored_install(
     return None if found is None else await installs.lock(session, found.id)
 
 
-async def continue_install(session: AsyncSession, *, flow: FlowState, now: datetime) -> Install:
+async def continue_install(
+    session: AsyncSession, *, flow: FlowState, lost: bool, chosen: str | None = None, now: datetime
+) -> Install:
     """Take up the stored install when Segment says that there is one already (contract 2.8, cases 15 and 16).
 
-    It is the one that the flow reconnects, otherwise the account's newest. Settings that the flow brings replace the
-    install's, so that the newest link holds; without any, the install keeps its own.
+    Segment names neither workspace nor install. So it is the one that the customer chose or the flow reconnects, or
+    the account's only one. Settings that the flow brings replace the install's, so that the newest link holds; without
+    any, the install keeps its own.
+
+    Args:
+        lost: Segment may have made an install for this account whose token never reached us; it may mean that one.
+        chosen: the customer said which one.
 
     Raises:
         NothingToContinue: there is none.
-        ContinuationUnclear: there are several, and the flow would change the settings of one of them.
+        ContinuationUnclear: it may be one of several.
     """
-    if flow.reconnects is not None:
-        wanted = await installs.lock(session, flow.reconnects)
-        found = [] if wanted is None else [wanted]
-    else:
-        stored = await installs.lock_of_account(session, account=flow.account, component=flow.component)
-        found = may_be_meant(stored)
+    stored = await installs.lock_of_account(session, account=flow.account, component=flow.component)
+    wanted = flow.reconnects if chosen is None else chosen
+    found = [install for install in may_be_meant(stored) if wanted in {None, install.id}]
     if not found:
         raise NothingToContinue
-    if len(found) > 1 and flow.settings and any(install.settings != flow.settings for install in found):
-        raise ContinuationUnclear
+    if chosen is None and (lost or len(found) > 1):
+        raise ContinuationUnclear([InstallChoice.of(install) for install in found])
     install = found[0]
     if flow.settings:
         install.settings = dict(flow.settings)
@@ -179,11 +207,9 @@ async def continue_install(session: AsyncSession, *, flow: FlowState, now: datet
 def may_be_meant(stored: Sequence[Install]) -> list[Install]:
     """Return the installs that Segment may mean when it says that there is one.
 
-    Those that were disconnected here come into question only when there is no other: the App stays installed in
-    Segment then, unless it was removed there.
+    One that was disconnected here stays installed in Segment, unless it was removed there.
     """
-    there = [install for install in stored if install.status_reason != Reason.INSTALL_REMOVED.value]
-    return [install for install in there if not install.status.over] or there
+    return [install for install in stored if install.status_reason != Reason.INSTALL_REMOVED.value]
 
 
 async def queue_provisioning(session: AsyncSession, install_id: str, *, now: datetime, overwrite: bool = False) -> None:

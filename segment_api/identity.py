@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enable_with_segment.http_client import httpx
 from enable_with_segment.segment_api.answers import config_api_object
 from enable_with_segment.segment_api.authorization_code import AuthorizationCodeClient, basic_credentials
-from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, SegmentUnavailable
+from enable_with_segment.segment_api.errors import InvalidAnswer, NotSent, SegmentUnavailable, TokenRequestRejected
 from enable_with_segment.segment_api.grants import InstallGrant, RefreshedToken, read_refreshed_token
 from enable_with_segment.segment_api.http import BeforeRequest, answer_of, client_options
 from enable_with_segment.segment_api.names import install_name as normalised_install_name
@@ -76,15 +76,27 @@ class IdentityClient:
 
         Raises:
             TokenRequestRejected: the code, the client or the redirect URI was refused.
-            InvalidAnswer: an answer that holds no usable grant.
-            SegmentUnavailable: no answer, or 5xx, twice; the code may be spent.
+            NotSent: no connection came about, so nothing can have happened.
+            InvalidAnswer: an answer that holds no usable grant. Segment may have made the install all the same.
+            SegmentUnavailable: no answer, 429 or 5xx. Segment may have made the install all the same.
         """
         try:
             return await self._exchange_once(code, code_verifier)
         except SegmentUnavailable as error:
             if error.status == 429 or isinstance(error, InvalidAnswer):
                 raise
-        return await self._exchange_once(code, code_verifier)
+            unseen = error
+        try:
+            return await self._exchange_once(code, code_verifier)
+        except NotSent:
+            raise unseen from None
+        except TokenRequestRejected as rejected:
+            # "Used before" and "installed already" may both be the effect of the request whose answer was lost.
+            if rejected.error != "invalid_grant" and not rejected.install_already_exists:
+                raise
+            if isinstance(unseen, NotSent):
+                raise
+            raise unseen from None
 
     async def refresh(self, install_name: str, *, may_send: Callable[[], bool] = lambda: True) -> RefreshedToken:
         """Get a new install token; the earlier one stops working at once (contract 2.7). Never repeated here.
@@ -126,6 +138,8 @@ class IdentityClient:
                 )
         except TimeoutError:
             raise SegmentUnavailable(f"the token endpoint did not answer within {self._timeout:g} s") from None
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise NotSent(f"the token endpoint could not be reached ({type(error).__name__})") from None
         except httpx.HTTPError as error:
-            raise SegmentUnavailable(f"the token endpoint could not be reached ({type(error).__name__})") from None
+            raise SegmentUnavailable(f"the token endpoint's answer was lost ({type(error).__name__})") from None
         return grant

@@ -23,6 +23,7 @@ import typer.testing
 from starlette.types import Receive, Scope, Send
 
 from enable_with_segment.db.encryption import EncryptionKeys, Place
+from enable_with_segment.oauth_app.flow.cookies import FlowCookies
 from enable_with_segment.oauth_app.operators.api_tokens import ApiTokens, MintedToken
 from enable_with_segment.oauth_app.web import application
 from enable_with_segment.segment_api.secret import Secret
@@ -36,7 +37,8 @@ QUIET = ("httpx", "httpcore", "aiosqlite", "sqlalchemy", "alembic", "asyncio", "
 FLOW: Final = "state or cookie of a flow"
 TOKENS_OF: Final = {
     "enable_with_segment.installs.connect_links": "connect link",
-    "enable_with_segment.oauth_app.flow.install_flow": FLOW,
+    "enable_with_segment.oauth_app.flow.flow_starts": FLOW,
+    "enable_with_segment.oauth_app.web.routes.install": FLOW,
     "enable_with_segment.oauth_app.operators.logins": "state or cookie of a login",
     "enable_with_segment.oauth_app.operators.sessions": "operator's session",
     "enable_with_segment.oauth_app.operators.sign_in_links": "sign-in link",
@@ -172,7 +174,7 @@ def _secrets(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tokens(patch: pytest.MonkeyPatch) -> None:
-    token_urlsafe, mint = secrets.token_urlsafe, ApiTokens.mint
+    token_urlsafe, mint, press = secrets.token_urlsafe, ApiTokens.mint, FlowCookies.of_press
 
     def random_token(nbytes: int | None = None) -> str:
         token = token_urlsafe(nbytes)
@@ -188,7 +190,14 @@ def _tokens(patch: pytest.MonkeyPatch) -> None:
         WATCH.secret("API token", minted.token)
         return minted
 
+    def of_press(self: FlowCookies, *arguments: Any) -> tuple[str, str]:
+        state, cookie = press(self, *arguments)
+        WATCH.secret(FLOW, state)
+        WATCH.secret(FLOW, cookie)
+        return state, cookie
+
     patch.setattr(secrets, "token_urlsafe", random_token)
+    patch.setattr(FlowCookies, "of_press", of_press)
     patch.setattr(ApiTokens, "mint", api_token)
 
 

@@ -45,12 +45,16 @@ async def add(
     )
 
 
+async def find(session: AsyncSession, token: str, *, component: str, now: datetime) -> ConnectLink | None:
+    """Return a component's link that has not expired, used or not."""
+    found = await session.get(ConnectLink, token_hash(token))
+    return None if found is None or found.component != component or found.expires_at <= now else found
+
+
 async def find_usable(session: AsyncSession, token: str, *, component: str, now: datetime) -> ConnectLink | None:
     """Return a component's link if it is neither used nor expired; looking does not use it up."""
-    found = await session.get(ConnectLink, token_hash(token))
-    if found is None or found.component != component or found.used_at is not None or found.expires_at <= now:
-        return None
-    return found
+    found = await find(session, token, component=component, now=now)
+    return None if found is None or found.used_at is not None else found
 
 
 async def use(session: AsyncSession, token: str, *, component: str, now: datetime) -> ConnectLink | None:

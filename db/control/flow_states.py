@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import delete, func, update
+from sqlalchemy import ColumnElement, and_, delete, func, not_, or_, update
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from enable_with_segment.db.control.tables import FlowState
+
+EXCHANGE_LOST = "exchange_lost"
+ANSWER_UNREADABLE = "answer_unreadable"
+RECONNECTED_ELSEWHERE = "reconnected_elsewhere"
+_WITHOUT_TOKEN = (EXCHANGE_LOST, ANSWER_UNREADABLE, RECONNECTED_ELSEWHERE)
+"""Failures after which Segment may have an install that we hold no token of."""
 
 
 def digest(value: str) -> str:
@@ -26,6 +34,11 @@ async def find(session: AsyncSession, state: str, *, component: str | None = Non
     """Return the flow of a ``state``, whatever became of it; only of one component, if it is named."""
     found = await session.get(FlowState, digest(state))
     return found if found is not None and component in {None, found.component} else None
+
+
+def belongs_to(flow: FlowState, cookie: str | None) -> bool:
+    """Return True if this is the cookie of the browser that the flow was started in."""
+    return cookie is not None and hmac.compare_digest(digest(cookie), flow.cookie_hash)
 
 
 async def consume(
@@ -51,12 +64,12 @@ async def consume(
 
 
 async def finish(
-    session: AsyncSession, state: str, *, now: datetime, install_id: str | None = None, failure: str | None = None
+    session: AsyncSession, state_hash: str, *, now: datetime, install_id: str | None = None, failure: str | None = None
 ) -> None:
     """Record how the flow ended, for a reload of the callback."""
     await session.exec(
         update(FlowState)
-        .where(col(FlowState.state_hash) == digest(state))
+        .where(col(FlowState.state_hash) == state_hash)
         .values(finished_at=now, install_id=install_id, failure=failure, code_verifier_ciphertext=None)
     )
 
@@ -71,21 +84,58 @@ async def count_open(session: AsyncSession, *, now: datetime) -> int:
     return (await session.exec(statement)).one()
 
 
-async def purge(session: AsyncSession, *, before: datetime) -> None:
-    """Delete flows that expired before the given instant."""
-    await session.exec(delete(FlowState).where(col(FlowState.expires_at) < before))
+async def purge(session: AsyncSession, *, before: datetime, lost_before: datetime) -> None:
+    """Delete flows that expired before the given instant; those that may have left an install are kept for longer."""
+    expires_at = col(FlowState.expires_at)
+    await session.exec(
+        delete(FlowState).where(or_(expires_at < lost_before, and_(expires_at < before, not_(_without_token()))))
+    )
 
 
-async def exchange_failure(
-    session: AsyncSession, state: str, cookie: str, *, failure: str, becomes: str
+async def has_install_without_token(
+    session: AsyncSession, *, account: str, component: str, besides: str | None = None
+) -> bool:
+    """Return True if Segment may have an install of the account that we hold no token of.
+
+    Args:
+        besides: the hash of a state that is not looked at.
+    """
+    statement = (
+        select(FlowState.state_hash)
+        .where(
+            FlowState.account == account,
+            FlowState.component == component,
+            col(FlowState.state_hash) != (besides or ""),
+            _without_token(),
+        )
+        .limit(1)
+    )
+    return (await session.exec(statement)).first() is not None
+
+
+def _without_token() -> ColumnElement[bool]:
+    """A code was taken to Segment and nothing was kept of it: the answer was lost or refused, or the process died."""
+    unknown = or_(
+        col(FlowState.failure).in_(_WITHOUT_TOKEN),
+        and_(col(FlowState.failure).is_(None), col(FlowState.finished_at).is_(None)),
+    )
+    return and_(col(FlowState.code_hash).is_not(None), col(FlowState.install_id).is_(None), unknown)
+
+
+async def take_failure(
+    session: AsyncSession, state: str, cookie: str, *, failures: Collection[str], becomes: str
 ) -> FlowState | None:
-    """Turn a flow's recorded failure into another, once, for the browser it belongs to; ``None`` otherwise."""
+    """Turn a flow's recorded failure into another, once, for the browser it belongs to; ``None`` otherwise.
+
+    Args:
+        failures: those that may be recorded.
+    """
     statement = (
         update(FlowState)
         .where(
             col(FlowState.state_hash) == digest(state),
             col(FlowState.cookie_hash) == digest(cookie),
-            col(FlowState.failure) == failure,
+            col(FlowState.failure).in_(failures),
         )
         .values(failure=becomes)
         .returning(FlowState)

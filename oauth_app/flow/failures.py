@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from enable_with_segment.db.control import flow_states
+
 
 class FailureReason(StrEnum):
     """What the operator sees in logs and in the flow's record."""
@@ -36,11 +38,13 @@ class FailureReason(StrEnum):
     CODE_REFUSED = "code_refused"
     REDIRECT_URI_REFUSED = "redirect_uri_refused"
     CLIENT_REFUSED = "client_refused"
-    ANSWER_UNREADABLE = "answer_unreadable"
+    EXCHANGE_LOST = flow_states.EXCHANGE_LOST
+    ANSWER_UNREADABLE = flow_states.ANSWER_UNREADABLE
     INSTALL_EXISTS_ELSEWHERE = "install_exists_elsewhere"
+    INSTALL_WITHOUT_TOKEN = "install_without_token"  # noqa: S105 - a reason's name
     INSTALL_UNCLEAR = "install_unclear"
     INSTALL_OF_ANOTHER_ACCOUNT = "install_of_another_account"
-    RECONNECTED_ELSEWHERE = "reconnected_elsewhere"
+    RECONNECTED_ELSEWHERE = flow_states.RECONNECTED_ELSEWHERE
     PAGE_UNKNOWN = "page_unknown"
     STORE_AWAY = "store_away"
     FUNCTION_FAILED = "function_failed"
@@ -54,7 +58,13 @@ class NextStep(StrEnum):
     ASK_FOR_LINK = "ask_for_link"
     CONTACT_SUPPORT = "contact_support"
     MANUAL_KEY = "manual_key"
+    CHOOSE = "choose"
     WAIT = "wait"
+
+    @property
+    def offers_key(self) -> bool:
+        """Whether the page offers an API key to paste by hand."""
+        return self in {NextStep.MANUAL_KEY, NextStep.CHOOSE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +194,13 @@ FAILURES: dict[FailureReason, Failure] = {
     FailureReason.SEGMENT_UNAVAILABLE: Failure(
         503,
         "Segment isn't answering right now",
-        "Your choice couldn't be completed. Wait a minute and start again; nothing is lost.",
+        "Segment couldn't be reached, so nothing was connected. Wait a minute and start again.",
+    ),
+    FailureReason.EXCHANGE_LOST: Failure(
+        503,
+        "Segment's answer was lost",
+        "Segment may have connected {partner} to your workspace, but its answer didn't reach us. Wait a minute and "
+        "start again. If that isn't possible then, the page says how to go on.",
     ),
     FailureReason.SEGMENT_REFUSED: Failure(
         400,
@@ -214,23 +230,32 @@ FAILURES: dict[FailureReason, Failure] = {
     FailureReason.ANSWER_UNREADABLE: Failure(
         502,
         "Segment's answer made no sense",
-        "We couldn't read what Segment sent, so nothing was connected. Please start again in a minute.",
+        "We couldn't read what Segment sent. Please start again in a minute. If that isn't possible then, the page "
+        "says how to go on.",
         alarm=True,
     ),
     FailureReason.INSTALL_EXISTS_ELSEWHERE: Failure(
         409,
         "{partner} is already connected to this workspace",
-        "Segment allows one connection of {partner} per workspace, and it wasn't made from this account. If you know "
-        "who made it, ask them to disconnect it. Or connect this source by hand with an API key.",
+        "Segment allows one connection of {partner} per workspace, and we have no record of this one for your account. "
+        "If it was made from another account, ask its owner to disconnect it. Otherwise remove {partner} in the "
+        "settings of your Segment workspace, and start again. Or connect this source by hand with an API key.",
         NextStep.MANUAL_KEY,
+    ),
+    FailureReason.INSTALL_WITHOUT_TOKEN: Failure(
+        409,
+        "Segment's answer to an earlier attempt was lost",
+        "Segment connected {partner} to this workspace then, and gives access to it only once. Remove {partner} in the "
+        "settings of your Segment workspace, and start again. Or connect this source by hand with an API key.",
+        NextStep.MANUAL_KEY,
+        alarm=True,
     ),
     FailureReason.INSTALL_UNCLEAR: Failure(
         409,
-        "We can't tell which connection you mean",
-        "Segment says that this workspace is connected to {partner} already. This account has several connections, "
-        "Segment doesn't say which of them it means, and the link you followed would change its settings. Nothing was "
-        "changed. Ask for a link that renews the connection you mean.",
-        NextStep.ASK_FOR_LINK,
+        "Which connection do you mean?",
+        "Segment says that the workspace you chose is connected to {partner} already, but not which one it is. Nothing "
+        "was changed yet. Please choose the connection of that workspace.",
+        NextStep.CHOOSE,
     ),
     FailureReason.INSTALL_OF_ANOTHER_ACCOUNT: Failure(
         409,

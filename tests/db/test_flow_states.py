@@ -79,7 +79,7 @@ async def test_a_finished_flow_tells_how_it_ended_and_forgets_its_verifier(datab
     await start(database)
     await consume(database)
     async with database.transaction() as session:
-        await flow_states.finish(session, "state", now=NOW, install_id="ins_1")
+        await flow_states.finish(session, flow_states.digest("state"), now=NOW, install_id="ins_1")
     async with database.transaction() as session:
         found = await flow_states.find(session, "state")
     assert found is not None
@@ -94,7 +94,7 @@ async def test_open_flows_are_counted_and_old_ones_purged(database: Database) ->
     await consume(database, "used")
     async with database.transaction() as session:
         assert await flow_states.count_open(session, now=NOW) == 1
-        await flow_states.purge(session, before=NOW)
+        await flow_states.purge(session, before=NOW, lost_before=NOW - timedelta(days=90))
     async with database.transaction() as session:
         assert await flow_states.find(session, "old") is None
         assert await flow_states.find(session, "open") is not None

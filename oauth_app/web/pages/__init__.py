@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from enable_with_segment.db.control.tables import Install
+from enable_with_segment.installs.record import InstallChoice
 from enable_with_segment.installs.status import tell_status
 from enable_with_segment.oauth_app.flow.failures import FAILURES, FailureReason, NextStep
 
@@ -56,8 +57,14 @@ class Pages:
         incident: str | None = None,
         return_to: str | None = None,
         manual_key_state: str | None = None,
+        choices: Sequence[InstallChoice] = (),
     ) -> HTMLResponse:
-        """The page of one failure: what happened, and what to do next."""
+        """The page of one failure: what happened, and what to do next.
+
+        Args:
+            manual_key_state: the state of a flow whose browser may have a key to paste, or choose.
+            choices: installs, one of which the customer means.
+        """
         failure = FAILURES[reason]
         return self._page(
             "failure.html",
@@ -65,10 +72,21 @@ class Pages:
                 "heading": self._named(failure.title),
                 "sentence": self._named(failure.text),
                 "next_step": failure.next_step.value,
-                "start_url": self._start_url if failure.next_step is NextStep.START_AGAIN else None,
+                "start_url": self._start_url
+                if failure.next_step is NextStep.START_AGAIN or failure.next_step.offers_key
+                else None,
                 "return_to": return_to,
                 "incident": incident,
                 "manual_key_state": manual_key_state,
+                "choices": [
+                    {
+                        "id": choice.id,
+                        "workspace": choice.workspace_name.removeprefix("workspaces/"),
+                        "source": (choice.source_name or "").rpartition("/")[2],
+                        "status": choice.status.value.replace("_", " "),
+                    }
+                    for choice in choices
+                ],
             },
             status=failure.status,
             referrer="same-origin" if manual_key_state else "no-referrer",

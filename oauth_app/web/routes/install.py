@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from enable_with_segment.db.control.tables import ConnectLink
 from enable_with_segment.oauth_app.flow.callback_query import CodeReturned, Refused, read_callback
-from enable_with_segment.oauth_app.flow.cookies import cookie_name
-from enable_with_segment.oauth_app.flow.failures import FailureReason
-from enable_with_segment.oauth_app.flow.install_flow import (
-    FLOW_LIFETIME,
+from enable_with_segment.oauth_app.flow.cookies import BROWSER, cookie_name
+from enable_with_segment.oauth_app.flow.failures import FAILURES, FailureReason
+from enable_with_segment.oauth_app.flow.flow_starts import COOKIE_LIFETIME
+from enable_with_segment.oauth_app.flow.outcomes import (
     FlowConnected,
     FlowFailed,
     FlowOutcome,
@@ -26,6 +28,8 @@ from enable_with_segment.oauth_app.web.routes.partner_account import is_other_ac
 from enable_with_segment.oauth_app.web.same_site import is_same_site, is_speculative
 from enable_with_segment.oauth_app.web.services import Services, services_of
 
+_COOKIE_PATH = "/auth/segment"
+_LINK_COOKIE_PATH = "/connect"
 _LINK_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -37,20 +41,30 @@ def routes() -> list[Route]:
         Route("/auth/segment", limited(Purpose.CONNECT, start), methods=["GET"]),
         Route("/auth/segment/callback", limited(Purpose.CALLBACK, callback, own_bucket=_ended_flow), methods=["GET"]),
         Route("/auth/segment/manual-key", manual_key, methods=["POST"]),
+        Route("/auth/segment/choose", choose, methods=["POST"]),
     ]
 
 
 async def connect_page(request: Request) -> Response:
-    """Name the account and ask. Looking does not use the link up, so mail scanners do no harm (EM-3)."""
+    """Name the account and ask. Looking does not use the link up, so mail scanners do no harm (EM-3).
+
+    The browser that used a link up sees its page again, or the install that came of it.
+    """
     services = services_of(request)
     if services.flow is None:
         return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
-    link = await services.connect_links.look(request.path_params["link"])
+    browser = request.cookies.get(BROWSER)
+    link = await services.flow.starts.look(request.path_params["link"], browser=browser)
     if link is None:
         return services.pages.failure(FailureReason.LINK_UNUSABLE)
+    if isinstance(link, FlowConnected):
+        return _show(services, link, state=None)
     if await is_other_account(services, request, link.account):
         return services.pages.failure(FailureReason.OTHER_ACCOUNT)
-    return services.pages.connect(link.account)
+    page = services.pages.connect(link.account)
+    if browser is None:
+        _set_cookie(services, page, BROWSER, secrets.token_urlsafe(32), path=_LINK_COOKIE_PATH)
+    return page
 
 
 async def connect_confirmed(request: Request) -> Response:
@@ -63,10 +77,12 @@ async def connect_confirmed(request: Request) -> Response:
     token = request.path_params["link"]
     if await services.panic.engaged():
         return services.pages.failure(FailureReason.SERVICE_STOPPED)
-    link = await services.connect_links.look(token)
-    if link is not None and await is_other_account(services, request, link.account):
+    browser = request.cookies.get(BROWSER)
+    link = await services.flow.starts.look(token, browser=browser)
+    if isinstance(link, ConnectLink) and await is_other_account(services, request, link.account):
         return services.pages.failure(FailureReason.OTHER_ACCOUNT)
-    return _to_segment(services, await services.flow.start_by_link(token), status=303)
+    started = await services.flow.starts.start_by_link(token, browser=browser)
+    return _to_segment(services, started, status=303)
 
 
 async def start(request: Request) -> Response:
@@ -89,7 +105,7 @@ async def start(request: Request) -> Response:
             return RedirectResponse(services.settings.partner_login_url, status_code=303)
         return services.pages.failure(FailureReason.NOT_SIGNED_IN)
     reconnects = request.query_params.get("reconnect") or None
-    return _to_segment(services, await services.flow.start(account, reconnects=reconnects), status=302)
+    return _to_segment(services, await services.flow.starts.start(account, reconnects=reconnects), status=302)
 
 
 async def callback(request: Request) -> Response:
@@ -132,6 +148,24 @@ async def manual_key(request: Request) -> Response:
     return services.pages.manual_key(account=made.account, api_key=made.api_key, return_to=made.return_to)
 
 
+async def choose(request: Request) -> Response:
+    """Go on with the install that the customer says Segment meant."""
+    services = services_of(request)
+    if services.flow is None:
+        return services.pages.failure(FailureReason.OAUTH_NOT_CONFIGURED)
+    form = await read_form(request)
+    state, install_id = form.get("state", ""), form.get("install", "")
+    refused = too_often(Purpose.MANUAL_KEY, request, bucket=_own_flow(request, state))
+    if refused is not None:
+        return refused
+    if not is_same_site(request.headers, base_url=services.settings.base_url):
+        return services.pages.failure(FailureReason.CROSS_SITE)
+    if await services.panic.engaged():
+        return services.pages.failure(FailureReason.SERVICE_STOPPED)
+    outcome = await services.flow.choose(state, install_id, cookie=request.cookies.get(cookie_name(state)))
+    return _show(services, outcome, state=state)
+
+
 def _ended_flow(request: Request) -> str | None:
     """Name the flow that a callback ends, if the browser is the one it was started in."""
     states = request.query_params.getlist("state")
@@ -151,22 +185,28 @@ def _own_flow(request: Request, state: str) -> str | None:
     return cookie_name(state)
 
 
-def _to_segment(services: Services, started: FlowStarted | FlowFailed, *, status: int) -> Response:
+def _to_segment(services: Services, started: FlowStarted | FlowConnected | FlowFailed, *, status: int) -> Response:
+    if isinstance(started, FlowConnected):
+        return _show(services, started, state=None)
     if isinstance(started, FlowFailed):
         return services.pages.failure(started.reason, return_to=started.return_to)
     response = RedirectResponse(started.url, status_code=status)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
+    _set_cookie(services, response, started.cookie_name, started.cookie_value, path=_COOKIE_PATH)
+    return response
+
+
+def _set_cookie(services: Services, response: Response, name: str, value: str, *, path: str) -> None:
     response.set_cookie(
-        started.cookie_name,
-        started.cookie_value,
-        max_age=int(FLOW_LIFETIME.total_seconds()),
-        path=services.settings.path_to("/auth/segment"),
+        name,
+        value,
+        max_age=int(COOKIE_LIFETIME.total_seconds()),
+        path=services.settings.path_to(path),
         secure=services.settings.secure_cookies,
         httponly=True,
         samesite="lax",
     )
-    return response
 
 
 def _show(services: Services, outcome: FlowOutcome, *, state: str | None) -> Response:
@@ -180,6 +220,8 @@ def _show(services: Services, outcome: FlowOutcome, *, state: str | None) -> Res
             return response
         case FlowPending():
             return services.pages.pending()
-        case FlowFailed(reason, return_to, incident):
-            by_hand = state if reason is FailureReason.INSTALL_EXISTS_ELSEWHERE else None
-            return services.pages.failure(reason, incident=incident, return_to=return_to, manual_key_state=by_hand)
+        case FlowFailed(reason, return_to, incident, choices):
+            by_hand = state if FAILURES[reason].next_step.offers_key else None
+            return services.pages.failure(
+                reason, incident=incident, return_to=return_to, manual_key_state=by_hand, choices=choices
+            )

@@ -18,6 +18,7 @@ from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.installs.reasons import Reason
 from enable_with_segment.installs.record import PROVISION, may_be_meant
 from enable_with_segment.oauth_app.demo.browser import Browser
+from enable_with_segment.oauth_app.demo.forms import read_forms
 from tests.leak_watch import FLOW, LeakWatch
 from tests.oauth_app.conftest import FrontDoor, build_front_door
 
@@ -85,23 +86,80 @@ async def test_case_015_a_reconnect_brings_its_settings_along(front_door: FrontD
     assert stored == {first.id: {"region": "eu"}, "ins_1": {"region": "us"}}
 
 
-async def test_case_015_settings_for_one_of_several_installs_are_not_given_to_the_wrong_one(
-    front_door_on_both: FrontDoor,
+async def test_case_015_which_of_several_installs_is_meant_is_asked_and_nothing_is_changed_before(
+    front_door_on_both: FrontDoor, leak_watch: LeakWatch
 ) -> None:
+    leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")  # a field of the form that chooses
     door = front_door_on_both
     async with door.browser() as browser:
         first = await _connected(door, browser, settings={"region": "us"})
         await _another(door, first, 1)
         before, queued = await door.installs(), await door.queued()
-        page = await door.connect(browser, link=await door.link(settings={"region": "eu"}))
-        assert page.status_code == 409
-        assert "tell which connection you mean" in page.text
+        for settings in ({"region": "eu"}, {"region": "us"}, {}):
+            page = await door.connect(browser, link=await door.link(settings=settings))
+            assert page.status_code == 409
+            assert "Which connection do you mean?" in page.text
+            assert [name in page.text for name in ("northwind", "web-prod", "w1")] == [True] * 3
+            again = await browser.open(str(page.url))
+            assert f'value="{first.id}"' in again.text, "after a reload, too"
         assert await door.installs() == before
         assert await door.queued() == queued
-        page = await door.connect(browser, link=await door.link(settings={"region": "us"}))
-        assert page.url.path.startswith("/status/"), "nothing would be changed"
-        page = await door.connect(browser)
-        assert page.url.path.startswith("/status/")
+
+
+async def test_case_015_the_disconnected_one_of_two_is_resumed_when_the_customer_says_so(
+    front_door_on_both: FrontDoor, leak_watch: LeakWatch
+) -> None:
+    leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")
+    door = front_door_on_both
+    async with door.browser() as browser:
+        first = await _connected(door, browser, settings={"region": "us"})
+        live = await _another(door, first, 1, status=InstallStatus.RECEIVING)
+        await _set(door, first.id, InstallStatus.DISCONNECTED, Reason.DISCONNECTED_BY_REQUEST)
+        page = await door.connect(browser, link=await door.link(settings={"region": "eu"}))
+        chosen = await browser.submit(page, button=first.id)
+        assert chosen.url.path.startswith("/status/")
+        assert (await browser.submit(page, button=first.id)).url.path.startswith("/status/"), "pressed twice"
+    stored = {install.id: install for install in await door.installs()}
+    assert (stored[first.id].status, stored[first.id].settings) == (InstallStatus.PROVISIONING, {"region": "eu"})
+    assert (stored[live.id].status, stored[live.id].settings) == (InstallStatus.RECEIVING, {"region": "us"})
+    assert [entry.install_id for entry in await door.queued()] == [first.id] * 2
+
+
+async def test_case_015_only_an_install_of_the_account_can_be_chosen_and_only_in_the_same_browser(
+    front_door: FrontDoor, leak_watch: LeakWatch
+) -> None:
+    leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")
+    leak_watch.allow(FLOW, "answer to POST /auth/segment/choose")
+    async with front_door.browser() as browser, front_door.browser() as stranger:
+        first = await _connected(front_door, browser)
+        await _another(front_door, first, 1)
+        other = await _another(front_door, first, 2, account="acct_contoso")
+        page = await front_door.connect(browser)
+        assert other.id not in page.text
+        before, queued = await front_door.installs(), await front_door.queued()
+        (form,) = [form for form in read_forms(page.text, str(page.url)) if form.action.endswith("/choose")]
+        for install_id in (other.id, "ins_nobody", ""):
+            refused = await browser.http.post(form.action, data=form.filled(install=install_id))
+            assert (refused.status_code, first.id in refused.text) == (409, True), "asked again"
+        assert (await stranger.http.post(form.action, data=form.filled(install=first.id))).status_code == 400
+        headers = {"Sec-Fetch-Site": "cross-site"}
+        forged = await browser.http.post(form.action, data=form.filled(install=first.id), headers=headers)
+        assert forged.status_code == 403
+    assert await front_door.installs() == before
+    assert await front_door.queued() == queued
+
+
+async def test_case_015_none_of_them_may_be_meant_and_a_key_can_be_pasted(
+    front_door: FrontDoor, leak_watch: LeakWatch
+) -> None:
+    leak_watch.allow(FLOW, "answer to GET /auth/segment/callback")
+    async with front_door.browser() as browser:
+        first = await _connected(front_door, browser)
+        await _another(front_door, first, 1)
+        page = await front_door.connect(browser)
+        (form,) = [form for form in read_forms(page.text, str(page.url)) if form.action.endswith("/manual-key")]
+        made = await browser.http.post(form.action, data=form.filled())
+    assert "<code>ews_" in made.text
 
 
 async def test_case_015_an_install_that_was_disconnected_here_is_taken_up_again(front_door: FrontDoor) -> None:
@@ -174,7 +232,7 @@ async def _somebody_waits(database: Database) -> bool:
         return bool((await connection.execute(text(question))).scalar_one())
 
 
-def test_installs_that_are_connected_come_before_those_that_were_disconnected() -> None:
+def test_every_install_may_be_meant_but_those_that_were_removed_in_segment() -> None:
     def of(name: str, status: InstallStatus, reason: Reason | None = None) -> Install:
         return Install(
             id=name,
@@ -191,6 +249,6 @@ def test_installs_that_are_connected_come_before_those_that_were_disconnected() 
     ended = of("ended", InstallStatus.DISCONNECTED, Reason.DISCONNECTED_BY_REQUEST)
     ending = of("ending", InstallStatus.DISCONNECTING, Reason.DISCONNECT_REQUESTED)
     removed = of("removed", InstallStatus.DISCONNECTED, Reason.INSTALL_REMOVED)
-    assert may_be_meant([ended, live, removed, lost]) == [live, lost]
+    assert may_be_meant([ended, live, removed, lost]) == [ended, live, lost]
     assert may_be_meant([removed, ending, ended]) == [ending, ended]
     assert may_be_meant([removed]) == []

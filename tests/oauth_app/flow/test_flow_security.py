@@ -25,7 +25,7 @@ from enable_with_segment.db.control.tables import FlowState
 from enable_with_segment.db.encryption import EncryptionKeys, Place
 from enable_with_segment.http_client import httpx
 from enable_with_segment.oauth_app.demo.browser import Browser
-from enable_with_segment.oauth_app.flow.install_flow import FlowStarted
+from enable_with_segment.oauth_app.flow.outcomes import FlowStarted
 from enable_with_segment.segment_api.errors import SegmentUnavailable
 from enable_with_segment.segment_api.identity import IdentityClient
 from enable_with_segment.segment_api.secret import Secret
@@ -43,7 +43,7 @@ async def _returned(door: FrontDoor, browser: Browser) -> str:
 
 async def _started(door: FrontDoor) -> tuple[str, FlowStarted]:
     assert door.services.flow is not None
-    started = await door.services.flow.start("acct_1")
+    started = await door.services.flow.starts.start("acct_1")
     assert isinstance(started, FlowStarted)
     return parse_qs(urlsplit(started.url).query)["state"][0], started
 

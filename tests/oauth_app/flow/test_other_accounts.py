@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from enable_with_segment.db.control.tables import InstallStatus
-from enable_with_segment.oauth_app.flow.install_flow import FlowFailed
+from enable_with_segment.oauth_app.flow.outcomes import FlowFailed
 from tests.oauth_app.operations import SERVICE, Operations, running_service
 
 OWNER, OTHER = "acct_owner", "acct_other"
@@ -76,7 +76,7 @@ async def test_oa_22_the_owner_and_whoever_has_the_link_see_it(service: Operatio
 async def test_oa_21_a_callback_in_a_browser_of_another_account_exchanges_nothing(service: Operations) -> None:
     flow = service.services.flow
     assert flow is not None
-    started = await flow.start(OWNER)
+    started = await flow.starts.start(OWNER)
     assert not isinstance(started, FlowFailed)
     (state,) = re.findall(r"[?&]state=([^&]+)", started.url)
     headers = {"X-Partner-Account": OTHER, "Cookie": f"{started.cookie_name}={started.cookie_value}"}

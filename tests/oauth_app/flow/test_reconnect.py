@@ -13,7 +13,7 @@ from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.installs.connect_links import ReconnectRefused
 from enable_with_segment.installs.drift import SENTENCES, Drift
 from enable_with_segment.oauth_app.flow.failures import FailureReason
-from enable_with_segment.oauth_app.flow.install_flow import FlowFailed
+from enable_with_segment.oauth_app.flow.outcomes import FlowFailed
 from tests.oauth_app.conftest import SERVICE, FrontDoor, build_front_door
 
 WEB = "workspaces/northwind/sources/web-prod"
@@ -100,7 +100,7 @@ async def test_oa_20_oa_22_an_install_of_another_account_cannot_be_reconnected(f
     with pytest.raises(ReconnectRefused):
         await front_door.link("acct_contoso", reconnects=lost.id)
     assert front_door.services.flow is not None
-    refused = await front_door.services.flow.start("acct_contoso", reconnects=lost.id)
+    refused = await front_door.services.flow.starts.start("acct_contoso", reconnects=lost.id)
     assert refused == FlowFailed(FailureReason.OTHER_ACCOUNT)
 
 

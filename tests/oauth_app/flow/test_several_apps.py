@@ -9,14 +9,16 @@ from enable_with_segment.db.control import flow_states
 from enable_with_segment.installs.connect_links import ConnectLinks
 from enable_with_segment.oauth_app.flow.callback_query import CodeReturned, ErrorReturned
 from enable_with_segment.oauth_app.flow.failures import FailureReason
-from enable_with_segment.oauth_app.flow.install_flow import FlowConnected, FlowFailed, FlowStarted, InstallFlow
+from enable_with_segment.oauth_app.flow.install_flow import InstallFlow
+from enable_with_segment.oauth_app.flow.outcomes import FlowConnected, FlowFailed, FlowStarted
 from tests.oauth_app.conftest import SERVICE, FrontDoor
 
 
 def _flow_of_another_app(door: FrontDoor) -> InstallFlow:
     assert door.services.flow is not None
     other = copy.copy(door.services.flow)
-    other._component = "acme-crm-eu"
+    other.starts = copy.copy(other.starts)
+    other._component = other.starts._component = "acme-crm-eu"
     return other
 
 
@@ -25,7 +27,7 @@ async def test_oa_25_a_state_of_one_app_is_refused_at_the_callback_of_another(fr
     flow = door.services.flow
     assert flow is not None
     other = _flow_of_another_app(door)
-    started = await other.start("acct_1")
+    started = await other.starts.start("acct_1")
     assert isinstance(started, FlowStarted)
     (state,) = parse_qs(urlsplit(started.url).query)["state"]
     outcome = await flow.finish(CodeReturned("code", state), cookie=started.cookie_value)

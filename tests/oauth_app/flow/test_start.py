@@ -92,7 +92,7 @@ async def test_case_003_every_start_has_a_state_of_its_own_bound_to_browser_and_
             state = parse_qs(urlsplit(answer.headers["location"]).query)["state"][0]
             states.add(state)
             cookie = answer.headers["set-cookie"].lower()
-            for attribute in ("httponly", "samesite=lax", "path=/auth/segment", "max-age=600"):
+            for attribute in ("httponly", "samesite=lax", "path=/auth/segment", "max-age=3600"):
                 assert attribute in cookie
             assert state not in answer.headers["set-cookie"]
         flows = await _flows(door)

@@ -192,7 +192,7 @@ async def test_tk_16_erasing_destroys_every_secret_for_good(service: Operations,
     way_in = await services.operators.links.mint()
     await services.connect_links.create("acct_1")
     assert services.flow is not None
-    await services.flow.start("acct_1")
+    await services.flow.starts.start("acct_1")
     async with open_stores(service.settings) as stores, stores.control.transaction() as session:
         await install_tokens.save(
             session, stores.encryption, install.id, "upstream-token", expires_at=utc_now(), now=utc_now()

@@ -43,7 +43,7 @@ async def test_a_callback_in_another_browser_has_a_reference_too(
     front_door: FrontDoor, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert front_door.services.flow is not None
-    started = await front_door.services.flow.start("acct_northwind")
+    started = await front_door.services.flow.starts.start("acct_northwind")
     state = httpx.URL(started.url).params["state"]  # type: ignore[union-attr]
     async with front_door.client() as http:
         page = await http.get(f"{SERVICE}/auth/segment/callback", params={"code": "c", "state": state})
@@ -85,7 +85,7 @@ async def test_a_browser_gets_a_page_for_a_bug(front_door: FrontDoor, monkeypatc
     async def broken(*_arguments: object, **_options: object) -> None:
         raise ZeroDivisionError("not for strangers")
 
-    monkeypatch.setattr(connect_links, "find_usable", broken)
+    monkeypatch.setattr(connect_links, "find", broken)
     transport = httpx.ASGITransport(front_door.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport) as http:
         page = await http.get(f"{SERVICE}/connect/link", headers=BROWSER)
@@ -101,7 +101,7 @@ async def test_a_bug_on_a_page_of_a_connect_link_is_logged_without_the_link(
     async def broken(*_arguments: object, **_options: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(connect_links, "find_usable", broken)
+    monkeypatch.setattr(connect_links, "find", broken)
     transport = httpx.ASGITransport(front_door.app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport) as http:
         page = await http.get(f"{SERVICE}/connect/secret-link-token", headers=BROWSER)
