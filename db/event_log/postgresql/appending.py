@@ -11,10 +11,10 @@ from sqlalchemy import LargeBinary, Text, bindparam, delete, select, text, updat
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from enable_with_segment.db.event_log.deletion import Repetition
 from enable_with_segment.db.event_log.instants import to_microseconds
 from enable_with_segment.db.event_log.message_key import same_content
-from enable_with_segment.db.event_log.postgresql import erasing
-from enable_with_segment.db.event_log.postgresql.erasing import Repetition
+from enable_with_segment.db.event_log.postgresql import deletion
 from enable_with_segment.db.event_log.records import Appended, NewEvent, ReplayPolicy
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.tables import HandlerOutcome, StoredBody, StoredEvent
@@ -26,7 +26,7 @@ async def append(
     """Store the events that are new, in one statement, and count the others as duplicates.
 
     Returns:
-        The answers, and the deletes of which more has to be asked when this is committed (``erasing.decide``).
+        The answers, and the deletes of which more has to be asked when this is committed (``deletion.confirm``).
     """
     ids: list[int | None] = (await connection.exec_driver_sql(INSERT_GROUP, parameters(events))).scalar_one()
     again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
@@ -39,7 +39,7 @@ async def append(
     ]
     # Sorted for the same reason as duplicates: a repeated delete changes the tombstones of the one it repeats.
     for event_id, event in sorted(deletes, key=lambda one: (one[1].account, one[1].component, one[1].person_hash)):
-        repetition = await erasing.request(connection, event_id, event)
+        repetition = await deletion.request(connection, event_id, event)
         if repetition is not None:
             repetitions.append(repetition)
     return answers(ids, differing), repetitions

@@ -14,7 +14,6 @@ from sqlalchemy import (
     LargeBinary,
     RowMapping,
     Text,
-    and_,
     bindparam,
     delete,
     exists,
@@ -25,11 +24,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import aliased
 from sqlmodel import col
 
+from enable_with_segment.db.event_log.deletion import Tenant, work_of
 from enable_with_segment.db.event_log.message_key import key_of_message
 from enable_with_segment.db.event_log.postgresql import claiming
+from enable_with_segment.db.event_log.postgresql.deletion import PostgresDeletions
 from enable_with_segment.db.event_log.postgresql.statements import OLDEST_PENDING, in_state, is_any
 from enable_with_segment.db.event_log.records import (
     RETRIED,
@@ -44,7 +44,7 @@ from enable_with_segment.db.event_log.records import (
 )
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.storable_text import may_stand_for_others, storable
-from enable_with_segment.db.event_log.tables import Erasure, HandlerOutcome, MessageKey, StoredEvent
+from enable_with_segment.db.event_log.tables import HandlerOutcome, MessageKey, StoredEvent
 
 #: An event that an index leads to takes as long as so many that are passed in the order of their ids.
 _LOOK_UP = 10
@@ -146,37 +146,23 @@ async def show(connection: AsyncConnection, message_id: str) -> list[EventDetail
 
 
 async def deletion_of(connection: AsyncConnection, event_id: int) -> Deletion | None:
-    """Return the deletion of the person whom a delete names that does its work.
-
-    That is its own, else the first that reaches as far and was completed, by a handler if there is one; while there is
-    none, the newest.
-    """
-    of_person = and_(
-        col(Erasure.account) == col(StoredEvent.account),
-        col(Erasure.component) == col(StoredEvent.component),
-        col(Erasure.person_hash) == col(StoredEvent.person_hash),
-        col(Erasure.erased_through) >= func.least(col(StoredEvent.occurred_at), col(StoredEvent.received_at)),
-    )
-    work = aliased(StoredEvent)
-    is_unsupported = exists().where(col(work.id) == col(Erasure.event_id), col(work.state) == EventState.UNSUPPORTED)
-    statement = (
-        select(col(Erasure.event_id), col(Erasure.completed_at))
-        .join(StoredEvent, of_person)
-        .where(col(StoredEvent.id) == event_id)
-        .order_by(
-            (col(Erasure.event_id) == event_id).desc(),
-            col(Erasure.completed_at).is_(None),
-            is_unsupported,
-            col(Erasure.completed_at).asc(),
-            col(Erasure.event_id).desc(),
-        )
-        .limit(1)
-    )
-    found = (await connection.execute(statement)).first()
-    if found is None:
+    """Return the deletion that does the work of a delete (``db.event_log.deletion.work_of``)."""
+    own = select(
+        col(StoredEvent.account),
+        col(StoredEvent.component),
+        col(StoredEvent.person_hash),
+        func.least(col(StoredEvent.occurred_at), col(StoredEvent.received_at)),
+    ).where(col(StoredEvent.id) == event_id)
+    row = (await connection.execute(own)).first()
+    if row is None:
         return None
-    details = await _details(connection, col(StoredEvent.id) == found.event_id)
-    return Deletion(found.event_id, found.completed_at is not None, details[0] if details else None)
+    account, component, person, through = row
+    tombstones = await PostgresDeletions(connection).tombstones(Tenant(account, component), person or "")
+    work = work_of(event_id, through, tombstones)
+    if work is None:
+        return None
+    details = await _details(connection, col(StoredEvent.id) == work.event_id)
+    return Deletion(work.event_id, work.completed_at is not None, details[0] if details else None)
 
 
 async def _details(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[EventDetail]:

@@ -15,7 +15,7 @@ from enable_with_segment.db.types import UtcDateTime
 
 # The senders are found by stepping through an index that holds pending events only, one step for each, and their
 # oldest events are taken in turns. Partitions from before the oldest pending event are not looked into. Deletions that
-# certainly have to wait are passed over (``beginning``). What is looked at is locked, which is a write for
+# certainly have to wait are passed over (``deletion``). What is looked at is locked, which is a write for
 # each event: so of each sender at first only the share is that makes enough events if all senders have that many.
 # A plan that was made while little was stored would look through all that is pending, or all tombstones, for each
 # deletion. OFFSET and count() leave it no other way than by the indexes of subjects and of a tombstone's event.

@@ -13,10 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from enable_with_segment.db.event_log.deletion import erased_through
-from enable_with_segment.db.event_log.postgresql import beginning
+from enable_with_segment.db.event_log.postgresql import deletion
 from enable_with_segment.db.event_log.postgresql.choosing import choose
 from enable_with_segment.db.event_log.postgresql.statements import in_state, is_any
-from enable_with_segment.db.event_log.postgresql.tombstones import complete, find_tombstones
 from enable_with_segment.db.event_log.records import ClaimedEvent, HandlerRecord, HandlerResult, Settlement
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.tables import HandlerOutcome, StoredBody, StoredEvent
@@ -53,29 +52,29 @@ async def claim(
 ) -> tuple[list[ClaimedEvent], bool]:
     """Take due events that nobody holds: from the senders in turns, the oldest of each first.
 
-    Deletions wait until they may begin (``db.event_log.postgresql.beginning``).
+    Deletions wait until they may begin (``db.event_log.deletion``).
 
     Returns:
-        The events, and whether a deletion waits only until it is committed whom it covers.
+        The events, and whether a deletion waits only for the commit of its tombstones.
     """
     chosen = await choose(connection, components, limit=limit, now=now, skip=skip)
     earlier = {row.id: row.lease for row in chosen}
-    too_late, waiting, is_noted = await beginning.look_after(
+    decided = await deletion.decide(
         connection,
         [row.id for row in chosen if row.type in ("delete", "alias")],
         begun={row.id for row in chosen if row.lease is not None},
         now=now,
     )
-    event_ids = sorted(earlier.keys() - waiting)
+    event_ids = sorted(earlier.keys() - decided.waiting)
     if not event_ids:
-        return [], is_noted
+        return [], decided.needs_commit
     # Two statements: a plan for both together would be for as many events as the log has.
     bounds = {"ids": event_ids, "lowest": event_ids[0], "highest": event_ids[-1]}
     locked = await connection.execute(_LEASE, {"lease": lease, "until": until, **bounds})
     rows = sorted(locked.mappings(), key=lambda row: int(row["id"]))
     outcomes = await handler_outcomes(connection, event_ids)
     contents = await bodies(connection, event_ids)
-    deleted = await find_tombstones(
+    deleted = await deletion.find_deleted(
         connection,
         (row["account"] for row in rows),
         (subject for row in rows if (subject := row["person_hash"] or row["device_hash"])),
@@ -90,13 +89,13 @@ async def claim(
                 row["type"],
                 row["occurred_at"],
                 person=deleted.get((row["account"], row["component"], row["person_hash"] or row["device_hash"] or "")),
-                merge=too_late.get(row["id"]),
+                merge=decided.late_merges.get(row["id"]),
             ),
             interrupted=earlier[row["id"]] is not None,
         )
         for row in rows
     ]
-    return claimed, is_noted
+    return claimed, decided.needs_commit
 
 
 def _claimed(
@@ -186,7 +185,7 @@ async def settle(connection: AsyncConnection, settlements: Sequence[Settlement])
         await _forget_contents(connection, erased)
     for settlement in ours:
         if settlement.ends_deletion:
-            await complete(connection, settlement.event_id, now=settlement.at)
+            await deletion.complete(connection, settlement.event_id, now=settlement.at)
     return settled
 
 

@@ -20,7 +20,7 @@ from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.admission import Admission
 from enable_with_segment.db.event_log.group_commit import GroupCommit, Waiter
 from enable_with_segment.db.event_log.log import SegmentLimits
-from enable_with_segment.db.event_log.postgresql import appending, browsing, claiming, erasing, replaying
+from enable_with_segment.db.event_log.postgresql import appending, browsing, claiming, deletion, replaying
 from enable_with_segment.db.event_log.postgresql import retention as forgetting
 from enable_with_segment.db.event_log.postgresql.group_inserter import GroupInserter
 from enable_with_segment.db.event_log.postgresql.partitions import Runway
@@ -71,7 +71,7 @@ _DELETE_SECONDS = 30.0
 """Storing a delete looks for everybody who was merged into the person, and may not fail for being much."""
 _DELETES_AT_ONCE = 20
 """Each of them takes milliseconds in their transaction, and the first waits for the last."""
-_WIPED_AT_ONCE = 2_000
+_ERASED_AT_ONCE = 2_000
 """In a transaction of their own: results of other events wait behind that of one of these."""
 _LONG_SECONDS = 600.0
 """Looking through all events, or changing many of them, may take minutes."""
@@ -160,14 +160,14 @@ class SqlEventLog:
         self, event_id: int, lease: str, *, now: datetime, spares_deletes: bool = False
     ) -> ErasureReport | None:
         async with self._long_transaction() as connection:
-            covered = await erasing.find_covered(connection, event_id, lease, spares_deletes=spares_deletes)
+            covered = await deletion.find_covered(connection, event_id, lease, spares_deletes=spares_deletes)
         if covered is None:
             return None
         merged_ids, event_ids = covered
-        for start in range(0, len(event_ids), _WIPED_AT_ONCE):
-            portion = event_ids[start : start + _WIPED_AT_ONCE]
+        for start in range(0, len(event_ids), _ERASED_AT_ONCE):
+            portion = event_ids[start : start + _ERASED_AT_ONCE]
             async with self._transaction() as connection:
-                if not await erasing.wipe(connection, event_id, lease, portion, now=now):
+                if not await deletion.erase(connection, event_id, lease, portion, now=now):
                     return None
         return ErasureReport(merged_ids=merged_ids, events=len(event_ids))
 
@@ -332,7 +332,7 @@ class SqlEventLog:
             try:
                 async with self._transaction(_DELETE_SECONDS) as connection:
                     for repetition in repetitions:
-                        await erasing.decide(connection, repetition)
+                        await deletion.confirm(connection, repetition)
             except EventLogUnavailable as problem:
                 logger.warning("Repeated deletes (%d) are handled once more: %s", len(repetitions), problem)
         return appended

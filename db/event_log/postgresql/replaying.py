@@ -13,8 +13,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from enable_with_segment.db.event_log.postgresql import claiming
-from enable_with_segment.db.event_log.postgresql.people import SUBJECT
-from enable_with_segment.db.event_log.postgresql.statements import OLDEST_PENDING, in_state, is_any
+from enable_with_segment.db.event_log.postgresql.statements import OLDEST_PENDING, SUBJECT, in_state, is_any
 from enable_with_segment.db.event_log.records import LEFT_TO_IT, LONGEST_LEASE, UNFINISHED, Predecessor
 from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.db.event_log.tables import HandlerOutcome, StoredEvent

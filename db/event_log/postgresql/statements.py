@@ -23,6 +23,9 @@ from sqlmodel import col
 from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.db.event_log.tables import EventLogTable, StoredEvent
 
+#: The person of an event, or the device while no person is known.
+SUBJECT = func.coalesce(col(StoredEvent.person_hash), col(StoredEvent.device_hash))
+
 ERASURES = EventLogTable.metadata.tables["erasures"]
 
 

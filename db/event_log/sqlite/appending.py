@@ -9,7 +9,7 @@ from typing import Any
 from enable_with_segment.db.event_log.instants import to_microseconds
 from enable_with_segment.db.event_log.message_key import same_content
 from enable_with_segment.db.event_log.records import Appended, NewEvent, ReplayPolicy
-from enable_with_segment.db.event_log.sqlite import erasing
+from enable_with_segment.db.event_log.sqlite import deletion
 from enable_with_segment.db.event_log.sqlite.segment import Segment
 from enable_with_segment.db.event_log.sqlite.states import HANDLED, UNSUPPORTED
 from enable_with_segment.db.event_log.sqlite.store import Store
@@ -88,7 +88,7 @@ def append(
             answers[place] = _DIFFERING
         if is_revived:
             revived.append(segment)
-    repeated = sum(erasing.request(store, event_id, event) for event_id, event in deletes)
+    repeated = sum(deletion.request(store, event_id, event) for event_id, event in deletes)
 
     def committed() -> None:
         if tail_is_indexed:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from enable_with_segment.db.event_log.deletion import work_of
 from enable_with_segment.db.event_log.instants import to_instant, to_microseconds
 from enable_with_segment.db.event_log.message_key import key_of_message
 from enable_with_segment.db.event_log.records import (
@@ -21,7 +22,7 @@ from enable_with_segment.db.event_log.records import (
     EventRecord,
     Proof,
 )
-from enable_with_segment.db.event_log.sqlite import outcomes
+from enable_with_segment.db.event_log.sqlite import deletion, outcomes
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
 from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
 from enable_with_segment.db.event_log.sqlite.segments import Segments
@@ -167,36 +168,20 @@ def show(store: Store, message_id: str) -> list[EventDetail]:
 
 
 def deletion_of(store: Store, event_id: int) -> Deletion | None:
-    """Return the deletion of the person whom a delete names that does its work.
-
-    That is its own, else the first that reaches as far and was completed, by a handler if there is one; while there is
-    none, the newest.
-    """
+    """Return the deletion that does the work of a delete (``db.event_log.deletion.work_of``)."""
     segment = store.segments.of_event(event_id)
     own = "SELECT origin, person_hash, min(occurred_at, received_at) FROM events WHERE id = ?"
     row = None if segment is None else segment.first(own, (event_id,))
     if row is None:
         return None
-    origin, person, reach = store.catalogue.origin(row[0]), row[1] or "", to_instant(row[2])
-    asked = store.catalogue.erasures(origin.account, origin.component, [person]).get(person, ())
-    reaching = [one for one in asked if one.through >= reach]
-    if not reaching:
+    origin, person, through = row
+    tombstones = deletion.tombstones(store, store.catalogue.origin(origin).tenant, person or "")
+    work = work_of(event_id, to_instant(through), tombstones)
+    if work is None:
         return None
-    is_own = [one for one in reaching if one.event_id == event_id]
-    completed = sorted(
-        (one for one in reaching if one.is_completed),
-        key=lambda one: (_state_in(store.segments, one.event_id) == UNSUPPORTED, one.completed_at),
-    )
-    work = (is_own or completed or reaching)[0]
     segment = store.segments.of_event(work.event_id)
     details = [] if segment is None else list(_details(segment, store.catalogue, "events.id = ?", work.event_id))
-    return Deletion(work.event_id, work.is_completed, details[0] if details else None)
-
-
-def _state_in(segments: Segments, event_id: int) -> int | None:
-    segment = segments.of_event(event_id)
-    row = None if segment is None else segment.first("SELECT state FROM events WHERE id = ?", (event_id,))
-    return None if row is None else int(row[0])
+    return Deletion(work.event_id, work.completed_at is not None, details[0] if details else None)
 
 
 def _details(segment: Segment, catalogue: Catalogue, condition: str, value: object) -> Iterator[EventDetail]:

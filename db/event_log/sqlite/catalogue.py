@@ -1,12 +1,13 @@
-"""The catalogue: what belongs to no segment. Who sends events, and who was erased."""
+"""The catalogue: what belongs to no segment. The senders of events, and the tombstones."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from enable_with_segment.db.event_log.deletion import Tenant, Tombstone
 from enable_with_segment.db.event_log.instants import to_instant, to_microseconds
 from enable_with_segment.db.event_log.records import NewEvent
 from enable_with_segment.db.event_log.sqlite.connection import (
@@ -66,25 +67,14 @@ class Origin:
     key_id: str
     install_id: str | None
     scope_name: str
+    tenant: Tenant = field(init=False)
 
-
-@dataclass(frozen=True, slots=True)
-class ErasureRequest:
-    """What one deletion is to do for one id: the event that asks for it, and up to when."""
-
-    event_id: int
-    through: datetime
-    requested_at: datetime
-    completed_at: datetime | None
-
-    @property
-    def is_completed(self) -> bool:
-        """Whether everything of the id is wiped up to then."""
-        return self.completed_at is not None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tenant", Tenant(self.account, self.component))
 
 
 class Catalogue:
-    """The open catalogue. Origins are few and remembered; tombstones are looked up."""
+    """The open catalogue. Origins are few and kept in memory; tombstones are looked up."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         if not read_only:
@@ -128,44 +118,37 @@ class Catalogue:
         ]
         return None if len(chosen) == len(self._by_id) else chosen
 
-    def erasures(self, account: str, component: str, subjects: Collection[str]) -> dict[str, list[ErasureRequest]]:
-        """Return the deletions of some people of an account, the newest first, for those who have any."""
-        found: dict[str, list[ErasureRequest]] = {}
+    def tombstones(self, tenant: Tenant, subjects: Collection[str]) -> dict[str, list[Tombstone]]:
+        """Return the deletions of some ids, the newest first and without their states, for the ids that have any."""
+        found: dict[str, list[Tombstone]] = {}
         for chunk in chunks(sorted(subjects)):
             rows = self.connection.execute(
                 "SELECT person_hash, event_id, erased_through, requested_at, completed_at FROM erasures"  # noqa: S608
                 f" WHERE account = ? AND component = ? AND person_hash IN ({','.join('?' * len(chunk))})"
                 " ORDER BY event_id DESC",
-                (account, component, *chunk),
+                (*tenant, *chunk),
             )
             for subject, event_id, through, requested, completed in rows:
                 at = None if completed is None else to_instant(completed)
-                asked = ErasureRequest(event_id, to_instant(through), to_instant(requested), at)
-                found.setdefault(subject, []).append(asked)
+                tombstone = Tombstone(event_id, to_instant(through), to_instant(requested), at, None)
+                found.setdefault(subject, []).append(tombstone)
         return found
 
     def write_tombstones(
-        self,
-        event_id: int,
-        *,
-        account: str,
-        component: str,
-        hashes: Iterable[str],
-        through: datetime,
-        requested_at: datetime,
+        self, event_id: int, tenant: Tenant, hashes: Iterable[str], *, through: datetime, requested_at: datetime
     ) -> None:
-        """Add tombstones for what a deletion covers; those that it has stay as they are."""
+        """Add ids to what a deletion covers; those that it covers already stay as they are."""
         with transaction(self.connection):
             self.connection.executemany(
                 "INSERT INTO erasures VALUES (?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING",
                 [
-                    (account, component, subject, to_microseconds(through), to_microseconds(requested_at), event_id)
+                    (*tenant, subject, to_microseconds(through), to_microseconds(requested_at), event_id)
                     for subject in sorted(hashes)
                 ],
             )
 
     def extend_tombstones(self, event_id: int, hashes: Collection[str], through: datetime) -> None:
-        """Let a deletion cover more time of some of its people."""
+        """Make a deletion cover more time of some of its ids."""
         until = to_microseconds(through)
         with transaction(self.connection):
             self.connection.executemany(
@@ -173,8 +156,8 @@ class Catalogue:
                 [(until, event_id, subject, until) for subject in sorted(hashes)],
             )
 
-    def forget_unstored(self, next_id: int) -> None:
-        """Forget the tombstones of deletes that were never stored: another event gets their id."""
+    def discard_unstored(self, next_id: int) -> None:
+        """Remove the tombstones of deletes that were never stored: another event gets their id."""
         self.connection.execute("DELETE FROM erasures WHERE event_id >= ?", (next_id,))
 
     def complete(self, deletions: Iterable[tuple[int, datetime]]) -> None:
@@ -184,15 +167,15 @@ class Catalogue:
             with transaction(self.connection):
                 self.connection.executemany("UPDATE erasures SET completed_at = ? WHERE event_id = ?", completed)
 
-    def erased_by(self, event_id: int) -> dict[str, datetime]:
-        """Return the people that a deletion covers, and up to when."""
+    def covered_by(self, event_id: int) -> dict[str, datetime]:
+        """Return the ids that a deletion covers, and through when."""
         rows = self.connection.execute(
             "SELECT person_hash, erased_through FROM erasures WHERE event_id = ?", (event_id,)
         )
         return {subject: to_instant(through) for subject, through in rows}
 
     def has_tombstones(self) -> bool:
-        """Tell whether anybody was ever erased."""
+        """Return True if there is any tombstone."""
         return self.connection.execute("SELECT 1 FROM erasures LIMIT 1").fetchone() is not None
 
     def close(self) -> None:

@@ -10,13 +10,12 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
-from enable_with_segment.db.event_log.deletion import erased_through, reach
+from enable_with_segment.db.event_log.deletion import Candidate, Tenant, erased_through
 from enable_with_segment.db.event_log.instants import to_instant, to_microseconds
 from enable_with_segment.db.event_log.records import ClaimedEvent, HandlerResult, Settlement
-from enable_with_segment.db.event_log.sqlite import outcomes
-from enable_with_segment.db.event_log.sqlite.beginning import Beginning, Candidate, was_attempted
+from enable_with_segment.db.event_log.sqlite import deletion, outcomes
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
 from enable_with_segment.db.event_log.sqlite.leases import Lease, Leases
 from enable_with_segment.db.event_log.sqlite.segment import Segment, placeholders
@@ -24,9 +23,32 @@ from enable_with_segment.db.event_log.sqlite.segments import Segments
 from enable_with_segment.db.event_log.sqlite.states import NUMBERS, PENDING
 from enable_with_segment.db.event_log.sqlite.store import Store
 
+
+class _Row(NamedTuple):
+    """A due event as it is read."""
+
+    id: int
+    origin: int
+    type: str
+    received_at: int
+    occurred_at: int
+    person_hash: str | None
+    device_hash: str | None
+    previous_hash: str | None
+    settings: str | None
+    attempts: int
+    outcomes: str | None
+    body: bytes | None
+
+    @property
+    def subject(self) -> str | None:
+        """The person, or the device while no person is known."""
+        return self.person_hash or self.device_hash
+
+
 _READ = (
-    "SELECT id, origin, type, received_at, occurred_at, person_hash, device_hash, previous_hash, settings, attempts,"
-    " outcomes, body FROM events LEFT JOIN bodies USING (id) WHERE id IN ({}) ORDER BY available_at, id"
+    f"SELECT {', '.join(_Row._fields)} FROM events LEFT JOIN bodies USING (id)"  # noqa: S608  our own names
+    " WHERE id IN ({}) ORDER BY available_at, id"
 )
 _SETTLE = (
     "UPDATE events SET state = ?, attempts = ?, available_at = ?, finished_at = ?, last_error = ?, outcomes = ?"
@@ -53,7 +75,7 @@ def claim(
 ) -> list[ClaimedEvent]:
     """Take due events that nobody holds: from the senders in turns, the oldest of each first.
 
-    Deletions wait until they may begin (``db.event_log.sqlite.beginning``).
+    Deletions wait until they may begin (``db.event_log.deletion``).
     """
     origins = store.catalogue.origins_of(components, skip=skip)
     store.segments.refresh()
@@ -130,40 +152,41 @@ def _take(
     now: datetime,
     until: datetime,
 ) -> list[ClaimedEvent]:
-    rows = list(segment.select(_READ.format(placeholders(len(ids))), ids))
-    too_late, waiting = _look_after(rows, Beginning(store, now), store.catalogue)
-    covered = _tombstones(store.catalogue, rows)  # those of the deletions that have just begun, too
+    rows = [_Row._make(row) for row in segment.select(_READ.format(placeholders(len(ids))), ids)]
+    has_tombstones = store.catalogue.has_tombstones()
+    decided = deletion.decide(store, _candidates(store, rows, has_tombstones=has_tombstones), now=now)
+    # After that, so that those of the deletions that have just begun are among them.
+    deleted = _deleted(store.catalogue, rows) if has_tombstones else {}
     taken = []
     held: list[tuple[int, Lease]] = []
-    for event_id, origin_id, kind, received, occurred, person, device, _, settings, attempts, before, body in rows:
-        if event_id in waiting:
+    for row in rows:
+        if row.id in decided.waiting:
             continue
-        origin = store.catalogue.origin(origin_id)
-        subject = person or device
-        occurred_at = to_instant(occurred)
+        origin = store.catalogue.origin(row.origin)
+        occurred_at = to_instant(row.occurred_at)
         through = erased_through(
-            kind,
+            row.type,
             occurred_at,
-            person=covered.get((origin.account, origin.component, subject)) if covered else None,
-            merge=too_late.get(event_id),
+            person=deleted.get((origin.tenant, row.subject)) if deleted else None,
+            merge=decided.late_merges.get(row.id),
         )
-        earlier = outcomes.read(before)
-        interrupted = store.leases.was_interrupted(event_id)
-        holder = origin.account, origin.component, subject
-        held.append((event_id, Lease(lease, until, *holder, occurred_at, attempts, before, interrupted)))
+        earlier = outcomes.read(row.outcomes)
+        interrupted = store.leases.was_interrupted(row.id)
+        lease_of = Lease(lease, until, origin.tenant, row.subject, occurred_at, row.attempts, row.outcomes, interrupted)
+        held.append((row.id, lease_of))
         taken.append(
             ClaimedEvent(
-                id=event_id,
+                id=row.id,
                 lease=lease,
-                type=kind,
+                type=row.type,
                 account=origin.account,
                 component=origin.component,
                 key_id=origin.key_id,
                 install_id=origin.install_id,
-                received_at=to_instant(received),
-                body=body or b"",
-                settings={} if settings is None else json.loads(settings),
-                attempts=attempts,
+                received_at=to_instant(row.received_at),
+                body=row.body or b"",
+                settings={} if row.settings is None else json.loads(row.settings),
+                attempts=row.attempts,
                 finished=tuple(HandlerResult(o.handler, o.state, o.error) for o in earlier if o.finished),
                 suppressed=through is not None,
                 scope=origin.scope_name,
@@ -176,48 +199,32 @@ def _take(
     return taken
 
 
-def _look_after(
-    rows: Sequence[tuple[Any, ...]], beginning: Beginning, catalogue: Catalogue
-) -> tuple[dict[int, datetime], set[int]]:
-    """Look after deletes and merges: whether they are handed out, and as what.
-
-    Returns:
-        The merges that come too late for a deletion, and up to when that was; and the events that have to wait.
-    """
-    too_late: dict[int, datetime] = {}
-    waiting: set[int] = set()
-    for event_id, origin_id, kind, received, occurred, person, device, previous, _, attempts, before, _ in rows:
-        if kind not in ("delete", "alias") or (kind == "alias" and not catalogue.has_tombstones()):
-            continue
-        occurred_at, received_at = to_instant(occurred), to_instant(received)
-        origin, subject = catalogue.origin(origin_id), person or device or ""
-        has_been = was_attempted(attempts, before)
-        one = Candidate(event_id, kind, origin, subject, previous, occurred_at, received_at, has_been)
-        through = reach(occurred_at, received_at)
-        if kind == "alias":
-            deleted_through = beginning.too_late_through(one)
-            if deleted_through is None:
-                continue
-            through = too_late[event_id] = deleted_through
-        if not beginning.may_begin(one, through):
-            waiting.add(event_id)
-    return too_late, waiting
-
-
-def _tombstones(catalogue: Catalogue, rows: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str, str], datetime]:
-    """Up to when the people and devices of some events were deleted, for those that were."""
-    if not catalogue.has_tombstones():
-        return {}
-    subjects: dict[tuple[str, str], set[str]] = defaultdict(set)
+def _candidates(store: Store, rows: Sequence[_Row], *, has_tombstones: bool) -> Iterator[Candidate]:
+    """Return the deletes, and the aliases if anybody was ever deleted."""
     for row in rows:
-        origin = catalogue.origin(row[1])
-        subject = row[5] or row[6]
-        if subject is not None:
-            subjects[origin.account, origin.component].add(subject)
+        if row.type == "delete" or (row.type == "alias" and has_tombstones):
+            yield Candidate(
+                event_id=row.id,
+                type=row.type,
+                tenant=store.catalogue.origin(row.origin).tenant,
+                person=row.subject or "",
+                other=row.previous_hash,
+                occurred_at=to_instant(row.occurred_at),
+                received_at=to_instant(row.received_at),
+                has_begun=deletion.was_attempted(row.attempts, row.outcomes) or store.leases.was_interrupted(row.id),
+            )
+
+
+def _deleted(catalogue: Catalogue, rows: Sequence[_Row]) -> dict[tuple[Tenant, str | None], datetime]:
+    """Return through when the people and devices of some events were deleted, for those that were."""
+    subjects: dict[Tenant, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.subject is not None:
+            subjects[catalogue.origin(row.origin).tenant].add(row.subject)
     return {
-        (account, component, subject): max(one.through for one in asked)
-        for (account, component), people in subjects.items()
-        for subject, asked in catalogue.erasures(account, component, people).items()
+        (tenant, subject): max(one.through for one in tombstones)
+        for tenant, people in subjects.items()
+        for subject, tombstones in catalogue.tombstones(tenant, people).items()
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from enable_with_segment.db.event_log.deletion import Tenant
 from enable_with_segment.db.event_log.records import LEFT_TO_IT, LONGEST_LEASE
 from enable_with_segment.db.event_log.sqlite.held_file import HeldFile
 
@@ -20,9 +21,9 @@ class Lease:
 
     name: str
     until: datetime
-    account: str
-    component: str
+    tenant: Tenant
     subject: str | None
+    """The person, or the device while no person is known."""
     occurred_at: datetime
     attempts: int
     outcomes: str | None
@@ -30,9 +31,9 @@ class Lease:
     """Whether a handler was called, under this lease or under an earlier one that nobody ended."""
 
     @property
-    def whose(self) -> tuple[str, str, str | None]:
+    def whose(self) -> tuple[Tenant, str | None]:
         """The person, or the device, that the event is of."""
-        return self.account, self.component, self.subject
+        return self.tenant, self.subject
 
 
 class Leases:
@@ -40,7 +41,7 @@ class Leases:
 
     def __init__(self) -> None:
         self._leases: dict[int, Lease] = {}
-        self._of_person: dict[tuple[str, str, str | None], set[int]] = {}
+        self._of_person: dict[tuple[Tenant, str | None], set[int]] = {}
         self._waits_for: dict[int, int] = {}
         self._file: HeldFile | None = None
         self._left_over: set[int] = set()
@@ -143,19 +144,17 @@ class Leases:
         if not theirs:
             del self._of_person[whose]
 
-    def has_to_wait(
-        self, deletion_id: int, account: str, component: str, erased: dict[str, datetime], now: datetime
-    ) -> bool:
-        """Tell whether somebody works on an event of people who are to be erased; the deletion waits for that then."""
-        for subject, through in erased.items():
-            for event_id in self._of_person.get((account, component, subject), ()):
+    def has_to_wait(self, deletion_id: int, tenant: Tenant, covered: dict[str, datetime], now: datetime) -> bool:
+        """Return True if an event that a deletion covers is leased; the deletion must wait."""
+        for subject, through in covered.items():
+            for event_id in self._of_person.get((tenant, subject), ()):
                 if self.is_held(event_id, now) and self._leases[event_id].occurred_at <= through:
                     self._waits_for[deletion_id] = event_id
                     return True
         return False
 
     def still_waits(self, deletion_id: int, now: datetime) -> bool:
-        """Tell whether what a deletion was found to wait for is still being worked on: so cheap that many may wait."""
+        """Return True while the event is leased that a deletion was found to wait for. Cheap, so that many may wait."""
         event_id = self._waits_for.get(deletion_id)
         if event_id is None:
             return False

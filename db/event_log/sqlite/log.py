@@ -41,7 +41,7 @@ from enable_with_segment.db.event_log.records import (
     Settlement,
 )
 from enable_with_segment.db.event_log.searching import SearchBounds, Step, find, search
-from enable_with_segment.db.event_log.sqlite import appending, browsing, claiming, erasing, replaying
+from enable_with_segment.db.event_log.sqlite import appending, browsing, claiming, deletion, replaying
 from enable_with_segment.db.event_log.sqlite.catalogue import Catalogue
 from enable_with_segment.db.event_log.sqlite.connection import closed_on_failure, flush_recovered
 from enable_with_segment.db.event_log.sqlite.disk_room import DiskRoom
@@ -128,7 +128,7 @@ class SqliteEventLog:
         skip: Collection[str] = (),
     ) -> list[ClaimedEvent]:
         def work(store: Store) -> list[ClaimedEvent]:
-            self._forget_unstored(store)
+            self._discard_unstored(store)
             return claiming.claim(store, components, limit=limit, lease=lease, now=now, until=until, skip=skip)
 
         return self._read(self._as_writer(work))
@@ -149,7 +149,7 @@ class SqliteEventLog:
             if self._leases.of(event_id, lease) is None:
                 return None
             with store.segments.transaction():
-                return erasing.wipe(store, event_id, now=now, spares_deletes=spares_deletes)
+                return deletion.erase(store, event_id, now=now, spares_deletes=spares_deletes)
 
         report = self._read(work)
         if report is not None:
@@ -278,7 +278,7 @@ class SqliteEventLog:
             nonlocal appended, settled
             if events:
                 store.segments.rotate_if_due(to_microseconds(events[0].received_at))
-                self._forget_unstored(store)
+                self._discard_unstored(store)
                 self._may_hold_stale_tombstones = True
             # A result that a power cut undoes is a handler called once more; so results need not wait for the disk.
             with store.segments.transaction(flushed=bool(events)):
@@ -348,10 +348,10 @@ class SqliteEventLog:
 
         return writing
 
-    def _forget_unstored(self, store: Store) -> None:
-        """Forget tombstones of deletes that were refused, or whose process died before it had stored them."""
+    def _discard_unstored(self, store: Store) -> None:
+        """Remove the tombstones of deletes that were refused, or whose process died before it had stored them."""
         if self._may_hold_stale_tombstones:
-            store.catalogue.forget_unstored(store.segments.active.next_id)
+            store.catalogue.discard_unstored(store.segments.active.next_id)
             self._may_hold_stale_tombstones = False
 
     def _forget_deleted_later(self, seconds: float) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.event_log.log import StoredEventLog
 from enable_with_segment.db.event_log.opening import open_event_log
-from enable_with_segment.db.event_log.postgresql import claiming, erasing
+from enable_with_segment.db.event_log.postgresql import claiming, deletion
 from enable_with_segment.db.event_log.postgresql import log as sql
 from enable_with_segment.db.event_log.records import HandlerResult, Settlement
 from enable_with_segment.db.event_log.states import EventState, HandlerState
@@ -280,14 +280,14 @@ async def test_what_is_held_with_a_deletion_stays_held_while_the_person_is_wiped
     await store(log, "d-1", at=10, type="delete")
     held = await claim(log)
     async with both.database.engine.begin() as connection:
-        assert await erasing.wipe(connection, held["d-1"].id, "lease", [handled.id], now=now)
+        assert await deletion.erase(connection, held["d-1"].id, "lease", [handled.id], now=now)
         await log.renew("lease", [event.id for event in held.values()], until=later(minutes=9))
         assert await claim(log, lease="other", now=later(minutes=8)) == {}
 
 
 async def test_a_person_is_wiped_in_portions(both: _TwoProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever needs an event of a portion that is wiped need not wait for the others."""
-    monkeypatch.setattr(sql, "_WIPED_AT_ONCE", 2)
+    monkeypatch.setattr(sql, "_ERASED_AT_ONCE", 2)
     log, names = both.log, [f"e-{number}" for number in range(5)]
     for name in names:
         await store(log, name)
@@ -309,21 +309,21 @@ async def test_a_person_is_wiped_in_portions(both: _TwoProcesses, monkeypatch: p
 async def test_a_wipe_ends_when_somebody_else_takes_the_deletion_over(
     both: _TwoProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "_WIPED_AT_ONCE", 1)
+    monkeypatch.setattr(sql, "_ERASED_AT_ONCE", 1)
     log = both.log
     for number in range(2):
         await store(log, f"e-{number}")
     await store(log, "d-1", at=10, type="delete")
     delete = (await claim(log))["d-1"]
-    wipe = erasing.wipe
+    wipe = deletion.erase
 
     async def wipe_slowly(*arguments: Any, **options: Any) -> bool:
         is_held = await wipe(*arguments, **options)
-        monkeypatch.setattr(erasing, "wipe", wipe)
+        monkeypatch.setattr(deletion, "erase", wipe)
         await log.release(delete.lease, [delete.id])
         return is_held
 
-    monkeypatch.setattr(erasing, "wipe", wipe_slowly)
+    monkeypatch.setattr(deletion, "erase", wipe_slowly)
     assert await log.erase(delete.id, delete.lease, now=later(minutes=2)) is None
     assert [await is_there(log, name) for name in ("e-0", "e-1", "d-1")] == [False, True, True]
 

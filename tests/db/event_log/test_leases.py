@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enable_with_segment.db.event_log.deletion import Candidate, Tenant
 from enable_with_segment.db.event_log.sqlite import SqliteEventLog
-from enable_with_segment.db.event_log.sqlite.beginning import Beginning, Candidate
+from enable_with_segment.db.event_log.sqlite.deletion import SqliteDeletions
 from enable_with_segment.db.event_log.sqlite.leases import Lease, Leases
 from tests.db.event_log.claims import claim, ended, store
 from tests.db.event_log.events import NOON, later, settle
 
+_TENANT = Tenant("acme", "crm")
 _PEOPLE = {event_id: (None, "ann", "bob")[event_id % 3] for event_id in range(9)}
 moves = st.lists(
     st.tuples(
@@ -37,8 +39,7 @@ def test_a_deletion_waits_for_just_the_events_of_its_people(
             case "add":
                 until = now + timedelta(seconds=5)
                 taken = {
-                    one: Lease(name, until, "acme", "crm", _PEOPLE[one], later(seconds=one - 4), 0, None)
-                    for one in event_ids
+                    one: Lease(name, until, _TENANT, _PEOPLE[one], later(seconds=one - 4), 0, None) for one in event_ids
                 }
                 leases.add(taken.items())
                 held |= taken
@@ -55,9 +56,9 @@ def test_a_deletion_waits_for_just_the_events_of_its_people(
         )
         if leases.still_waits(100, now):
             assert waits
-        assert leases.has_to_wait(100, "acme", "crm", covered, now) is waits
+        assert leases.has_to_wait(100, _TENANT, covered, now) is waits
         assert leases.still_waits(100, now) is waits
-        assert not leases.has_to_wait(101, "other", "crm", covered, now)
+        assert not leases.has_to_wait(101, Tenant("other", "crm"), covered, now)
         assert len(leases) == len(held)
 
 
@@ -65,13 +66,15 @@ async def test_a_deletion_that_waits_is_not_looked_into_again_while_it_certainly
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, looked_into = SqliteEventLog(tmp_path / "events.db"), list[int]()
-    may_begin = Beginning.may_begin
+    has_to_wait = SqliteDeletions.has_to_wait
 
-    def count(self: Beginning, deletion: Candidate, through: datetime) -> bool:
+    async def count(
+        self: SqliteDeletions, deletion: Candidate, covered: dict[str, datetime], *, for_merges: bool
+    ) -> bool:
         looked_into.append(deletion.event_id)
-        return may_begin(self, deletion, through)
+        return await has_to_wait(self, deletion, covered, for_merges=for_merges)
 
-    monkeypatch.setattr(Beginning, "may_begin", count)
+    monkeypatch.setattr(SqliteDeletions, "has_to_wait", count)
     await store(log, "e-1", person_hash="ann")
     working = await claim(log)
     await store(log, "d-1", at=10, type="delete", person_hash="ann")

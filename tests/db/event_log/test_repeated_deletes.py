@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from enable_with_segment.db.database import Database
-from enable_with_segment.db.event_log.postgresql import appending, erasing
-from enable_with_segment.db.event_log.postgresql.erasing import Repetition
+from enable_with_segment.db.event_log.deletion import Repetition
+from enable_with_segment.db.event_log.postgresql import appending, deletion
 from enable_with_segment.db.event_log.postgresql.log import SqlEventLog
 from enable_with_segment.db.event_log.records import (
     EventDetail,
@@ -110,7 +110,7 @@ async def test_it_is_a_deletion_of_its_own_when_nobody_decides(
     async def die(*_: object) -> None:
         raise EventLogUnavailable("the server is gone")
 
-    monkeypatch.setattr(erasing, "decide", die)
+    monkeypatch.setattr(deletion, "confirm", die)
     await store_again(log)
     assert "Repeated deletes (1) are handled once more" in caplog.text
     assert await log.claim(COMPONENTS, limit=9, lease="b", now=AT, until=later(minutes=2)) == []
@@ -121,22 +121,22 @@ async def test_it_is_a_deletion_of_its_own_when_nobody_decides(
 
 def _hold_up(monkeypatch: pytest.MonkeyPatch, looked: asyncio.Event, may_go_on: asyncio.Event) -> None:
     """Let the transaction that stores a delete wait before its end, once it has looked for newer events."""
-    request: Callable[..., Coroutine[Any, Any, erasing.Repetition | None]] = erasing.request
+    request: Callable[..., Coroutine[Any, Any, Repetition | None]] = deletion.request
 
-    async def wait(*arguments: Any) -> erasing.Repetition | None:
+    async def wait(*arguments: Any) -> Repetition | None:
         found = await request(*arguments)
         looked.set()
         await may_go_on.wait()
         return found
 
-    monkeypatch.setattr(erasing, "request", wait)
+    monkeypatch.setattr(deletion, "request", wait)
 
 
 async def test_two_processes_that_get_the_same_deletes_in_another_order_do_not_block_each_other(
     log: SqlEventLog, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await log.append(new_event("d-2", type="delete", person_hash="person-2"))
-    database, real = Database.open(postgresql_url), erasing.request
+    database, real = Database.open(postgresql_url), deletion.request
     first_is_through, other_began = asyncio.Event(), asyncio.Event()
 
     async def request(connection: AsyncConnection, event_id: int, delete: NewEvent) -> Repetition | None:
@@ -158,7 +158,7 @@ async def test_two_processes_that_get_the_same_deletes_in_another_order_do_not_b
             _, repetitions = await appending.append(connection, events, ReplayPolicy.HOLD)
         return len(repetitions)
 
-    monkeypatch.setattr(erasing, "request", request)
+    monkeypatch.setattr(deletion, "request", request)
     people = ["person-1", "person-2"]
     first, second = await asyncio.gather(store("key_1", people), store("key_2", people[::-1]))
     assert (first, second) == (2, 2)
