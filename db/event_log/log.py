@@ -89,6 +89,13 @@ class EventLog(Protocol):
         """Return, for those events that have any, the pending events of the same sender and person before them."""
         ...
 
+    async def wake_successors(self, event_ids: Sequence[int], *, now: datetime) -> int:
+        """Make due what comes next: of each event's sender and person the first pending event after it.
+
+        For events that an ordered handler is done with. Returns how many became due earlier than planned.
+        """
+        ...
+
     async def renew(self, lease: str, event_ids: Sequence[int], *, until: datetime) -> None:
         """Hold claimed events longer."""
         ...

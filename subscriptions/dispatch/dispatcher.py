@@ -309,10 +309,24 @@ class Dispatcher:
             for attempt in attempts
         ]
         stored = await self._settle(ended)
+        done_in_order: list[int] = []
         for attempt, (settlement, _), is_stored in zip(attempts, ended, stored, strict=True):
-            if any(handler.ordered for handler in attempt.handlers):
+            ordered = [handler for handler in attempt.handlers if handler.ordered]
+            if ordered:
                 still_open = frozenset(result.handler for result in settlement.results if result.due_at is not None)
                 self._handler_queues.settled(attempt, stored=is_stored, open_handlers=still_open)
+                if is_stored and any(handler.key not in still_open for handler in ordered):
+                    done_in_order.append(attempt.claimed.id)
+        if done_in_order:
+            await self._wake_successors(done_in_order)
+
+    async def _wake_successors(self, event_ids: Sequence[int]) -> None:
+        """Make due what waited behind events that an ordered handler is done with."""
+        try:
+            if await self._log.wake_successors(event_ids, now=self._clock()):
+                self._wake.set()
+        except EventLogUnavailable as error:  # they become due by themselves
+            logger.warning("What comes after some events could not be made due: %s", error)
 
     async def _settle(self, ended: Sequence[tuple[Settlement, ClaimedEvent]]) -> Sequence[bool]:
         """Store the ends of attempts and hold the events no longer; tells which of them could be stored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from enable_with_segment.components.handler import Handler
 from enable_with_segment.db.clock import Clock
@@ -18,6 +18,9 @@ BEHIND_ANOTHER = "waits for an earlier event of the same person"
 _IS_BUSY = "busy with earlier events"
 _CIRCUIT_IS_OPEN = "kept failing for this sender, so it is left alone for a while"
 _PAUSED = "paused"
+_NEXT_IN_ORDER = timedelta(seconds=10)
+"""For an event behind one other. It is made due when that one is done (``wake_successors``), unless the process dies
+in between."""
 
 
 class HandlerQueues:
@@ -68,12 +71,14 @@ class HandlerQueues:
     ) -> tuple[datetime, str] | None:
         """Return until when a handler cannot take an event, and why; ``None`` when it can."""
         handler = queue.handler
-        if attempt.claimed.unfinished and (own := attempt.own_wait(handler.key, now)) is not None:
+        own = attempt.own_wait(handler.key, now) if attempt.claimed.unfinished else None
+        if own is not None and own.reason != BEHIND_ANOTHER:  # that is over as soon as the earlier event is done
             return own.until, own.reason
         if self._pauses.handler_is_paused(attempt.claimed.component, handler):
             return self._later(attempt, now), _PAUSED
         if before and handler.ordered and _has_to_wait(attempt, queue, before):
-            return self._later(attempt, now), BEHIND_ANOTHER
+            longest = _NEXT_IN_ORDER if len(before) == 1 else None
+            return self._later(attempt, now, longest=longest), BEHIND_ANOTHER
         circuit = queue.circuit(attempt.sender)
         if not circuit.admits(now):
             return self._later(attempt, now, not_before=circuit.reopens_at(now)), _CIRCUIT_IS_OPEN
@@ -142,9 +147,12 @@ class HandlerQueues:
             attempt.wait(queue.handler.key, self._later(attempt, now, not_before=not_before), reason)
         self._through(attempts)
 
-    def _later(self, attempt: Attempt, now: datetime, *, not_before: datetime | None = None) -> datetime:
+    def _later(
+        self, attempt: Attempt, now: datetime, *, not_before: datetime | None = None, longest: timedelta | None = None
+    ) -> datetime:
         """Return when to try again; not all of them at the same moment."""
         wait = put_back_for(attempt.claimed.received_at, now)
+        wait = wait if longest is None else min(wait, longest)
         soonest = now + wait * (0.5 + 0.5 * self._jitter())
         return soonest if not_before is None else max(soonest, not_before + wait * self._jitter())
 

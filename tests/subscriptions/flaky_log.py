@@ -57,6 +57,10 @@ class FlakyLog:
         self._check("predecessors")
         return await self._log.predecessors(event_ids)
 
+    async def wake_successors(self, event_ids: Sequence[int], *, now: datetime) -> int:
+        self._check("wake_successors")
+        return await self._log.wake_successors(event_ids, now=now)
+
     async def settle_all(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         self._check("settle")
         return await self._log.settle_all(settlements)

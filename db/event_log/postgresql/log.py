@@ -235,6 +235,10 @@ class SqlEventLog:
         async with self._long_transaction() as connection:
             return await replaying.hasten(connection, component, now=now, limit=limit)
 
+    async def wake_successors(self, event_ids: Sequence[int], *, now: datetime) -> int:
+        async with self._transaction() as connection:
+            return await replaying.wake_successors(connection, event_ids, now=now)
+
     async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
         async with self._transaction() as connection:
             return await replaying.predecessors(connection, event_ids)

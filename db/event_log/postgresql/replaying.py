@@ -109,6 +109,30 @@ async def bring_forward(
     return ids
 
 
+async def wake_successors(connection: AsyncConnection, event_ids: Sequence[int], *, now: datetime) -> int:
+    """Make the first pending event after each of some events due, of the same sender and person."""
+    later = aliased(StoredEvent)
+    following = (
+        select(func.min(col(later.id)))
+        .select_from(StoredEvent)
+        .join(later, col(later.scope) == col(StoredEvent.scope))
+        .where(
+            is_any(StoredEvent.id, event_ids),
+            col(later.state) == literal_column(f"'{EventState.PENDING}'"),
+            col(later.id) > col(StoredEvent.id),
+            func.coalesce(col(later.person_hash), col(later.device_hash)) == SUBJECT,
+        )
+        .group_by(col(StoredEvent.id))
+    )
+    ids = [event_id for event_id in (await connection.execute(following)).scalars() if event_id is not None]
+    if not ids:
+        return 0
+    waiting = (is_any(StoredEvent.id, ids), in_state(EventState.PENDING), col(StoredEvent.available_at) > now)
+    chosen = select(col(StoredEvent.id)).where(*waiting).with_for_update(skip_locked=True)
+    statement = update(StoredEvent).where(col(StoredEvent.id).in_(chosen)).values(available_at=now)
+    return (await connection.execute(statement)).rowcount
+
+
 async def predecessors(connection: AsyncConnection, event_ids: Sequence[int]) -> dict[int, list[Predecessor]]:
     """Find the pending events of the same sender and person before each of some events."""
     earlier = aliased(StoredEvent)

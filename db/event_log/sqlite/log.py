@@ -226,6 +226,9 @@ class SqliteEventLog:
 
         return self._read(work)
 
+    async def wake_successors(self, event_ids: Sequence[int], *, now: datetime) -> int:
+        return self._read(lambda store: replaying.wake_successors(store, event_ids, now=now))
+
     async def predecessors(self, event_ids: Sequence[int]) -> Mapping[int, Sequence[Predecessor]]:
         return self._read(lambda store: replaying.predecessors(store.segments, event_ids))
 

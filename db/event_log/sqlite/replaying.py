@@ -152,8 +152,45 @@ def bring_forward(
                 yield len(ids)
 
 
-def predecessors(segments: Segments, event_ids: Sequence[int]) -> dict[int, list[Predecessor]]:
-    """Find the pending events of the same sender and person before each of some events."""
+def wake_successors(store: Store, event_ids: Sequence[int], *, now: datetime) -> int:
+    """Make the first pending event after each of some events due, of the same sender and person."""
+    instant, woken = to_microseconds(now), 0
+    following: dict[int, tuple[Segment, int]] = {}
+    asked = _subjects(store.segments, event_ids)
+    for segment, event_id, scope, subject, available_at in _pending_of(store.segments, asked):
+        for earlier_id in asked[scope, subject]:
+            if event_id > earlier_id and earlier_id not in following:
+                following[earlier_id] = (segment, event_id if available_at > instant else 0)
+    with store.segments.transaction(flushed=False):
+        for segment, event_id in set(following.values()):
+            if event_id:
+                segment.begin()
+                segment.connection.execute("UPDATE events SET available_at = ? WHERE id = ?", (instant, event_id))
+                woken += 1
+    return woken
+
+
+def _pending_of(
+    segments: Segments, asked: Mapping[tuple[int, str], Sequence[int]]
+) -> Iterator[tuple[Segment, int, int, str, int]]:
+    """Yield the pending events of senders and people, the oldest first: segment, id, scope, subject, when due."""
+    for segment in segments:
+        if not segment.waiting:
+            continue
+        found: list[tuple[int, int, str, int]] = []
+        for subjects in chunks(sorted({subject for _, subject in asked})):
+            found += segment.select(
+                "SELECT id, scope, coalesce(person_hash, device_hash), available_at FROM events"  # noqa: S608
+                f" WHERE id IN (SELECT id FROM people WHERE subject IN ({placeholders(len(subjects))})) AND state = 0",
+                subjects,
+            )
+        for event_id, scope, subject, available_at in sorted(found):
+            if (scope, subject) in asked:
+                yield segment, event_id, scope, subject, available_at
+
+
+def _subjects(segments: Segments, event_ids: Sequence[int]) -> dict[tuple[int, str], list[int]]:
+    """Return the events by sender and person, or device."""
     asked: dict[tuple[int, str], list[int]] = defaultdict(list)
     for segment, ids in _by_segment(segments, event_ids).items():
         rows = segment.select(
@@ -163,6 +200,12 @@ def predecessors(segments: Segments, event_ids: Sequence[int]) -> dict[int, list
         for event_id, scope, subject in rows:
             if subject is not None:
                 asked[scope, subject].append(event_id)
+    return asked
+
+
+def predecessors(segments: Segments, event_ids: Sequence[int]) -> dict[int, list[Predecessor]]:
+    """Find the pending events of the same sender and person before each of some events."""
+    asked = _subjects(segments, event_ids)
     found: dict[int, list[Predecessor]] = defaultdict(list)
     for segment in segments:
         if not segment.waiting:

@@ -71,3 +71,36 @@ async def test_what_is_given_up_lets_the_persons_later_events_go_on(on_sqlite: O
         await receiver.deliver_tracks("t", 3)
         await receiver.dispatcher.run_due()
         assert seen == ["t-1", "t-2"]
+
+
+async def test_the_next_event_of_a_person_is_due_as_soon_as_its_predecessor_is_done(
+    opened: Open,
+) -> None:
+    """Without a dispatcher that remembers, as after a kill or with several processes: each waited up to two minutes."""
+    subscription, seen = Subscription("acme-crm"), list[str | None]()
+    failing = True
+
+    @subscription.on("track", ordered=True)
+    async def in_order(event: Event) -> None:
+        if failing and event.message_id == "m-0":
+            raise RetryError("not yet", retry_after=60)
+        seen.append(event.message_id)
+
+    async with opened(subscription) as receiver:
+        for number in range(30):
+            await receiver.deliver(track(f"m-{number}"))
+
+        async def run() -> None:
+            dispatcher = Dispatcher({"acme-crm": subscription}, receiver.log, receiver.database, clock=receiver.clock)
+            await dispatcher.run_due()
+
+        await run()
+        receiver.clock.advance(seconds=50)
+        await run()
+        assert seen == []
+        failing = False
+        receiver.clock.advance(seconds=11)
+        for _ in range(31):
+            await run()
+        assert seen == [f"m-{number}" for number in range(30)], "no wait in between"
+        assert {record.state for record in await receiver.records()} == {EventState.HANDLED}
