@@ -24,7 +24,6 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from typer.testing import CliRunner
 from enable_with_segment.db.encryption import EncryptionKeys, Place, generate_encryption_key
-from enable_with_segment.oauth_app.web.application import _Application
 from enable_with_segment.segment_api.secret import Secret
 from tests.leak_watch import _hooks, leak_watch
 from tests.oauth_app.operations import running_service
@@ -54,11 +53,13 @@ def test_library_log():
     logging.getLogger("httpx").warning("GET /?key=%s", SECRET)
 
 
-async def test_page():
+async def test_page(tmp_path):
     encrypted()
-    app = _Application(routes=[Route("/page", lambda request: PlainTextResponse(f"your key: {SECRET}"))])
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
-        await http.get("http://localhost/page")
+    async with running_service(tmp_path) as service:
+        show = lambda request: PlainTextResponse(f"your key: {SECRET}")
+        service.app.router.routes.insert(0, Route("/page", show))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app)) as http:
+            await http.get("http://localhost/page")
 
 
 def test_command():
@@ -81,7 +82,7 @@ async def test_api_token(tmp_path):
 
 async def test_link(tmp_path):
     async with running_service(tmp_path) as service:
-        logging.getLogger("enable_with_segment").info("made %s", await service.services.connect_links.mint("acct_1"))
+        logging.getLogger("enable_with_segment").info("made %s", await service.services.connect_links.create("acct_1"))
 
 
 async def test_api_key(tmp_path):

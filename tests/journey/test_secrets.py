@@ -63,7 +63,7 @@ class Customer:
 
     def _keep(self, page: httpx.Response) -> None:
         number, path = len(self.shown), page.url.path
-        headers = "\n".join(f"{name}: {value}" for name, value in page.headers.items()).encode()
+        headers = "\n".join(f"{name}: {value}" for name, value in page.headers.items() if name != "set-cookie").encode()
         self.shown[f"page {number} {page.status_code}"] = headers + b"\n\n" + page.content
         if path.startswith(("/connect/", "/status/")):
             self._secrets.add("link token", path.rpartition("/")[2])
@@ -190,6 +190,11 @@ async def fail_in_every_way(deployment: Deployment, browser: Browser, secrets: K
     (state,) = parse_qs(urlsplit(stopped.headers["location"]).query)["state"]
     page = await browser.open(f"{deployment.url}{CALLBACK}?code=not-a-code&state={state}")
     assert (page.status_code, "no longer accepts this attempt" in page.text) == (400, True)
+    page = await browser.open(f"{deployment.url}{CALLBACK}?error=access_denied&error_description=no&state={state}")
+    assert page.status_code == 400, "a state that was used gets its first answer again"
+    page = await walk_to_consent(deployment, browser, secrets)
+    stopped = await browser.submit(page, button="allow", stop_before=deployment.url)
+    (state,) = parse_qs(urlsplit(stopped.headers["location"]).query)["state"]
     page = await browser.open(f"{deployment.url}{CALLBACK}?error=access_denied&error_description=no&state={state}")
     assert page.status_code == 403
 
