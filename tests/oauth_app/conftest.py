@@ -138,6 +138,8 @@ def build_front_door(
     sandbox: Sandbox | None = None,
     partner_session: PartnerSession | None = None,
     api_key_hook: ApiKeyHook | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    timeout: float = 10,
     **environment: Any,
 ) -> FrontDoor:
     """Put the front door together over a migrated store."""
@@ -165,7 +167,8 @@ def build_front_door(
         client_secret=Secret(DEFAULT_CLIENT_SECRET),
         redirect_uri=settings.redirect_uri,
         scope=settings.scope,
-        http=httpx.ASGITransport(sandbox.app),
+        http=transport or httpx.ASGITransport(sandbox.app),
+        timeout=timeout,
     )
     panic = EmergencyStopSwitch(database)
     api_keys = ApiKeys(database, encryption, secret, clock, hook=api_key_hook)
