@@ -148,6 +148,7 @@ async def test_drift_that_somebody_mended_is_noticed_too(stage: Stage) -> None:
     install_id = await connected(stage)
     change(stage, Drift.DISABLED)
     await stage.reconciler.check(install_id)
+    await stage.worker.run_due()
     stage.destination().enabled = True
     await stage.reconciler.check(install_id)
     await stage.worker.run_due()
