@@ -64,27 +64,34 @@ __all__ = [
     "testing",
 ]
 
-_MODULES = {
-    **dict.fromkeys([name for name in __all__ if name.endswith("Error")], "components.errors"),
-    **dict.fromkeys(
-        ["EventNotSupported", "HandlerInvalid", "InvalidEventPayload", "SubscriptionNotLoaded"], "components.errors"
+_NAMES = {
+    "components.errors": (
+        "EventNotSupported",
+        "HandlerError",
+        "HandlerInvalid",
+        "InvalidEventPayload",
+        "RetryError",
+        "SubscriptionError",
+        "SubscriptionNotLoaded",
+        "ValidationError",
     ),
-    "Event": "components.event",
-    "Fields": "components.fields",
-    "InstallContext": "components.install_context",
-    "Setting": "components.setting",
-    "Sink": "components.sink",
-    "Subscription": "components.subscription",
-    **dict.fromkeys(["Settings", "load_settings"], "oauth_app.runtime.settings"),
-    "SettingsInvalid": "oauth_app.runtime.environment",
-    "ConnectLinks": "installs.connect_links",
-    "open_connect_links": "oauth_app.runtime.factories",
-    "create_app": "oauth_app.web.application",
-    "HttpSink": "subscriptions.sinks.http",
-    "JsonLinesSink": "subscriptions.sinks.json_lines",
-    "ParquetSink": "subscriptions.sinks.parquet",
-    "SqlSink": "subscriptions.sinks.sql",
+    "components.event": ("Event",),
+    "components.fields": ("Fields",),
+    "components.install_context": ("InstallContext",),
+    "components.setting": ("Setting",),
+    "components.sink": ("Sink",),
+    "components.subscription": ("Subscription",),
+    "installs.connect_links": ("ConnectLinks",),
+    "oauth_app.runtime.environment": ("SettingsInvalid",),
+    "oauth_app.runtime.factories": ("open_connect_links",),
+    "oauth_app.runtime.settings": ("Settings", "load_settings"),
+    "oauth_app.web.application": ("create_app",),
+    "subscriptions.sinks.http": ("HttpSink",),
+    "subscriptions.sinks.json_lines": ("JsonLinesSink",),
+    "subscriptions.sinks.parquet": ("ParquetSink",),
+    "subscriptions.sinks.sql": ("SqlSink",),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

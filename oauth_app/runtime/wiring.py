@@ -45,10 +45,10 @@ from enable_with_segment.oauth_app.runtime.component import (
     load_partner_session,
 )
 from enable_with_segment.oauth_app.runtime.emergency_stop import EmergencyStopSwitch
+from enable_with_segment.oauth_app.runtime.emergency_stop_gate import EmergencyStopGate
 from enable_with_segment.oauth_app.runtime.factories import api_keys_of, connect_links_of, sign_in_links_of
 from enable_with_segment.oauth_app.runtime.heartbeat import Heartbeat
 from enable_with_segment.oauth_app.runtime.settings import Settings
-from enable_with_segment.oauth_app.runtime.stoppable_webhook import EmergencyStopGate
 from enable_with_segment.oauth_app.runtime.stores import Stores, open_stores
 from enable_with_segment.oauth_app.web.pages import Pages
 from enable_with_segment.oauth_app.web.rate_limits import RateLimits
@@ -271,7 +271,9 @@ async def run_service(settings: Settings, role: Role = "all") -> AsyncIterator[R
         )
         await stack.enter_async_context(background.running())
         fast_path = webhook.fast_path(is_open=lambda: panic.known() is False)
-        yield RunningService(services, EmergencyStopGate(endpoint, panic), webhook.load_shedding, fast_path)
+        yield RunningService(
+            services, EmergencyStopGate(endpoint, panic, answered=reception.answered), webhook.load_shedding, fast_path
+        )
 
 
 def _on_received(activity: InstallActivity, dispatcher: Dispatcher) -> Callable[[str | None], None]:

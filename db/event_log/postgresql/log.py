@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import TypeAlias
 
-import asyncpg
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from enable_with_segment.db.database import Database
@@ -22,6 +19,7 @@ from enable_with_segment.db.event_log.group_commit import GroupCommit, Waiter
 from enable_with_segment.db.event_log.log import SegmentLimits
 from enable_with_segment.db.event_log.postgresql import appending, browsing, claiming, deletion, replaying
 from enable_with_segment.db.event_log.postgresql import retention as forgetting
+from enable_with_segment.db.event_log.postgresql.failures import is_refusal, naming_failures, within
 from enable_with_segment.db.event_log.postgresql.group_inserter import GroupInserter
 from enable_with_segment.db.event_log.postgresql.partitions import Runway
 from enable_with_segment.db.event_log.records import (
@@ -50,19 +48,8 @@ logger = logging.getLogger(__name__)
 
 _Append: TypeAlias = Callable[[Sequence[NewEvent]], Awaitable[list[Appended]]]
 
-_FAILURES = (
-    SQLAlchemyError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
-
 #: Few steps: each is a transaction of its own. Where rows have to come from the disk, not all of them are taken.
 _BOUNDS = SearchBounds(events_in_step=20_000, steps=5, seconds=0.1)
-
-#: What PostgreSQL says about a row, not about itself: the row's neighbours can be stored all the same.
-_REFUSALS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 
 _SECONDS = 10.0
 """How long receiving and dispatching wait for PostgreSQL; a lease is not over by then. What takes longer is taken for
@@ -259,28 +246,25 @@ class SqlEventLog:
         """Every process writes."""
 
     async def check(self) -> None:
-        try:
-            async with asyncio.timeout(_SECONDS):
-                current = await is_current(self._database, "event_log")
-        except (SQLAlchemyError, OSError) as error:
-            raise _unavailable(error) from error
+        async with within(_SECONDS):
+            current = await is_current(self._database, "event_log")
         if not current:
             raise EventLogOutdated(
                 "the event log in PostgreSQL is not at the newest schema; run: enable-with-segment migrate"
             )
 
     async def drop_before(self, instant: datetime) -> int:
-        async with _within(_RETENTION_SECONDS):
+        async with within(_RETENTION_SECONDS):
             dropped = await forgetting.drop_before(self._database, instant)
             await forgetting.forget_keys(self._database, self._limits.dedupe)
         return dropped
 
     async def drop_over(self, limit_bytes: int) -> int:
-        async with _within(_RETENTION_SECONDS):
+        async with within(_RETENTION_SECONDS):
             return await forgetting.drop_over(self._database, limit_bytes)
 
     async def size(self) -> int:
-        async with _within(_LONG_SECONDS):
+        async with within(_LONG_SECONDS):
             return await forgetting.size(self._database)
 
     async def close(self) -> None:
@@ -295,7 +279,7 @@ class SqlEventLog:
         try:
             return await append(events)
         except EventLogUnavailable as unavailable:
-            if len(events) == 1 or not _is_refusal(unavailable):
+            if len(events) == 1 or not is_refusal(unavailable):
                 raise
         # One event that the store refuses must not take its neighbours along.
         results: list[Appended | Exception] = []
@@ -303,7 +287,7 @@ class SqlEventLog:
             try:
                 results += await append([event])
             except EventLogUnavailable as problem:
-                if not _is_refusal(problem):  # the store is away by now, and need not be asked for each of the others
+                if not is_refusal(problem):  # the store is away by now, and need not be asked for each of the others
                     return [*results, *[problem] * (len(events) - len(results))]
                 results.append(problem)
         return results
@@ -318,7 +302,7 @@ class SqlEventLog:
     async def _write(self, write: _Append, events: Sequence[NewEvent]) -> list[Appended]:
         received_at = events[-1].received_at
         try:
-            with _naming_failures():
+            with naming_failures():
                 await self._runway.prepare(received_at)
             appended = await write(events)
         except EventLogUnavailable:
@@ -343,7 +327,7 @@ class SqlEventLog:
 
     async def _insert(self, events: Sequence[NewEvent]) -> list[Appended]:
         """Append what needs no more than one statement; duplicates are counted afterwards, on their own."""
-        with _naming_failures():
+        with naming_failures():
             ids = await self._inserter.insert(events)
         again = [event for event, event_id in zip(events, ids, strict=True) if event_id is None]
         differing: Sequence[bool] = [False] * len(again)
@@ -368,7 +352,7 @@ class SqlEventLog:
             async with self._transaction() as connection:
                 return await claiming.settle(connection, settlements)
         except EventLogUnavailable as problem:
-            if not _is_refusal(problem):
+            if not is_refusal(problem):
                 raise
             if len(settlements) == 1:
                 logger.warning("The result of event %d cannot be stored (%s)", settlements[0].event_id, problem)
@@ -379,35 +363,8 @@ class SqlEventLog:
 
     @asynccontextmanager
     async def _transaction(self, seconds: float | None = None) -> AsyncIterator[AsyncConnection]:
-        async with _within(seconds or _SECONDS), self._database.engine.begin() as connection:
+        async with within(seconds or _SECONDS), self._database.engine.begin() as connection:
             yield connection
 
     def _long_transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
         return self._transaction(_LONG_SECONDS)
-
-
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    """Take a database that did not answer in time for one that failed."""
-    with _naming_failures():
-        async with asyncio.timeout(seconds):
-            yield
-
-
-@contextmanager
-def _naming_failures() -> Iterator[None]:
-    try:
-        yield
-    except _FAILURES as error:
-        raise _unavailable(error) from error
-
-
-def _is_refusal(problem: EventLogUnavailable) -> bool:
-    cause = problem.__cause__
-    return isinstance(cause, _REFUSALS) or (
-        isinstance(cause, DBAPIError) and not isinstance(cause, InterfaceError | OperationalError)
-    )
-
-
-def _unavailable(error: Exception) -> EventLogUnavailable:
-    return EventLogUnavailable(f"the event log's database failed: {type(error).__name__}")

@@ -1,11 +1,8 @@
-"""One HTTP connection, on which deliveries need not become requests.
+"""uvicorn HTTP protocol with a fast path: a delivery that arrives in one read is answered without an ASGI request.
 
-To make a request of what arrived, uvicorn builds a scope, a cycle and a task, which costs more than taking a delivery
-in costs us. So where it is already known that a delivery is too much, its body passes by here and one prepared answer
-is written; and one that arrived in one piece is offered to the webhook as it is. Uvicorn's parser reads the messages
-in any case, so where one ends and the next begins is never ours to say.
-
-Whatever is not plainly such a delivery takes the normal way, and is answered there.
+Building a request (a scope, a cycle and a task) costs more than checking a delivery. So the webhook is offered a
+delivery that arrived in one piece, and load shedding refuses one before it becomes a request. Everything else becomes a
+request and takes the normal path. The parser alone decides where a message ends.
 """
 
 from __future__ import annotations
@@ -28,13 +25,11 @@ from enable_with_segment.subscriptions.receiving.fast_path import FastPath
 from enable_with_segment.subscriptions.receiving.load_shedding import STATUS, LoadShedding
 from enable_with_segment.subscriptions.receiving.prepared_answer import PreparedAnswer
 from enable_with_segment.subscriptions.receiving.server.idle_timer import IdleTimer
-from enable_with_segment.subscriptions.receiving.server.pending_answers import PendingAnswers
+from enable_with_segment.subscriptions.receiving.server.pending_answers import InFlight, PendingAnswers
 from enable_with_segment.subscriptions.receiving.server.request_head import (
-    HEAD_SECONDS,
-    LARGEST_HEAD_BYTES,
     MOST_FIELDS,
     HeadTooLarge,
-    size_of,
+    RequestHead,
     without_upgrade,
 )
 from enable_with_segment.subscriptions.receiving.server.unread import is_unread
@@ -47,12 +42,12 @@ _DELIVERY = re.compile(rb"/subscriptions/{1,9}([\w.-]{0,200})/{0,9}(?:\?[\w.~&=%
 
 They are short, so that uvicorn can read them even when a request is made of a delivery outside of its parser.
 """
-_NOBODY_WAITS = asyncio.Event()
 _RETRY_LATER = ((b"retry-after", b"10"),)
+_HEAD_TOO_LARGE = "The request's head is too large."
 
 
 class DeliveryProtocol(HttpToolsProtocol):
-    """Asks the application's ``load_shedding`` and ``fast_path`` first, where it has them."""
+    """Asks the application's ``load_shedding`` and ``fast_path`` first, if it has them."""
 
     def __init__(
         self,
@@ -63,10 +58,10 @@ class DeliveryProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._refusal: LoadShedding | None = getattr(self.app, "load_shedding", None)
-        self._short_way: FastPath | None = getattr(self.app, "fast_path", None)
+        self._fast_path: FastPath | None = getattr(self.app, "fast_path", None)
         # What is answered here is in no log, under no other root, and not counted by the server.
         if config.access_log or self.root_path or self.limit_concurrency is not None:
-            self._refusal = self._short_way = None
+            self._refusal = self._fast_path = None
         self._refused: str | None = None
         """The component of the delivery that is being refused; after the last answer of a connection it stays."""
         self._passed_bytes = 0
@@ -74,22 +69,18 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._is_last = False
         self._ends_next = False
         """Whether the server stops, and this connection once what has arrived on it is read."""
-        self._owed: PreparedAnswer | None = None
-        """The answer to a delivery that was refused, until all that is there has been read."""
+        self._pending: PreparedAnswer | None = None
+        """The answer to a refused delivery, until everything that has arrived is read."""
         self._offered: tuple[str, Headers] | None = None
-        """Component and headers of the delivery that may take the short way, while it is being read."""
+        """Component and headers of the delivery that may take the fast path, while it is being read."""
         self._body = b""
-        self._owed_answers = PendingAnswers.of(self.loop)
+        self._pending_answers = PendingAnswers.of(self.loop)
         self._idle = IdleTimer(self.loop, self.timeout_keep_alive)
-        self._reads_head = False
-        self._head_bytes = 0
-        """How much of a head came in earlier reads."""
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head = RequestHead(self.loop, self._head_took_too_long)
         self._offers_upgrade = False
-        self._is_large_read = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Close a connection on which nothing ever comes like one that is idle."""
+        """Start the idle timer: a connection on which nothing arrives is closed like one at rest."""
         super().connection_made(transport)
         self._idle.rest(self.timeout_keep_alive_handler)
 
@@ -108,13 +99,13 @@ class DeliveryProtocol(HttpToolsProtocol):
             self.shutdown()
 
     def _feed(self, data: bytes) -> bool:
-        """Parse what has come; returns False when the connection ends instead.
+        """Parse a read; returns False if the connection ends instead.
 
         An offer to upgrade stops the parser behind the head, with the body left over. Then a new parser reads the same
         head without the offer, and goes on with the body: where a message ends is said by its framing alone (WH-17).
         """
         rest: bytes | memoryview = data
-        self._is_large_read = len(data) > LARGEST_HEAD_BYTES
+        self._head.reading(len(data))
         try:
             while True:
                 try:
@@ -125,7 +116,7 @@ class DeliveryProtocol(HttpToolsProtocol):
                     self._read_again_without_upgrade()
         except httptools.HttpParserCallbackError as error:
             if isinstance(error.__context__, HeadTooLarge):
-                self._end(431, "The request's head is too large.")
+                self._end(431, _HEAD_TOO_LARGE)
             else:  # a bug of ours, or no memory: never a 4xx, which would lose the event (WH-20)
                 self._fail(error.__context__ or error)
             return False
@@ -136,7 +127,10 @@ class DeliveryProtocol(HttpToolsProtocol):
         except Exception as error:
             self._fail(error)
             return False
-        return self._head_is_bounded(len(data))
+        if self._head.is_too_large(len(data), self.url, self.headers):
+            self._end(431, _HEAD_TOO_LARGE)
+            return False
+        return True
 
     def _read_again_without_upgrade(self) -> None:
         method = self.parser.get_method()
@@ -148,29 +142,8 @@ class DeliveryProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         self.parser.feed_data(head)
 
-    def _head_is_bounded(self, received: int) -> bool:
-        """Return False once a head that is not complete is too large; one that takes too long is ended by a timer."""
-        if not self._reads_head:
-            return True
-        if self._head_timer is None:  # this read began it
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_took_too_long)
-            self._head_bytes = size_of(self.url, self.headers)
-        else:
-            self._head_bytes += received
-        if self._head_bytes <= LARGEST_HEAD_BYTES:
-            return True
-        self._end(431, "The request's head is too large.")
-        return False
-
     def _head_took_too_long(self) -> None:
-        self._head_timer = None
         self._end(408, "The request's head did not arrive in time.")
-
-    def _head_ended(self) -> None:
-        self._reads_head = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field, as uvicorn does, up to a number."""
@@ -183,9 +156,8 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to read a message; what a request needs beyond that is made when it becomes one."""
-        self._reads_head = True
-        self._head_bytes = 0
-        self.pay()  # answers come in the order of what they answer
+        self._head.begin()
+        self.answer_pending()  # answers come in the order of what they answer
         self._idle.wake()
         self.url = b""
         self.headers = []
@@ -193,10 +165,7 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Decide which way a message takes."""
-        may_be_large = self._is_large_read or self._head_timer is not None
-        self._head_ended()
-        if may_be_large and size_of(self.url, self.headers) > LARGEST_HEAD_BYTES:
-            raise HeadTooLarge
+        self._head.complete(self.url, self.headers)
         if self.parser.should_upgrade():
             self._offers_upgrade = True
             return
@@ -208,13 +177,13 @@ class DeliveryProtocol(HttpToolsProtocol):
             if component is not None:
                 if refusal is not None and refusal.concurrency_limit.near_limit and self._refuse(refusal, component):
                     return
-                if self._short_way is not None and self._offer(component):
+                if self._fast_path is not None and self._offer(component):
                     return
             self._expect()
         self._begin_request()
 
     def on_body(self, body: bytes) -> None:
-        """Let a part of a refused body pass by; keep one that may take the short way."""
+        """Let a part of a refused body pass by; keep one that may take the fast path."""
         if self._offered is not None:
             self._body += body
         elif self._refused is None or self._refusal is None:
@@ -225,7 +194,7 @@ class DeliveryProtocol(HttpToolsProtocol):
                 self._answer_refused(last=True)
 
     def on_message_complete(self) -> None:
-        """Answer what was refused, now that its sender listens, and hand over what may take the short way."""
+        """Answer what was refused, now that its sender listens, and hand over what may take the fast path."""
         if self._offers_upgrade:
             return
         if self._offered is not None:
@@ -238,19 +207,19 @@ class DeliveryProtocol(HttpToolsProtocol):
             self._answer_refused(last=self._is_last)
 
     def eof_received(self) -> None:
-        """Answer a sender who has no more to say, but may still listen."""
-        self.pay()
+        """Answer a sender that closed its writing side and may still read."""
+        self.answer_pending()
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers."""
         self._idle.stop()
-        self._head_ended()
+        self._head.end()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """End the connection after the next answer, or now if none is due; wait for no rest of a refused body."""
-        self.pay()
+        self.answer_pending()
         if self._refused is not None:
             self._answer_refused(last=True)
         elif self._has_unread():
@@ -275,8 +244,10 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._end(400, msg)
 
     def _fail(self, error: BaseException) -> None:
-        """End a connection after a failure of ours while it was read. Without memory the process ends: it would go on
-        to refuse everything, and what it has acknowledged is on disk."""
+        """End a connection after a failure of ours during a read.
+
+        Without memory the process ends: it could only refuse, and acknowledged events are on disk.
+        """
         if isinstance(error, MemoryError):
             os.write(2, b"out of memory: the process ends\n")
             os._exit(70)
@@ -285,8 +256,8 @@ class DeliveryProtocol(HttpToolsProtocol):
 
     def _end(self, status: int, message: str) -> None:
         """Answer what cannot be read further, and close. A message before it that is complete is answered first."""
-        self.pay()
-        self._head_ended()
+        self.answer_pending()
+        self._head.end()
         earlier: RequestResponseCycle | None = self.cycle
         if self.transport.is_closing():
             return
@@ -321,7 +292,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _plain_delivery(self) -> str | None:
-        """Return the component of a delivery that may be answered here, ``None`` for whatever takes the normal way.
+        """Return the component of a delivery that may be answered here, ``None`` for one that takes the normal path.
 
         What came before it on the connection must be answered first, and its sender must have read enough of that.
         """
@@ -334,7 +305,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         return delivery[1].decode()
 
     def _offer(self, component: str) -> bool:
-        """Wait for the body of a delivery that may take the short way, or tell that it is to take the normal one."""
+        """Wait for the body of a delivery that may take the fast path, or return False: it takes the normal path."""
         if self.parser.get_http_version() != "1.1" or not self.parser.should_keep_alive() or self.expect_100_continue:
             return False
         headers = Headers(self.headers)
@@ -345,10 +316,10 @@ class DeliveryProtocol(HttpToolsProtocol):
         return True
 
     def _hand_over(self) -> bool:
-        if self._offered is None or self._short_way is None:
+        if self._offered is None or self._fast_path is None:
             return False
-        taken = _InHand()
-        if not self._short_way.take(*self._offered, self._body, partial(self._answer_taken, taken)):
+        taken = InFlight()
+        if not self._fast_path.take(*self._offered, self._body, partial(self._answer_taken, taken)):
             return False
         self._offered = None
         self._body = b""
@@ -358,7 +329,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         return True
 
     def _make_request(self) -> None:
-        """Begin a request with what has been read of a delivery that was to take the short way."""
+        """Begin a request with what has been read of a delivery that was to take the fast path."""
         body, self._body, self._offered = self._body, b"", None
         self._expect()
         self._begin_request()
@@ -366,7 +337,7 @@ class DeliveryProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def _refuse(self, refusal: LoadShedding, component: str) -> bool:
-        """Begin to refuse a delivery, or tell that it is not to be refused here."""
+        """Begin to refuse a delivery, or return False if it is not refused here."""
         headers = Headers(self.headers)
         if not refusal.refuses(headers):
             return False
@@ -392,18 +363,18 @@ class DeliveryProtocol(HttpToolsProtocol):
             self._write_answer(refusal.answer, last=True)
         else:
             self._refused = None
-            self._owed = refusal.answer
+            self._pending = refusal.answer
             self.headers = []  # they hold a key; and thousands that are kept until then would be in each other's way
-            self._owed_answers.add(self, self.loop)
+            self._pending_answers.add(self, self.loop)
 
-    def pay(self) -> None:
-        """Give the answer that is owed, if one is."""
-        if self._owed is not None:
-            answer, self._owed = self._owed, None
+    def answer_pending(self) -> None:
+        """Write the pending answer, if there is one."""
+        if self._pending is not None:
+            answer, self._pending = self._pending, None
             self._write_answer(answer, last=False)
 
-    def _answer_taken(self, taken: _InHand, answer: PreparedAnswer) -> None:
-        """Answer what was taken; a sender who is gone is told nothing."""
+    def _answer_taken(self, taken: InFlight, answer: PreparedAnswer) -> None:
+        """Answer a delivery that the fast path took."""
         taken.response_complete = True
         self._write_answer(answer, last=not taken.keep_alive)
 
@@ -424,18 +395,3 @@ class DeliveryProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.flow.resume_reading()
             self._idle.rest(self.timeout_keep_alive_handler)
-
-
-class _InHand:
-    """What stands in for a request of uvicorn's while a delivery that was taken is not answered yet.
-
-    It knows nothing of its connection: then both go, with the key that is in the headers, as soon as that is closed.
-    """
-
-    __slots__ = ("disconnected", "keep_alive", "response_complete")
-    message_event = _NOBODY_WAITS
-
-    def __init__(self) -> None:
-        self.disconnected = False
-        self.keep_alive = True
-        self.response_complete = False

@@ -1,8 +1,9 @@
-"""Bounds of a request head, and an offer to upgrade that is taken out of it. Pure functions and constants."""
+"""Bounds of a request head, and removal of an offer to upgrade from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 
 LARGEST_HEAD_BYTES = 64 * 1024
 MOST_FIELDS = 100
@@ -12,6 +13,65 @@ HEAD_SECONDS = 10.0
 
 class HeadTooLarge(Exception):
     """A request head is over its limits; answered 431 (RFC 6585, section 5)."""
+
+
+class RequestHead:
+    """Tells how much of a head has arrived, and how long that takes.
+
+    Args:
+        late: called when a head is not complete in time.
+    """
+
+    __slots__ = ("_bytes", "_is_large_read", "_late", "_loop", "_reading", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[], None]) -> None:
+        self._loop = loop
+        self._late = late
+        self._reading = self._is_large_read = False
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def reading(self, received: int) -> None:
+        """Note that a read is about to be parsed."""
+        self._is_large_read = received > LARGEST_HEAD_BYTES
+
+    def begin(self) -> None:
+        """Note that a head begins."""
+        self._reading = True
+        self._bytes = 0
+
+    def complete(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Note that a head is complete.
+
+        Raises:
+            HeadTooLarge: it is over its limit. One that came in a single small read cannot be.
+        """
+        may_be_large = self._is_large_read or self._timer is not None
+        self.end()
+        if may_be_large and size_of(url, headers) > LARGEST_HEAD_BYTES:
+            raise HeadTooLarge
+
+    def is_too_large(self, received: int, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Return True if a head that is not complete after a read is over its limit; its timer runs from the first."""
+        if not self._reading:
+            return False
+        if self._timer is None:  # this read began it
+            self._timer = self._loop.call_later(HEAD_SECONDS, self._time_out)
+            self._bytes = size_of(url, headers)
+        else:
+            self._bytes += received
+        return self._bytes > LARGEST_HEAD_BYTES
+
+    def end(self) -> None:
+        """Stop the timer."""
+        self._reading = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._late()
 
 
 def size_of(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:

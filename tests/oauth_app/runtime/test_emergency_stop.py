@@ -26,7 +26,7 @@ from enable_with_segment.oauth_app.runtime.emergency_stop import (
     lift_stop,
     stop_everything,
 )
-from enable_with_segment.oauth_app.runtime.stoppable_webhook import EmergencyStopGate
+from enable_with_segment.oauth_app.runtime.emergency_stop_gate import EmergencyStopGate
 from enable_with_segment.oauth_app.runtime.stores import open_stores
 from enable_with_segment.oauth_app.runtime.wiring import segment_of
 from tests.oauth_app.operations import SERVICE, Operations, running_service
@@ -124,9 +124,12 @@ async def test_whatever_goes_wrong_while_the_stop_is_read_stops_too(
     async def webhook(scope: Any, _receive: Any, _send: Any) -> None:
         reached.append(scope["type"])
 
-    transport = httpx.ASGITransport(app=EmergencyStopGate(webhook, switch))
+    counted: list[tuple[str, int]] = []
+    gate = EmergencyStopGate(webhook, switch, answered=lambda *one: counted.append(one))
+    transport = httpx.ASGITransport(app=gate, root_path="/subscriptions")
     async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
         assert (await client.post("/subscriptions/acme-crm")).status_code == 503
+    assert counted == [("acme-crm", 503)]
     with pytest.raises(SegmentUseStopped):
         await switch.refuse_use_of_segment()
     assert not reached
@@ -141,6 +144,8 @@ async def test_tk_16_events_are_answered_503_and_taken_again_after_the_stop(serv
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
     assert "message" in refused.json()
     assert await service.services.event_log.show("m-2") == []
+    (answers,) = [one for one in service.services.metrics.families() if one.name.endswith("deliveries_total")]
+    assert {(one.labels["status"], one.value) for one in answers.samples} >= {("202", 1), ("503", 1)}
     await lift_stop(service.services.database, **WHY, now=utc_now())
     service.services.panic._read_at = None
     assert (await service.deliver(key, "m-2")).status_code == 202

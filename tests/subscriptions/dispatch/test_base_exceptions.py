@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from typing import Any
 
@@ -13,7 +14,7 @@ from enable_with_segment.db.event_log.states import EventState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from enable_with_segment.subscriptions.observer import Observer
-from tests.subscriptions.receiver import Receiver
+from tests.subscriptions.receiver import Open, Receiver
 
 
 class Panic(BaseException):
@@ -125,3 +126,38 @@ async def test_wh_21_a_handler_that_hangs_for_one_sender_leaves_slots_to_the_oth
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert set(handled) == {f"m-{number}" for number in range(40, 80)}
+
+
+async def test_a_handler_that_is_cancelled_from_inside_has_failed_like_any_other(opened: Open) -> None:
+    subscription = Subscription("acme-crm")
+
+    @subscription.on("track")
+    async def cancelled(event: Event) -> None:
+        raise asyncio.CancelledError("by a library")
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver(track(1))
+        await receiver.dispatcher.run_due()
+        record = await receiver.only()
+        assert record.state is EventState.PENDING
+        assert record.last_error is not None
+        assert "cancelled from inside" in record.last_error
+
+
+async def test_a_handler_that_wants_to_end_the_process_has_failed_like_any_other(opened: Open) -> None:
+    subscription, kept = Subscription("acme-crm"), list[str | None]()
+
+    @subscription.on("track")
+    async def leave(event: Event) -> None:
+        sys.exit("no configuration")
+
+    @subscription.on("track")
+    async def keep(event: Event) -> None:
+        kept.append(event.message_id)
+
+    async with opened(subscription) as receiver:
+        await receiver.deliver(track(1))
+        await receiver.dispatcher.run_due()
+        record = await receiver.only()
+        assert (record.state, kept) == (EventState.PENDING, ["m-1"])
+        assert "sys.exit('no configuration')" in (record.last_error or "")

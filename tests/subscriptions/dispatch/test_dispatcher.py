@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from datetime import timedelta
 
 import pytest
@@ -282,41 +281,6 @@ async def test_a_running_dispatcher_stops_when_told_and_finishes_what_it_holds(o
         finish.set()
         await running
         assert (await receiver.only()).state is EventState.HANDLED
-
-
-async def test_a_handler_that_is_cancelled_from_inside_has_failed_like_any_other(opened: Open) -> None:
-    subscription = Subscription("acme-crm")
-
-    @subscription.on("track")
-    async def cancelled(event: Event) -> None:
-        raise asyncio.CancelledError("by a library")
-
-    async with opened(subscription) as receiver:
-        await receiver.deliver(track())
-        await receiver.dispatcher.run_due()
-        record = await receiver.only()
-        assert record.state is EventState.PENDING
-        assert record.last_error is not None
-        assert "cancelled from inside" in record.last_error
-
-
-async def test_a_handler_that_wants_to_end_the_process_has_failed_like_any_other(opened: Open) -> None:
-    subscription, kept = Subscription("acme-crm"), list[str | None]()
-
-    @subscription.on("track")
-    async def leave(event: Event) -> None:
-        sys.exit("no configuration")
-
-    @subscription.on("track")
-    async def keep(event: Event) -> None:
-        kept.append(event.message_id)
-
-    async with opened(subscription) as receiver:
-        await receiver.deliver(track("m-1"))
-        await receiver.dispatcher.run_due()
-        record = await receiver.only()
-        assert (record.state, kept) == (EventState.PENDING, ["m-1"])
-        assert "sys.exit('no configuration')" in (record.last_error or "")
 
 
 async def test_a_delete_that_fails_is_tried_again_and_erases_then(opened: Open) -> None:

@@ -61,7 +61,7 @@ async def test_wh_08_nothing_is_answered_before_the_commit(on_sqlite: Open) -> N
             assert (await answering).status_code == 202
 
 
-async def test_wh_08_nothing_is_answered_before_the_commit_on_the_short_way(on_sqlite: Open) -> None:
+async def test_wh_08_nothing_is_answered_before_the_commit_on_the_fast_path(on_sqlite: Open) -> None:
     log = GatedLog()
     async with on_sqlite(Recorder().subscription, event_log=log) as receiver:
         (answer,) = await offer(receiver, "m-1")

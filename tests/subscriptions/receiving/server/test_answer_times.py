@@ -14,7 +14,7 @@ import pytest
 from enable_with_segment.db.control import api_keys, emergency_stop
 from enable_with_segment.db.event_log.records import Appended
 from enable_with_segment.http_client import httpx
-from enable_with_segment.oauth_app.runtime import stoppable_webhook
+from enable_with_segment.oauth_app.runtime import emergency_stop_gate
 from enable_with_segment.subscriptions.receiving.signature import sign, signed_text
 from enable_with_segment.subscriptions.receiving.signed_webhook import SignedWebhookLimits
 from enable_with_segment.subscriptions.receiving.watchdog import LOOK_EVERY_SECONDS
@@ -147,5 +147,5 @@ def test_the_limits_fit_into_the_time_that_segment_waits() -> None:
     plain, signed = WebhookLimits(), SignedWebhookLimits()
     assert plain.store_seconds + LOOK_EVERY_SECONDS <= ANSWERED_WITHIN
     assert signed.store_seconds + LOOK_EVERY_SECONDS <= ANSWERED_WITHIN
-    assert stoppable_webhook._LONGEST_READ_SECONDS + LOOK_EVERY_SECONDS <= ANSWERED_WITHIN
+    assert emergency_stop_gate._LONGEST_READ_SECONDS + LOOK_EVERY_SECONDS <= ANSWERED_WITHIN
     assert signed.batch_seconds + LOOK_EVERY_SECONDS <= BATCH_ANSWERED_WITHIN

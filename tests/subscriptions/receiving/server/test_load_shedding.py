@@ -313,7 +313,7 @@ async def test_an_answer_comes_once_all_that_is_there_has_been_read(door: Door) 
     (there,) = door.protocols
     with door.full():
         there.data_received(door.delivery())
-        assert there._owed is not None
+        assert there._pending is not None
         there.data_received(door.delivery() + b"garbage\r\n\r\n")
         assert [(await connection.answer()).status for _ in range(3)] == [503, 503, 400]
         assert await connection.is_closed()
@@ -328,10 +328,10 @@ async def test_who_has_no_more_to_say_is_answered(door: Door) -> None:
         saying, stopping = door.protocols
         saying.data_received(door.delivery())
         saying.eof_received()
-        assert saying._owed is None
+        assert saying._pending is None
         stopping.data_received(door.delivery())
         stopping.shutdown()
-        assert stopping._owed is None
+        assert stopping._pending is None
         assert [(await connection.answer()).status for connection in connections] == [503, 503]
 
 
@@ -343,7 +343,7 @@ async def test_a_sender_who_is_gone_by_then_is_told_nothing(door: Door) -> None:
         there.data_received(door.delivery())
         there.transport.abort()
         await until(lambda: not door.protocols)
-    assert there._owed is None
+    assert there._pending is None
 
 
 def test_what_is_read_in_the_same_turn_is_counted_before_it_is_let_in() -> None:
@@ -367,7 +367,7 @@ def test_uvicorn_is_as_it_is_expected_inside() -> None:
     """What ``DeliveryProtocol`` overrides and uses is not promised by uvicorn: a new version may have moved it."""
     moved = "uvicorn changed: read subscriptions/receiving/server/protocol.py against it, and raise the version"
     own = {name for name, value in vars(DeliveryProtocol).items() if callable(value)}
-    overridden = {name for name in own if not name.startswith("_")} - {"pay"}
+    overridden = {name for name in own if not name.startswith("_")} - {"answer_pending"}
     used = {"on_response_complete", "_unset_keepalive_if_required"}
     assert overridden | used <= vars(HttpToolsProtocol).keys(), moved
     assert len(overridden) == 12

@@ -9,12 +9,12 @@ import pytest
 from enable_with_segment.subscriptions.receiving.server.pending_answers import PendingAnswers
 
 
-class Debtor:
-    def __init__(self, paid: list[Debtor], *, fails: bool = False) -> None:
+class Connection:
+    def __init__(self, paid: list[Connection], *, fails: bool = False) -> None:
         self.paid = paid
         self.fails = fails
 
-    def pay(self) -> None:
+    def answer_pending(self) -> None:
         if self.fails:
             raise ZeroDivisionError
         self.paid.append(self)
@@ -24,17 +24,17 @@ async def test_all_are_paid_in_order_after_what_the_loop_does_now(caplog: pytest
     loop = asyncio.get_running_loop()
     owed = PendingAnswers.of(loop)
     assert PendingAnswers.of(loop) is owed
-    paid: list[Debtor] = []
-    debtors = [Debtor(paid, fails=number == 1) for number in range(4)]
-    for debtor in debtors:
-        owed.add(debtor, loop)
+    paid: list[Connection] = []
+    connections = [Connection(paid, fails=number == 1) for number in range(4)]
+    for connection in connections:
+        owed.add(connection, loop)
     assert paid == []
     await asyncio.sleep(0)
-    assert paid == [debtors[0], *debtors[2:]]
+    assert paid == [connections[0], *connections[2:]]
     assert caplog.text.count("An answer could not be given") == 1
-    owed.add(debtors[3], loop)
+    owed.add(connections[3], loop)
     await asyncio.sleep(0)
-    assert paid[3:] == [debtors[3]]
+    assert paid[3:] == [connections[3]]
 
 
 def test_each_loop_has_its_own() -> None:

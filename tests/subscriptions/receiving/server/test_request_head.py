@@ -17,7 +17,7 @@ from starlette.types import Message
 from enable_with_segment.oauth_app.operators.api_tokens import Scope
 from enable_with_segment.oauth_app.web.api import requests
 from enable_with_segment.oauth_app.web.routes import forms
-from enable_with_segment.subscriptions.receiving.server import protocol
+from enable_with_segment.subscriptions.receiving.server import protocol, request_head
 from enable_with_segment.subscriptions.receiving.server.request_head import without_upgrade
 from tests.journey.deployment import basic
 from tests.subscriptions.receiving.server.door import PATH, Door, stored, until, warm
@@ -145,7 +145,7 @@ async def test_wh_19_a_head_without_an_end_is_ended_long_before_it_is_large(door
 async def test_wh_19_a_head_that_takes_too_long_ends_the_connection(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(request_head, "HEAD_SECONDS", 0.2)
     connection = await warm(door)
     assert (await connection.ask(b"POST /subscriptions/acme-crm HTTP/1.1\r\nHo")).status == 408
     assert await connection.is_closed()
