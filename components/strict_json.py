@@ -1,6 +1,6 @@
-"""One strict parse of what a sender wrote: whatever two parsers could read differently is refused.
+"""One strict parse of a sender's JSON: text that two parsers could read differently is refused.
 
-Every step is a pass of compiled code over the text, so the cost follows its size, whatever is in it (WH-18).
+Every step is a pass of compiled code over the text, so the cost follows its size and not its content (WH-18).
 """
 
 from __future__ import annotations

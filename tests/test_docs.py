@@ -91,3 +91,20 @@ def test_every_module_that_the_architecture_names_exists() -> None:
     paths = {name for name in named if "/" in name}
     assert len(paths) > 30
     assert [name for name in sorted(paths) if not any((place / name).exists() for place in places)] == []
+
+
+def _anchors(page_path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page_path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page_path", sorted([*DOCS.glob("*.md"), *ROOT.glob("*.md")]), ids=lambda path: path.name)
+def test_links_to_headings_lead_to_one(page_path: Path) -> None:
+    found = re.findall(r"\]\(([\w./-]*\.md)?#([\w-]+)\)", page_path.read_text(encoding="utf-8"))
+    lost = [
+        f"{name}#{anchor}"
+        for name, anchor in found
+        if anchor not in _anchors((page_path.parent / name) if name else page_path)
+    ]
+    assert lost == []

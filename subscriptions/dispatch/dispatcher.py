@@ -3,7 +3,7 @@
 An event is claimed under a lease that is renewed while its handlers run. When the process dies, the lease ends and
 somebody else claims the event; a worker that was only frozen finds its lease gone and its result is not recorded.
 
-Nobody holds up anybody else: events are claimed from the senders in turns, each handler has a queue of its own
+Senders and handlers are isolated: events are claimed from the senders in turns, each handler has a queue of its own
 (``handler_queue``), and for a handler that cannot take an event now the event goes back to the log, with
 what its other handlers made of it.
 """
@@ -267,7 +267,7 @@ class Dispatcher:
         self._start(self._call(queue, call), claimed)
 
     async def _call(self, queue: HandlerQueue, call: Call) -> None:
-        """Call a handler, record the verdict for each event, and free the slot whatever happens in between."""
+        """Call a handler, record the verdict for each event, and free the slot in any case."""
         failed: bool | None = None
         try:
             verdicts = await call_handler(queue, call, seconds=self._limits.handler_seconds, observer=self._observer)

@@ -101,7 +101,7 @@ class ConcurrencyLimit:
         return self.running >= _SHARE * places or self._bytes > _SHARE * left
 
     def refuses(self, content_length: bytes | None, content_encoding: bytes | None, sender: str | None = None) -> bool:
-        """Tell whether :meth:`acquire` would say ``None`` once those are let in that are expected."""
+        """Return True if :meth:`acquire` would return ``None`` after the expected deliveries."""
         size = self._size(content_length, content_encoding)
         share = self._shares.get(sender) if sender is not None else None
         return not self._is_room(self.most - self.running - self._expected, size, share)

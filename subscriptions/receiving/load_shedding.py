@@ -27,7 +27,7 @@ class LoadShedding:
 
     Args:
         concurrency_limit: tells what is too much; the webhook's own.
-        sender_of: tells whom a delivery is from by its headers, in the concurrency_limit's words.
+        sender_of: returns a delivery's sender by its headers, under the name that the concurrency limit counts.
         answered: told the component and the status of each answer.
         prepared: puts the answer of ``Webhook`` together, of a status and a message.
         body_bytes: beyond so many bytes a refused body is not waited for any more.
