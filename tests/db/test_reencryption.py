@@ -24,10 +24,11 @@ from enable_with_segment.db.control.ciphertexts import (
 )
 from enable_with_segment.db.control.key_status import KeyStatus, key_status
 from enable_with_segment.db.control.reencryption import REPLACED, Pace, Reencryption
-from enable_with_segment.db.control.tables import Account, ApiKey, ControlTable, FlowState, Install, InstallStatus
+from enable_with_segment.db.control.tables import Account, ApiKey, ControlTable, FlowState
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys, Place
 from enable_with_segment.db.event_log.tables import EventLogTable
+from tests.rows import an_install
 
 OLD = EncryptionKeys({"old": b"o" * 32})
 BOTH = EncryptionKeys({"new": b"n" * 32, "old": b"o" * 32})
@@ -275,20 +276,6 @@ def a_key(row: str) -> ApiKey:
         account="acme",
         component="crm",
         created_at=utc_now(),
-    )
-
-
-def an_install(row: str) -> Install:
-    return Install(
-        id=row,
-        account="acme",
-        component="crm",
-        install_name=f"installs/{row}",
-        workspace_name="workspaces/acme",
-        scope="destination/crm",
-        status=InstallStatus.CONNECTED,
-        created_at=utc_now(),
-        updated_at=utc_now(),
     )
 
 

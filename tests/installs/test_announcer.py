@@ -11,12 +11,13 @@ from sqlmodel import select
 
 from enable_with_segment import Subscription
 from enable_with_segment.db.control import outbox
-from enable_with_segment.db.control.tables import Install, InstallStatus, OutboxEntry
+from enable_with_segment.db.control.tables import Install, OutboxEntry
 from enable_with_segment.db.database import Database
 from enable_with_segment.installs.announcer import InstallAnnouncer
 from enable_with_segment.installs.connection_state import ANNOUNCE
 from enable_with_segment.installs.outbox_worker import OutboxWorker
 from tests.installs.provisioning.stage import TestClock
+from tests.rows import an_install
 
 
 class Announcements:
@@ -45,19 +46,7 @@ class Announcements:
         now = self.clock()
         async with self.database.transaction() as session:
             if await session.get(Install, "ins_1") is None:
-                session.add(
-                    Install(
-                        id="ins_1",
-                        account="acct_1",
-                        component="acme-crm",
-                        install_name="installs/1",
-                        workspace_name="workspaces/northwind",
-                        scope="destination/acme-crm",
-                        status=InstallStatus.CONNECTED,
-                        created_at=now,
-                        updated_at=now,
-                    )
-                )
+                session.add(an_install("ins_1", now=now, account="acct_1"))
             for _ in range(times):
                 await outbox.add(session, ANNOUNCE, "ins_1", now=now, payload={"change": "connected"})
 

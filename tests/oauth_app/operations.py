@@ -12,9 +12,8 @@ from typing import Any
 from starlette.applications import Starlette
 
 from enable_with_segment import Setting, Subscription
-from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import audit, installs
-from enable_with_segment.db.control.tables import AuditEntry, Install, InstallStatus
+from enable_with_segment.db.control.tables import AuditEntry, Install
 from enable_with_segment.db.encryption import generate_encryption_key
 from enable_with_segment.db.identifiers import new_id
 from enable_with_segment.http_client import httpx
@@ -25,6 +24,7 @@ from enable_with_segment.oauth_app.web.services import Services
 from enable_with_segment.segment_sandbox.config import DEFAULT_CLIENT_ID, DEFAULT_CLIENT_SECRET
 from tests import migrated
 from tests.journey.deployment import basic
+from tests.rows import an_install
 
 SERVICE = "http://localhost:8888"
 
@@ -68,20 +68,9 @@ class Operations:
 
     async def install(self, account: str = "acct_1", number: int = 1, **values: Any) -> Install:
         """A stored install."""
-        now = utc_now()
-        fields = {
-            "id": new_id("ins"),
-            "account": account,
-            "component": "acme-crm",
-            "install_name": f"installs/{number}",
-            "workspace_name": "workspaces/northwind",
-            "source_name": "workspaces/northwind/sources/web",
-            "scope": "destination/acme-crm",
-            "status": InstallStatus.CONNECTED,
-            "created_at": now,
-            "updated_at": now,
-        }
-        install = Install(**{**fields, **values})
+        source = {"source_name": "workspaces/northwind/sources/web", "install_name": f"installs/{number}"}
+        install_id = values.pop("id", None) or new_id("ins")
+        install = an_install(install_id, **{"account": account, **source, **values})
         async with self.services.database.transaction() as session:
             session.add(install)
         return install

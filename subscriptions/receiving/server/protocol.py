@@ -76,7 +76,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         self._body = b""
         self._pending_answers = PendingAnswers.of(self.loop)
         self._idle = IdleTimer(self.loop, self.timeout_keep_alive)
-        self._head = RequestHead(self.loop, self._head_took_too_long)
+        self._head = RequestHead(self.loop)
         self._offers_upgrade = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -127,7 +127,7 @@ class DeliveryProtocol(HttpToolsProtocol):
         except Exception as error:
             self._fail(error)
             return False
-        if self._head.is_too_large(len(data), self.url, self.headers):
+        if self._head.is_too_large(len(data), self.url, self.headers, late=self._head_took_too_long):
             self._end(431, _HEAD_TOO_LARGE)
             return False
         return True

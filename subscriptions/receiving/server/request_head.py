@@ -16,17 +16,16 @@ class HeadTooLarge(Exception):
 
 
 class RequestHead:
-    """Tells how much of a head has arrived, and how long that takes.
+    """Tells how much of a head has arrived, and limits how long that takes.
 
-    Args:
-        late: called when a head is not complete in time.
+    It holds no reference to its connection but while a timer runs: a connection, and the key in its headers, are freed
+    without the garbage collector.
     """
 
-    __slots__ = ("_bytes", "_is_large_read", "_late", "_loop", "_reading", "_timer")
+    __slots__ = ("_bytes", "_is_large_read", "_loop", "_reading", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, late: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._late = late
         self._reading = self._is_large_read = False
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -51,12 +50,18 @@ class RequestHead:
         if may_be_large and size_of(url, headers) > LARGEST_HEAD_BYTES:
             raise HeadTooLarge
 
-    def is_too_large(self, received: int, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Return True if a head that is not complete after a read is over its limit; its timer runs from the first."""
+    def is_too_large(
+        self, received: int, url: bytes, headers: Sequence[tuple[bytes, bytes]], *, late: Callable[[], None]
+    ) -> bool:
+        """Return True if a head that is not complete after a read is over its limit.
+
+        Args:
+            late: called when the head is not complete in time, counted from its first read.
+        """
         if not self._reading:
             return False
         if self._timer is None:  # this read began it
-            self._timer = self._loop.call_later(HEAD_SECONDS, self._time_out)
+            self._timer = self._loop.call_later(HEAD_SECONDS, late)
             self._bytes = size_of(url, headers)
         else:
             self._bytes += received
@@ -68,10 +73,6 @@ class RequestHead:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _time_out(self) -> None:
-        self._timer = None
-        self._late()
 
 
 def size_of(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:

@@ -11,12 +11,13 @@ from typer.testing import CliRunner, Result
 
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import connect_links, installs, outbox
-from enable_with_segment.db.control.tables import ConnectLink, Install, InstallStatus, InstallToken
+from enable_with_segment.db.control.tables import ConnectLink, InstallStatus, InstallToken
 from enable_with_segment.db.encryption import generate_encryption_key
 from enable_with_segment.installs.reconciliation import RECONCILE
 from enable_with_segment.oauth_app.cli import app
 from enable_with_segment.oauth_app.runtime.settings import Settings, load_settings
 from enable_with_segment.oauth_app.runtime.stores import open_stores
+from tests.rows import an_install
 
 ENVIRONMENT = {
     "HANDLERS": "examples.acme_crm.handlers:crm",
@@ -46,17 +47,12 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
                 "ins_gone": InstallStatus.DISCONNECTED,
             }.items():
                 session.add(
-                    Install(
-                        id=name,
+                    an_install(
+                        name,
+                        now=now,
                         account="acct_1",
-                        component="acme-crm",
-                        install_name=f"installs/{name}",
-                        workspace_name="workspaces/northwind",
-                        source_name="workspaces/northwind/sources/web-prod",
-                        scope="destination/acme-crm",
                         status=status,
-                        created_at=now,
-                        updated_at=now,
+                        source_name="workspaces/northwind/sources/web-prod",
                     )
                 )
                 await session.flush()

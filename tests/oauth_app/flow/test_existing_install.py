@@ -21,6 +21,7 @@ from enable_with_segment.oauth_app.demo.browser import Browser
 from enable_with_segment.oauth_app.demo.forms import read_forms
 from tests.leak_watch import FLOW, LeakWatch
 from tests.oauth_app.conftest import FrontDoor, build_front_door
+from tests.rows import an_install
 
 
 async def _connected(door: FrontDoor, browser: Browser, **link: object) -> Install:
@@ -234,16 +235,7 @@ async def _somebody_waits(database: Database) -> bool:
 
 def test_every_install_may_be_meant_but_those_that_were_removed_in_segment() -> None:
     def of(name: str, status: InstallStatus, reason: Reason | None = None) -> Install:
-        return Install(
-            id=name,
-            account="acct_1",
-            component="acme-crm",
-            install_name=f"installs/{name}",
-            workspace_name="workspaces/northwind",
-            scope="destination/acme-crm",
-            status=status,
-            status_reason=None if reason is None else reason.value,
-        )
+        return an_install(name, status=status, status_reason=None if reason is None else reason.value)
 
     live, lost = of("live", InstallStatus.RECEIVING), of("lost", InstallStatus.NEEDS_RECONNECT)
     ended = of("ended", InstallStatus.DISCONNECTED, Reason.DISCONNECTED_BY_REQUEST)

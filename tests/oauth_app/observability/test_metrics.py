@@ -12,7 +12,7 @@ from starlette.requests import Request
 from enable_with_segment import Event, RetryError, Subscription
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import outbox
-from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.db.control.tables import InstallStatus
 from enable_with_segment.db.database import Database
 from enable_with_segment.db.encryption import EncryptionKeys
 from enable_with_segment.db.event_log.opening import open_event_log
@@ -25,6 +25,7 @@ from enable_with_segment.oauth_app.observability.metrics import Metrics
 from enable_with_segment.oauth_app.observability.store_metrics import StoreMetrics
 from enable_with_segment.oauth_app.web.routes.metrics import may_read
 from tests.oauth_app.conftest import SERVICE, FrontDoor
+from tests.rows import an_install
 from tests.subscriptions.receiver import open_receiver
 from tests.subscriptions.signed_sender import Sender
 
@@ -94,17 +95,7 @@ async def test_the_stores_are_read_at_most_every_five_seconds(database: Database
     assert empty["oldest_undelivered_seconds"] == 0
     assert empty["outbox_pending"] == 0
     async with database.transaction() as session:
-        install = Install(
-            id="ins_1",
-            account="acme",
-            component="acme-crm",
-            install_name="installs/1",
-            workspace_name="workspaces/northwind",
-            scope="destination/acme-crm",
-            status=InstallStatus.PROVISIONING,
-            created_at=now,
-            updated_at=now,
-        )
+        install = an_install("ins_1", now=now, status=InstallStatus.PROVISIONING)
         session.add(install)
         await session.flush()
         await outbox.add(session, "provision", install.id, now=now - timedelta(seconds=40))

@@ -12,13 +12,14 @@ from sqlmodel import select
 from enable_with_segment import Subscription
 from enable_with_segment.db.clock import utc_now
 from enable_with_segment.db.control import outbox
-from enable_with_segment.db.control.tables import Install, InstallStatus, OutboxEntry
+from enable_with_segment.db.control.tables import InstallStatus, OutboxEntry
 from enable_with_segment.db.encryption import generate_encryption_key
 from enable_with_segment.installs.connection_state import ANNOUNCE
 from enable_with_segment.installs.record import PROVISION
 from enable_with_segment.oauth_app.runtime.settings import Settings
 from enable_with_segment.oauth_app.runtime.stores import open_stores
 from enable_with_segment.oauth_app.runtime.wiring import run_service
+from tests.rows import an_install
 
 crm = Subscription("acme-crm")
 
@@ -50,19 +51,7 @@ async def test_functions_that_hang_or_exit_stop_neither_provisioning_nor_the_ser
     )
     now = utc_now()
     async with open_stores(settings) as stores, stores.control.transaction() as session:
-        session.add(
-            Install(
-                id="ins_1",
-                account="acct_1",
-                component="acme-crm",
-                install_name="installs/1",
-                workspace_name="workspaces/northwind",
-                scope="destination/acme-crm",
-                status=InstallStatus.PROVISIONING,
-                created_at=now,
-                updated_at=now,
-            )
-        )
+        session.add(an_install("ins_1", now=now, account="acct_1", status=InstallStatus.PROVISIONING))
         for _ in range(9):
             await outbox.add(session, ANNOUNCE, "ins_1", now=now, payload={"change": "connected"})
         await outbox.add(session, PROVISION, "ins_1", now=now, payload={"overwrite": False})

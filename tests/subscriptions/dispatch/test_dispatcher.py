@@ -18,11 +18,12 @@ from enable_with_segment import (
     ValidationError,
 )
 from enable_with_segment.db.control import installs
-from enable_with_segment.db.control.tables import Install, InstallStatus
+from enable_with_segment.db.control.tables import InstallStatus
 from enable_with_segment.db.event_log.states import EventState, HandlerState
 from enable_with_segment.subscriptions.dispatch.dispatcher import Dispatcher
 from enable_with_segment.subscriptions.dispatch.limits import DispatchLimits
 from enable_with_segment.subscriptions.receiving.install_activity import InstallActivity
+from tests.rows import an_install
 from tests.subscriptions.receiver import Open, outcomes, track
 
 
@@ -219,17 +220,11 @@ async def test_handlers_learn_whom_an_event_is_from(opened: Open) -> None:
         now = receiver.clock()
         async with receiver.database.transaction() as session:
             session.add(
-                Install(
-                    id="ins_1",
-                    account="acme",
-                    component="acme-crm",
-                    install_name="installs/7",
+                an_install(
+                    "ins_1",
+                    now=now,
                     workspace_name="workspaces/myworkspace",
                     source_name="workspaces/myworkspace/sources/js",
-                    scope="destination/acme-crm",
-                    status=InstallStatus.CONNECTED,
-                    created_at=now,
-                    updated_at=now,
                 )
             )
         key = await receiver.mint("acme", install_id="ins_1")
@@ -333,19 +328,7 @@ async def test_activity_is_written_down_in_the_background(opened: Open) -> None:
         now = receiver.clock()
         async with receiver.database.transaction() as session:
             for number in (1, 2):
-                session.add(
-                    Install(
-                        id=f"ins_{number}",
-                        account="acme",
-                        component="acme-crm",
-                        install_name=f"installs/{number}",
-                        workspace_name="workspaces/w",
-                        scope="destination/acme-crm",
-                        status=InstallStatus.CONNECTED,
-                        created_at=now,
-                        updated_at=now,
-                    )
-                )
+                session.add(an_install(f"ins_{number}", now=now))
         activity = InstallActivity(receiver.database, seconds=0.01, clock=receiver.clock)
         running = asyncio.create_task(activity.run())
 

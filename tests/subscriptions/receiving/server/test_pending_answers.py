@@ -31,7 +31,7 @@ async def test_all_are_paid_in_order_after_what_the_loop_does_now(caplog: pytest
     assert paid == []
     await asyncio.sleep(0)
     assert paid == [connections[0], *connections[2:]]
-    assert caplog.text.count("An answer could not be given") == 1
+    assert caplog.text.count("An answer could not be written") == 1
     owed.add(connections[3], loop)
     await asyncio.sleep(0)
     assert paid[3:] == [connections[3]]
